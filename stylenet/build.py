@@ -1,0 +1,219 @@
+"""Configuration to objects. Besides the scripts the only file that imports config."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stylenet import datasets, runtime
+from stylenet.checkpoint import load_model
+from stylenet.config import Config, to_flat
+from stylenet.datasets import PairDataset, PixelSource, Split
+from stylenet.errors import WeightsError
+from stylenet.losses import LossWeights
+from stylenet.models.decoder import Decoder, freeze_layers
+from stylenet.models.stylenet import StyleNet
+from stylenet.models.vgg import VGG, calibrate, find_weights, load_vgg, mean_activations, sha256_of_encoder
+from stylenet.transforms import ADAIN
+
+
+class Data(NamedTuple):
+    """The image sets of a run."""
+
+    content: Split
+    style: Split
+
+
+class Encoder(NamedTuple):
+    """A frozen encoder with what identifies it."""
+
+    network: VGG
+    sha256: str  # of the weights up to encoder.tap, before calibration
+    mu: dict[str, Tensor]  # mean activation per channel that calibration took out; empty: not calibrated
+
+
+def make_data(config: Config) -> Data:
+    """Both image sets, split. Raises DataError."""
+    options = config.data
+    return Data(
+        datasets.read_split(options.content, options.held_out, "data.content"),
+        datasets.read_split(options.style, options.held_out, "data.style"),
+    )
+
+
+def make_sources(config: Config, data: Data, device: torch.device) -> tuple[PixelSource, PixelSource]:
+    """The training images of both sets, cached where the configuration says."""
+    sources = PixelSource(data.content.train, config.data.resize_px), PixelSource(data.style.train, config.data.resize_px)
+    if config.data.cache != "none":
+        for source in sources:
+            source.keep(device if config.data.cache == "device" else torch.device("cpu"), config.data.workers)
+    return sources
+
+
+def make_dataset(config: Config, sources: tuple[PixelSource, PixelSource]) -> PairDataset:
+    """The endless stream of pairs."""
+    return PairDataset(*sources, config.data.crop_px, config.run.seed, config.data.flip)
+
+
+def make_raw_encoder(config: Config) -> Encoder:
+    """The encoder as its file has it, up to the deepest layer that the run needs. Raises WeightsError."""
+    options = config.encoder
+    path = find_weights(options.name, options.weights)
+    network = load_vgg(options.name, path, {options.tap, *config.loss.style_taps}, options.padding, options.pooling)
+    return Encoder(network, sha256_of_encoder(network, options.tap), {})
+
+
+def calibrate_encoder(encoder: Encoder, mu: dict[str, Tensor]) -> Encoder:
+    """The encoder rescaled by the mean activations; without any it stays as it is."""
+    if mu:
+        calibrate(encoder.network, mu)
+    return encoder._replace(mu=mu)
+
+
+def measure_mu(config: Config, encoder: Encoder, sources: tuple[PixelSource, PixelSource]) -> dict[str, Tensor]:
+    """The mean activations over the run's own training images, or nothing if calibration is off."""
+    if not config.encoder.calibrate:
+        return {}
+    device = next(iter(encoder.network.convs.values())).weight.device
+    batches = datasets.calibration_batches(sources, config.encoder.calibrate_images, config.data.crop_px)
+    return mean_activations(encoder.network, (batch.to(device) for batch in batches))
+
+
+def make_decoder(config: Config) -> Decoder:
+    """The decoder with its start weights drawn from run.seed."""
+    generator = torch.Generator().manual_seed(config.run.seed)
+    options = config.decoder
+    decoder = Decoder(config.encoder.name, config.encoder.tap, options.norm, options.padding, options.upsampling, generator)
+    freeze_layers(decoder, config.train.freeze)
+    return decoder
+
+
+def make_net(config: Config, encoder: Encoder, decoder: nn.Module) -> StyleNet:
+    """Encoder, AdaIN and decoder."""
+    return StyleNet(encoder.network, ADAIN, decoder, config.encoder.tap)
+
+
+def make_loss_weights(config: Config) -> LossWeights:
+    """The weights of the objective."""
+    loss = config.loss
+    taps = dict(zip(loss.style_taps, loss.style_tap_weights or [1.0] * len(loss.style_taps), strict=True))
+    return LossWeights(
+        loss.content_weight, loss.style_weight, taps, loss.style_reduction, loss.gram_weight, loss.tv_weight, loss.identity_weight
+    )
+
+
+def make_optimizer(config: Config, decoder: nn.Module) -> torch.optim.Optimizer:
+    """Adam over the layers that are not frozen. Raises WeightsError if none is left."""
+    parameters = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise WeightsError("expected at least one layer to train, but train.freeze names all; leave one out")
+    return torch.optim.Adam(parameters, lr=config.optim.lr)
+
+
+def make_schedule(config: Config) -> Callable[[int], float]:
+    """The learning rate of step t, counted from 0."""
+    optim, n_steps = config.optim, config.train.steps
+    shapes: dict[str, Callable[[int], float]] = {
+        "constant": lambda t: 1.0,
+        "inverse": lambda t: 1 / (1 + optim.lr_decay * t),
+        "cosine": lambda t: 0.5 + 0.5 * math.cos(math.pi * min(1.0, t / n_steps)),
+    }
+    shape = shapes[optim.lr_schedule]
+    return lambda t: optim.lr * shape(t) * min(1.0, (t + 1) / (optim.warmup_steps + 1))
+
+
+def make_average(config: Config, decoder: Decoder) -> torch.optim.swa_utils.AveragedModel | None:
+    """The exponential moving average of the decoder's weights, if asked for."""
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    decay = config.optim.ema_decay
+    return AveragedModel(decoder, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
+
+
+class StartingPoint(NamedTuple):
+    """What fine-tuning takes over from a released model."""
+
+    decoder: dict[str, Tensor]
+    mu: dict[str, Tensor]
+
+
+def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | None:
+    """Decoder and calibration of train.init_from. Raises WeightsError for a model of another encoder or decoder."""
+    path = config.train.init_from
+    if not path:
+        return None
+    tensors, description = load_model(path)
+    check_encoder(description, encoder.sha256, path)
+    check_same_parts(config, description, path)
+    return StartingPoint(with_prefix(tensors, "decoder."), with_prefix(tensors, "mu."))
+
+
+def check_encoder(description: dict[str, Any], sha256: str, origin: str | Path) -> None:
+    """Raise WeightsError unless a model was trained with the encoder of this hash."""
+    wanted = description["encoder"]["sha256"]
+    if wanted != sha256:
+        raise WeightsError(f"expected the encoder that {origin} was trained with (sha256 {wanted[:12]}…), but one with {sha256[:12]}… came")
+
+
+def check_same_parts(config: Config, description: dict[str, Any], path: str) -> None:
+    """Raise WeightsError where the encoder's or decoder's options differ from the model's."""
+    ours = describe_parts(config)
+    differing = [
+        f"{part}.{name}" for part in ("encoder", "decoder") for name, value in ours[part].items() if description[part][name] != value
+    ]
+    if differing:
+        raise WeightsError(f"expected the options of {path} for fine-tuning, but {', '.join(differing)} differ; set them as it has them")
+
+
+def describe_parts(config: Config) -> dict[str, dict[str, Any]]:
+    """What must be known to build the networks again."""
+    encoder, decoder = config.encoder, config.decoder
+    return {
+        "encoder": {"name": encoder.name, "tap": encoder.tap, "padding": encoder.padding, "pooling": encoder.pooling},
+        "decoder": {"norm": decoder.norm, "padding": decoder.padding, "upsampling": decoder.upsampling},
+    }
+
+
+def describe_run(config: Config, encoder: Encoder, data: Data, device: torch.device) -> dict[str, Any]:
+    """The description that goes with every checkpoint and released model."""
+    parts = describe_parts(config)
+    sets = {"content": datasets.describe_set(data.content), "style": datasets.describe_set(data.style)}
+    carried = config.checkpoint.carry_encoder
+    return {
+        "encoder": {**parts["encoder"], "sha256": encoder.sha256, "is_carried": carried, "mu_sha256": hash_of_mu(encoder.mu)},
+        "decoder": parts["decoder"],
+        "transform": "adain",
+        "config": to_flat(config),
+        "data": sets,
+        "git_commit": runtime.git_commit(),
+        "versions": runtime.versions(),
+        "hardware": runtime.hardware(device),
+    }
+
+
+def hash_of_mu(mu: dict[str, Tensor]) -> str | None:
+    """sha256 of the calibration, None without one."""
+    if not mu:
+        return None
+    return hashlib.sha256(b"".join(mu[name].double().cpu().numpy().tobytes() for name in sorted(mu))).hexdigest()
+
+
+def release_tensors(config: Config, encoder: Encoder, decoder: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a released model: decoder, calibration, and the encoder up to the tap if it is carried."""
+    tensors = {f"decoder.{name}": tensor.detach() for name, tensor in decoder.state_dict().items()}
+    tensors |= {f"mu.{name}": mean for name, mean in encoder.mu.items()}
+    if config.checkpoint.carry_encoder:
+        needed = VGG(config.encoder.name, config.encoder.tap).state_dict().keys()
+        tensors |= {f"encoder.{name}": tensor for name, tensor in encoder.network.state_dict().items() if name in needed}
+    return tensors
+
+
+def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with the prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,97 @@
+"""Saving and resuming: the resume state of a run, and the released model.
+
+Both appear whole or not at all (temporary file, sync, rename). A resume state is `torch.save`d and read with
+`weights_only=True`; a released model is one safetensors file with its configuration in the metadata.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stylenet.errors import UsageError, WeightsError, one_line
+from stylenet.images import replaced_file
+
+FORMAT = "stylenet 1"
+STATE_PATTERN = re.compile(r"step_(\d{8})\.pt")
+MODEL_FILE, BEST_FILE, CONFIG_FILE = "model.safetensors", "best.pt", "config.yaml"
+
+
+def save_state(state: dict[str, Any], path: str | Path) -> None:
+    """Write a resume state: tensors and plain Python values only."""
+    with replaced_file(path) as temporary:
+        torch.save({"format": FORMAT, **state}, temporary)
+
+
+def load_state(path: str | Path) -> dict[str, Any]:
+    """A resume state. Raises WeightsError for a file that is damaged, a pickle of code, or of another program."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise WeightsError(f"expected a checkpoint, but there is no {path}; check the path") from None
+    except Exception as error:  # torch raises many kinds for damaged files
+        reason = one_line(error).split(". ")[0][:160]
+        raise WeightsError(f"expected a checkpoint of train.py, but {path} is truncated or a pickle of code ({reason})") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise WeightsError(f"expected a checkpoint of train.py ({FORMAT}), but {path} holds something else")
+    return state
+
+
+def state_path(run_dir: str | Path, step: int) -> Path:
+    """Where the resume state after `step` steps lies."""
+    return Path(run_dir) / "checkpoints" / f"step_{step:08d}.pt"
+
+
+def list_states(run_dir: str | Path) -> list[Path]:
+    """The run's resume states, oldest first (`best.pt` is not among them)."""
+    folder = Path(run_dir) / "checkpoints"
+    return sorted(path for path in folder.glob("step_*.pt") if STATE_PATTERN.fullmatch(path.name))
+
+
+def latest_state(run_dir: str | Path) -> Path:
+    """The newest resume state. Raises UsageError where there is none."""
+    states = list_states(run_dir)
+    if not states:
+        raise UsageError(f"expected a run with checkpoints in {run_dir}, but there are none; start it with --config")
+    return states[-1]
+
+
+def drop_old_states(run_dir: str | Path, keep: int) -> None:
+    """Delete all but the newest `keep` resume states."""
+    for path in list_states(run_dir)[:-keep]:
+        path.unlink()
+
+
+def save_model(tensors: dict[str, Tensor], description: dict[str, Any], path: str | Path) -> None:
+    """Write a released model: tensors by name, and a description (JSON) in the file's metadata."""
+    from safetensors.torch import save_file
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replaced_file(path) as temporary:
+        save_file(plain, temporary, metadata={"format": FORMAT, "stylenet": json.dumps(description)})
+
+
+def load_model(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the description of a released model.
+
+    Raises WeightsError for a missing, truncated or foreign file; nothing in it is ever executed.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise WeightsError(f"expected a released model ({MODEL_FILE}), but there is no file {path}; train one with train.py")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = one_line(error)
+        raise WeightsError(f"expected a released model (safetensors), but {path} is truncated, a pickle or of another kind ({reason})") from None
+    if about.get("format") != FORMAT:
+        raise WeightsError(f"expected a model released by train.py ({FORMAT}), but {path} is another safetensors file")
+    return tensors, json.loads(about["stylenet"])

@@ -1,0 +1,359 @@
+"""Image sets (folders and manifests), crops, and the stateless sampler.
+
+Sample i of a stream is a function of (seed, stream, i): which image, which crop, mirrored or not. So a checkpoint
+needs one integer to go on, and the number of loader workers, the cache and a resume change nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from stylenet import images
+from stylenet.errors import DataError
+
+CONTENT, STYLE = 0, 1  # the two streams, drawn independently of each other
+PERMUTATION, AUGMENTATION, REPLACEMENT = 0, 1, 2  # separate random streams within each
+MANIFEST_SUFFIXES = (".csv", ".tsv")
+MAX_REPLACEMENTS = 20  # tries to replace an unreadable image before giving up
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Paths of one part of a set, in a stable order."""
+
+    origin: str
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+class Split(NamedTuple):
+    """The two parts of a set; they share no file."""
+
+    train: ImageSet
+    held_out: ImageSet
+
+
+def read_split(origin: str | None, held_out_share: float, option_name: str) -> Split:
+    """The train and held-out parts of a folder or a manifest. Raises DataError where there is nothing to train on."""
+    if not origin:
+        raise DataError(f"expected a folder or a manifest, but {option_name} is not set; give {option_name}=DIR")
+    path = Path(origin).expanduser()
+    if not path.exists():
+        raise DataError(f"expected a folder or a manifest, but there is no {origin} ({option_name}); check the path")
+    split = read_folder(path, held_out_share) if path.is_dir() else read_manifest(path)
+    if not split.train:
+        raise DataError(images.no_images_message(origin) if path.is_dir() else f"expected training images in {origin}, but it lists none")
+    return split
+
+
+def read_folder(folder: Path, held_out_share: float) -> Split:
+    """The folder's images, split by the hash of their relative path (at least one is held out of two or more)."""
+    paths = images.list_images(folder)
+    by_hash = sorted(paths, key=lambda path: hashlib.sha256(path.relative_to(folder).as_posix().encode()).digest())
+    n_held_out = min(len(paths) - 1, max(1, round(held_out_share * len(paths)))) if held_out_share and paths else 0
+    held_out = set(by_hash[:n_held_out])
+    train = tuple(path for path in paths if path not in held_out)
+    return Split(ImageSet(str(folder), train), ImageSet(str(folder), tuple(path for path in paths if path in held_out)))
+
+
+def read_manifest(file: Path) -> Split:
+    """The images that a manifest of data/prepare.py lists, with its own split; paths are relative to its folder."""
+    if file.suffix.lower() not in MANIFEST_SUFFIXES:
+        raise DataError(f"expected a folder or a manifest ({', '.join(MANIFEST_SUFFIXES)}), but {file} came")
+    parts: dict[str, list[Path]] = {"train": [], "held_out": []}
+    with open(file, newline="", encoding="utf-8") as stream:
+        rows = csv.DictReader(stream, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
+        if not {"path", "split"} <= set(rows.fieldnames or ()):
+            raise DataError(f"expected the columns path and split in {file}, but {rows.fieldnames} came; make it with data/prepare.py")
+        for row in rows:
+            if row["split"] not in parts:
+                raise DataError(f"expected a split of {' or '.join(parts)} in {file} line {rows.line_num}, but {row['split']!r} came")
+            parts[row["split"]].append(file.parent / row["path"])
+    return Split(*(ImageSet(str(file), tuple(paths)) for paths in parts.values()))
+
+
+def generator_for(*key: int) -> np.random.Generator:
+    """A random generator that is a function of the key alone."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+
+
+@functools.lru_cache(maxsize=8)
+def permutation(seed: int, stream: int, epoch: int, n: int) -> np.ndarray:
+    """The order of an epoch."""
+    return generator_for(seed, stream, PERMUTATION, epoch).permutation(n)
+
+
+def image_number(seed: int, stream: int, i: int, n: int) -> int:
+    """Which of n images sample i shows: every image once an epoch, in an order of its own each epoch."""
+    return int(permutation(seed, stream, i // n, n)[i % n])
+
+
+def replacement_number(seed: int, stream: int, i: int, n: int, attempt: int) -> int:
+    """Which image stands in for an unreadable one, as determined as the sample itself."""
+    return int(generator_for(seed, stream, REPLACEMENT, i, attempt).integers(n))
+
+
+class Crop(NamedTuple):
+    """A square crop as two fractions of the free play, and whether it is mirrored."""
+
+    top: float
+    left: float
+    mirrored: bool
+
+
+def crop_of(seed: int, stream: int, i: int, flip: bool) -> Crop:
+    """The augmentation of sample i."""
+    top, left, coin = generator_for(seed, stream, AUGMENTATION, i).random(3)
+    return Crop(float(top), float(left), bool(flip and coin < 0.5))
+
+
+CENTRE = Crop(0.5, 0.5, False)
+
+
+def cut(pixels: Tensor, crop: Crop, crop_px: int) -> Tensor:
+    """The crop of an image [3, H, W], sides at least `crop_px` -> [3, crop_px, crop_px]."""
+    height, width = pixels.shape[-2:]
+    top, left = int(crop.top * (height - crop_px + 1)), int(crop.left * (width - crop_px + 1))
+    square = pixels[:, top : top + crop_px, left : left + crop_px]
+    return square.flip(-1) if crop.mirrored else square
+
+
+class PixelSource:
+    """Resized uint8 images of a set by number: read from files, from memory or from the device."""
+
+    def __init__(self, image_set: ImageSet, resize_px: int) -> None:
+        self.image_set, self.resize_px = image_set, resize_px
+        self.kept: list[Tensor | DataError] | None = None
+
+    def __len__(self) -> int:
+        return len(self.image_set)
+
+    def __getitem__(self, number: int) -> Tensor:
+        """uint8 [3, H, W]. Raises DataError for a file that does not decode."""
+        found = self.kept[number] if self.kept is not None else self.read(number)
+        if isinstance(found, DataError):
+            raise found
+        return found
+
+    def read(self, number: int) -> Tensor:
+        """Decode and resize the file."""
+        image = images.open_rgb(self.image_set.paths[number])
+        return images.to_bytes_tensor(images.resize_shortest(image, self.resize_px))
+
+    def keep(self, device: torch.device, n_threads: int) -> None:
+        """Decode everything once, in threads, and hold it on the device. An unreadable file keeps its error."""
+        from tqdm import tqdm
+
+        def attempt(number: int) -> Tensor | DataError:
+            try:
+                return self.read(number).contiguous().to(device)
+            except DataError as error:
+                return error
+
+        with ThreadPoolExecutor(max(1, n_threads)) as pool:
+            decoded = pool.map(attempt, range(len(self)))
+            bar = tqdm(decoded, total=len(self), desc=f"decode {self.image_set.origin}", disable=not sys.stderr.isatty())
+            self.kept = list(bar)
+
+
+class Sample(NamedTuple):
+    """One image of a stream and what went wrong on the way to it."""
+
+    pixels: Tensor  # uint8 [3, crop_px, crop_px]
+    path: str
+    failures: list[tuple[str, str]]  # (path, message) of every unreadable file that was replaced
+    is_lost: bool = False  # no replacement could be read either; the pixels are black
+
+
+class Pair(NamedTuple):
+    """A content and a style sample."""
+
+    content: Sample
+    style: Sample
+
+
+class Batch(NamedTuple):
+    """A batch of pairs, uint8 until it is on the device: a quarter of the bytes to pass on."""
+
+    content: Tensor  # uint8 [N, 3, crop_px, crop_px]
+    style: Tensor
+    failures: list[tuple[str, str]]
+    is_lost: bool
+
+
+class PairDataset(Dataset):
+    """Content and style crops by global sample index: an endless stream, the two paired anew at every step."""
+
+    def __init__(self, content: PixelSource, style: PixelSource, crop_px: int, seed: int, flip: bool) -> None:
+        self.sources, self.crop_px, self.seed, self.flip = (content, style), crop_px, seed, flip
+
+    def __getitem__(self, i: int) -> Pair:
+        return Pair(self.sample(CONTENT, i), self.sample(STYLE, i))
+
+    def sample(self, stream: int, i: int) -> Sample:
+        """Sample i of a stream; an unreadable image is replaced by another."""
+        source, failures = self.sources[stream], []
+        for attempt in range(MAX_REPLACEMENTS):
+            number = self.number(stream, i, attempt)
+            try:
+                pixels = source[number]
+            except DataError as error:
+                failures.append((str(source.image_set.paths[number]), str(error)))
+                continue
+            crop = crop_of(self.seed, stream, i, self.flip)
+            return Sample(cut(pixels, crop, self.crop_px), str(source.image_set.paths[number]), failures)
+        # No exception: one from a loader worker would reach the user as a page of traceback.
+        return Sample(torch.zeros(3, self.crop_px, self.crop_px, dtype=torch.uint8), "", failures, is_lost=True)
+
+    def number(self, stream: int, i: int, attempt: int) -> int:
+        """The image that a sample shows at the given attempt."""
+        n = len(self.sources[stream])
+        first = attempt == 0
+        return image_number(self.seed, stream, i, n) if first else replacement_number(self.seed, stream, i, n, attempt)
+
+    def paths(self, i: int) -> tuple[str, str]:
+        """The content and the style file that sample i shows."""
+        return self.sample(CONTENT, i).path, self.sample(STYLE, i).path
+
+
+def collate(pairs: list[Pair]) -> Batch:
+    """Pairs as one batch."""
+    samples = [sample for pair in pairs for sample in pair]
+    content, style = (torch.stack([pair[stream].pixels for pair in pairs]) for stream in (CONTENT, STYLE))
+    failures = [failure for sample in samples for failure in sample.failures]
+    return Batch(content, style, failures, any(sample.is_lost for sample in samples))
+
+
+class EndlessSampler(Sampler):
+    """Global sample indices from `start` on, the share of one rank.
+
+    A step takes `batch_size` indices for each of `world_size` ranks in turn, so that two ranks of 4 see together
+    the eight samples that one process with a batch of 8 would see.
+    """
+
+    def __init__(self, start: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.start, self.batch_size, self.rank, self.world_size = start, batch_size, rank, world_size
+
+    def __iter__(self) -> Iterator[int]:
+        base = self.start + self.rank * self.batch_size
+        while True:
+            yield from range(base, base + self.batch_size)
+            base += self.batch_size * self.world_size
+
+
+def make_batches(dataset: PairDataset, sampler: EndlessSampler, n_workers: int, pin: bool) -> Iterator[Batch]:
+    """The endless stream of batches; `n_workers` processes read ahead."""
+    loader = DataLoader(
+        dataset,
+        batch_size=sampler.batch_size,
+        sampler=sampler,
+        num_workers=n_workers,
+        collate_fn=collate,
+        pin_memory=pin,
+        worker_init_fn=_leave_signals_to_the_parent if n_workers else None,
+        persistent_workers=n_workers > 0,
+    )
+    return iter(loader)
+
+
+def _leave_signals_to_the_parent(_: int) -> None:
+    """In a loader worker: Ctrl-C is the trainer's business (it saves first); SIGTERM ends the worker as usual."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class BadFiles:
+    """The unreadable files met so far: each reported once, too many of them an error."""
+
+    def __init__(self, n_images: int, max_share: float) -> None:
+        self.seen: set[str] = set()
+        self.n_images, self.max_share = n_images, max_share
+
+    def report(self, batch: Batch) -> None:
+        """Print what is new. Raises DataError above the share; a single bad file that can be replaced is allowed."""
+        for path, message in batch.failures:
+            if path not in self.seen:
+                self.seen.add(path)
+                print(f"warning: {message}; another image takes its place", file=sys.stderr)
+        if batch.is_lost or len(self.seen) > max(1, self.max_share * self.n_images):
+            raise DataError(
+                f"expected at most {self.max_share:.1%} unreadable images of {self.n_images}, but {len(self.seen)} came; "
+                "check the data with data/prepare.py, or raise data.max_bad"
+            )
+
+
+def held_out_pairs(split_content: ImageSet, split_style: ImageSet, n: int, crop_px: int, resize_px: int) -> list[tuple[Tensor, Tensor]]:
+    """n fixed pairs of centre crops [3, crop_px, crop_px] in [0, 1]; sets shorter than n repeat in new pairings.
+
+    Unreadable files are passed over.
+    """
+    n_contents, n_styles = len(split_content), len(split_style)
+    if not n_contents or not n_styles:
+        return []
+    contents = _readable(PixelSource(split_content, resize_px), crop_px, n)
+    styles = _readable(PixelSource(split_style, resize_px), crop_px, n)
+    if not contents or not styles:
+        return []
+    return [(contents[i % len(contents)], styles[(i + i // len(styles)) % len(styles)]) for i in range(n)]
+
+
+def _readable(source: PixelSource, crop_px: int, n: int) -> list[Tensor]:
+    found: list[Tensor] = []
+    for number in generator_for(0, PERMUTATION).permutation(len(source)):
+        try:
+            found.append(images.to_unit(cut(source[int(number)], CENTRE, crop_px)))
+        except DataError:
+            continue
+        if len(found) == n:
+            break
+    return found
+
+
+def calibration_batches(sources: tuple[PixelSource, PixelSource], n: int, crop_px: int, batch_size: int = 8) -> Iterator[Tensor]:
+    """Centre crops of n images, half contents and half styles, spread evenly over the sets; bad files left out."""
+    wanted: list[tuple[PixelSource, int]] = []
+    for source, share in zip(sources, (n - n // 2, n // 2), strict=True):
+        numbers = np.unique(np.linspace(0, len(source) - 1, min(share, len(source))).round().astype(int))
+        wanted += [(source, int(number)) for number in numbers]
+    found = []
+    for source, number in wanted:
+        try:
+            found.append(images.to_unit(cut(source[number], CENTRE, crop_px)))
+        except DataError:
+            continue
+        if len(found) == batch_size:
+            yield torch.stack(found)
+            found = []
+    if found:
+        yield torch.stack(found)
+
+
+def describe_set(split: Split) -> dict[str, Any]:
+    """What a checkpoint says of a set: where it was, how large, and a hash of the list of files."""
+    return {"origin": split.train.origin, "train": len(split.train), "held_out": len(split.held_out), "list_sha256": hash_of_list(split.train)}
+
+
+def hash_of_list(image_set: ImageSet) -> str:
+    """sha256 over the file names, relative to the set's root where they lie below it."""
+    root = Path(image_set.origin)
+    root = root if root.is_dir() else root.parent
+    names = (path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix() for path in image_set.paths)
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+

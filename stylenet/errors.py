@@ -1,0 +1,57 @@
+"""The exceptions a user can meet, each with the exit code a script ends with."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+
+class StylenetError(Exception):
+    """A mistake that a user can mend; its message is one line and names expectation, finding and remedy."""
+
+    exit_code = 1
+
+
+class UsageError(StylenetError):
+    """A wrong command line or configuration."""
+
+    exit_code = 2
+
+
+class DataError(StylenetError):
+    """Images that are missing, unreadable or too few."""
+
+    exit_code = 3
+
+
+class WeightsError(StylenetError):
+    """Network weights or a checkpoint that are missing, damaged or of another network."""
+
+    exit_code = 4
+
+
+class NonFiniteLossError(StylenetError):
+    """Training diverged: a loss became NaN or infinite."""
+
+    exit_code = 5
+
+
+EXIT_INTERRUPTED = 130  # the shell's convention for Ctrl-C: 128 + SIGINT
+EXIT_TERMINATED = 143  # 128 + SIGTERM
+
+
+def run_script(main: Callable[[list[str]], int]) -> int:
+    """Exit code of `main(sys.argv[1:])`; our own errors become one line on stderr instead of a traceback."""
+    try:
+        return main(sys.argv[1:])
+    except StylenetError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def one_line(error: BaseException) -> str:
+    """The error's message with every line break and run of spaces made one space."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,187 @@
+"""Decoding, encoding and resizing of images. Between modules an image is RGB float32 in [0, 1], [3, H, W].
+
+Decoding is Pillow's: torchvision.io crashes the whole process on some broken PNG files.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from stylenet.errors import DataError, UsageError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+MAX_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb; about 13,400 x 13,400
+JPEG_QUALITY = 95
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """Image files below the folder, recursively, hidden ones left out, in a stable order."""
+    root = Path(folder)
+    found = (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
+    visible = (path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts))
+    return sorted((path for path in visible if path.is_file()), key=lambda path: path.relative_to(root).as_posix())
+
+
+def open_rgb(path: str | Path) -> Image.Image:
+    """The decoded image as 8-bit RGB: EXIF rotation applied, alpha on white, CMYK and 16-bit converted.
+
+    Raises DataError for a file that is missing, no image, truncated, or larger than MAX_PIXELS.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's notes on size, EXIF and palettes; the size is checked here
+            with Image.open(path) as image:
+                check_size(image)
+                return to_rgb(ImageOps.exif_transpose(image))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    except FileNotFoundError:
+        raise DataError(f"expected an image, but there is no file {path}; check the path") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: expected an image, but its content is of no format that Pillow knows") from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: expected a whole image, but it does not decode ({error})") from None
+
+
+def check_size(image: Image.Image) -> None:
+    """Raise DataError for a picture of more than MAX_PIXELS; only the header has been read by then."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise DataError(f"expected at most {MAX_PIXELS:,} pixels, but it has {width} x {height}; shrink it first")
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow image as 8-bit RGB."""
+    if image.mode.startswith("I"):
+        return Image.fromarray(grey16_to_grey8(np.asarray(image))).convert("RGB")
+    if image.mode == "F":
+        raise DataError("expected integer pixels, but they are floating point; save it as an 8- or 16-bit image")
+    if "A" in image.getbands() or "transparency" in image.info:
+        layers = image.convert("RGBA")
+        white = Image.new("RGBA", layers.size, "white")
+        return Image.alpha_composite(white, layers).convert("RGB")
+    return image.convert("RGB")
+
+
+def grey16_to_grey8(pixels: np.ndarray) -> np.ndarray:
+    """16-bit grey values as 8-bit ones (Pillow's own convert saturates instead of scaling)."""
+    return ((pixels.clip(0, 65535).astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def resize_shortest(image: Image.Image, shortest_px: int) -> Image.Image:
+    """The image with its shortest side at `shortest_px`: bilinear, antialiased when shrinking."""
+    width, height = image.size
+    scale = shortest_px / min(width, height)
+    size = (max(shortest_px, round(width * scale)), max(shortest_px, round(height * scale)))
+    return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
+
+
+def to_bytes_tensor(image: Image.Image) -> Tensor:
+    """An RGB Pillow image as uint8 [3, H, W]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def to_unit(pixels: Tensor) -> Tensor:
+    """uint8 pixels as float32 in [0, 1], contiguous."""
+    return pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """An RGB Pillow image as float32 [3, H, W] in [0, 1]."""
+    return to_unit(to_bytes_tensor(image))
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """A float image [3, H, W] in [0, 1] as 8-bit RGB; values outside are clipped, the rest is rounded."""
+    pixels = image.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
+
+
+def load_image(path: str | Path, shortest_px: int | None = None) -> Tensor:
+    """The image file as float32 [3, H, W] in [0, 1], shortest side `shortest_px` if given."""
+    image = open_rgb(path)
+    return to_tensor(resize_shortest(image, shortest_px) if shortest_px else image)
+
+
+def save_image(image: Tensor, path: str | Path) -> None:
+    """Write a float image [3, H, W]; the suffix names the format. The file appears whole or not at all.
+
+    Raises UsageError for an unknown suffix and for a folder that cannot be written.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"expected a file name ending in {', '.join(SUFFIXES)}, but {target.name!r} came")
+    kind = Image.registered_extensions()[target.suffix.lower()]
+    options = {"quality": JPEG_QUALITY, "subsampling": 0} if kind == "JPEG" else {}
+    with replaced_file(target) as temporary:
+        to_pil(image).save(temporary, format=kind, **options)
+
+
+class replaced_file:  # noqa: N801 - used like a function
+    """Context: a temporary path beside `target`, synced and renamed to it on success, removed on failure."""
+
+    def __init__(self, target: str | Path) -> None:
+        self.target = Path(target)
+
+    def __enter__(self) -> Path:
+        try:
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self.target.parent, prefix=".", suffix=self.target.suffix)
+        except OSError as error:
+            raise UsageError(f"expected a folder that can be written, but {self.target.parent} cannot ({error.strerror})") from None
+        os.close(handle)
+        self.temporary = Path(name)
+        return self.temporary
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is not None:
+            self.temporary.unlink(missing_ok=True)
+            return
+        with open(self.temporary, "rb") as file:
+            os.fsync(file.fileno())
+        self.temporary.chmod(0o666 & ~current_umask())
+        self.temporary.replace(self.target)
+
+
+def current_umask() -> int:
+    """The process's umask: temporary files are private, finished ones are not."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def iterate_images(paths: list[str | Path]) -> Iterator[Path]:
+    """Every file of `paths`, folders replaced by the images below them. Raises DataError where there are none."""
+    for path in map(Path, paths):
+        if not path.exists():
+            raise DataError(f"expected an image or a folder, but there is no {path}; check the path")
+        files = list_images(path) if path.is_dir() else [path]
+        if not files:
+            raise DataError(no_images_message(path))
+        yield from files
+
+
+def no_images_message(folder: str | Path) -> str:
+    """What is said of a folder without images."""
+    return f"expected images ({', '.join(SUFFIXES)}) below {folder}, but there are none; check the path"
+
+
+def make_grid(rows: list[list[Tensor]], gap_px: int = 4) -> Tensor:
+    """Rows of images [3, H, W] of one size as one white-ruled picture [3, H', W']."""
+    height, width = rows[0][0].shape[-2:]
+    n_columns = max(len(row) for row in rows)
+    grid = torch.ones(3, len(rows) * (height + gap_px) - gap_px, n_columns * (width + gap_px) - gap_px)
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row):
+            top, left = i * (height + gap_px), j * (width + gap_px)
+            grid[:, top : top + height, left : left + width] = image.detach().float().cpu().clamp(0, 1)
+    return grid

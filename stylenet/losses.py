@@ -1,0 +1,102 @@
+"""The terms of the objective. Pure; everything is computed in float32 whatever the features' dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylenet.transforms import channel_stats
+
+Reduction = Literal["mean", "sum"]
+
+
+class LossWeights(NamedTuple):
+    """The weights of the objective's terms; `taps` maps each style layer to its own weight."""
+
+    content: float
+    style: float
+    taps: Mapping[str, float]
+    reduction: Reduction = "mean"
+    gram: float = 0.0
+    tv: float = 0.0
+    identity: float = 0.0
+
+
+def content_loss(output: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference of features [N, C, H, W] (the paper's eq. 12, as its code takes it: mean, no root)."""
+    return F.mse_loss(output.float(), target.float())
+
+
+def style_loss(output: Tensor, style: Tensor, reduction: Reduction = "mean") -> Tensor:
+    """Squared difference of channel means plus that of channel deviations at one layer (eq. 13).
+
+    output [N, C, H, W], style [N, C, h, w] -> scalar, averaged over N. Over channels, `sum` is the Lua original's
+    (its style weight is 1e-2), `mean` is pytorch-AdaIN's (its style weight is 10): the first is C times the second.
+    """
+    (mean, std), (style_mean, style_std) = channel_stats(output), channel_stats(style)
+    squared = (mean - style_mean).square() + (std - style_std).square()  # [N, C, 1, 1]
+    per_image = squared.flatten(1)
+    return (per_image.sum(1) if reduction == "sum" else per_image.mean(1)).mean()
+
+
+def gram(features: Tensor) -> Tensor:
+    """Channel Gram matrices over the number of positions: [N, C, H, W] -> [N, C, C] (Gatys et al. 2016, eq. 3)."""
+    flat = features.float().flatten(2)  # [N, C, H*W]
+    return flat @ flat.transpose(1, 2) / flat.shape[2]
+
+
+def gram_loss(output: Tensor, style: Tensor) -> Tensor:
+    """Mean squared difference of the Gram matrices at one layer; the spatial sizes may differ."""
+    return F.mse_loss(gram(output), gram(style))
+
+
+def total_variation(image: Tensor) -> Tensor:
+    """Mean absolute difference of neighbouring pixels, both ways: [N, C, H, W] -> scalar (anisotropic)."""
+    exact = image.float()
+    down = (exact[..., 1:, :] - exact[..., :-1, :]).abs()
+    right = (exact[..., :, 1:] - exact[..., :, :-1]).abs()
+    return _mean_or_zero(down) + _mean_or_zero(right)
+
+
+def _mean_or_zero(values: Tensor) -> Tensor:
+    return values.mean() if values.numel() else values.sum()
+
+
+def identity_loss(output: Tensor, image: Tensor) -> Tensor:
+    """Mean squared difference of an image and its restyling with itself, in pixels (Park & Lee 2019, eq. 7)."""
+    return F.mse_loss(output.float(), image.float())
+
+
+def weighted_total(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
+    """The objective from its terms: `content`, `style/<tap>`, and any of `gram/<tap>`, `tv`, `identity`."""
+    return torch.stack([effective_weight(name, weights) * value for name, value in terms.items()]).sum()
+
+
+def effective_weight(term: str, weights: LossWeights) -> float:
+    """The factor with which a term enters the objective."""
+    kind, _, tap = term.partition("/")
+    return getattr(weights, kind) * (weights.taps[tap] if tap else 1.0)
+
+
+def term_names(weights: LossWeights) -> Sequence[str]:
+    """The terms of the objective: content and style always (they are reported), the optional ones above weight 0."""
+    names = ["content", *(f"style/{tap}" for tap in weights.taps)]
+    names += [f"gram/{tap}" for tap in weights.taps] if weights.gram else []
+    return names + [name for name in ("tv", "identity") if getattr(weights, name)]
+
+
+def describe_weights(weights: LossWeights, channels: Mapping[str, int]) -> str:
+    """The effective weight of every term, and for style what it would be under the other reduction."""
+    lines = []
+    for name in term_names(weights):
+        weight, tap = effective_weight(name, weights), name.partition("/")[2]
+        line = f"  {name:<16} {weight:g}"
+        if name.startswith("style/"):
+            other, factor = ("sum", 1 / channels[tap]) if weights.reduction == "mean" else ("mean", channels[tap])
+            line += f"  (reduction {weights.reduction} over {channels[tap]} channels; as {other}: {weight * factor:g})"
+        lines.append(line)
+    return "\n".join(lines)

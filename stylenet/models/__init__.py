@@ -1,0 +1,1 @@
+"""The networks: frozen VGG encoder, mirrored decoder, and the StyleNet made of both."""

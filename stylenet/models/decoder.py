@@ -1,0 +1,96 @@
+"""The learned decoder: the encoder mirrored, pooling replaced by upsampling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stylenet.errors import WeightsError
+from stylenet.models.vgg import Padding, block_of, conv_shapes, pad
+
+Norm = Literal["none", "instance", "batch"]
+Upsampling = Literal["nearest", "bilinear"]
+
+
+class Decoder(nn.Module):
+    """Features of an encoder's tap back to an image, [N, C, h, w] -> [N, 3, h * s, w * s].
+
+    Each layer is named after the encoder's convolution that it mirrors: a decoder for relu4_1 starts with conv4_1
+    (512 to 256 channels) and ends with conv1_1 (64 to 3). As in the paper there is no normalisation by default
+    (section 7.1), and the last layer has neither normalisation nor ReLU.
+    """
+
+    def __init__(
+        self,
+        encoder_name: str,
+        tap: str,
+        norm: Norm = "none",
+        padding: Padding = "reflect",
+        upsampling: Upsampling = "nearest",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.padding, self.upsampling = padding, upsampling
+        mirrored = [(name, shape) for name, shape in reversed(conv_shapes(encoder_name, tap).items())]
+        self.convs = nn.ModuleDict({name: nn.Conv2d(n_out, n_in, 3) for name, (n_in, n_out) in mirrored})
+        self.norms = nn.ModuleDict({name: make_norm(norm, n_in) for name, (n_in, _) in mirrored[:-1] if norm != "none"})
+        init_weights(self, generator)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x, names = features, list(self.convs)
+        for name, following in zip(names, [*names[1:], None], strict=True):
+            x = self.convs[name](pad(x, self.padding))
+            x = self.norms[name](x) if name in self.norms else x
+            if following is None:
+                return x
+            x = F.relu_(x)
+            if block_of(following) != block_of(name):
+                x = upsample(x, self.upsampling)
+        raise AssertionError("a decoder has at least one layer")
+
+
+def upsample(x: Tensor, mode: Upsampling) -> Tensor:
+    """Twice the size, [N, C, H, W] -> [N, C, 2H, 2W]."""
+    return F.interpolate(x, scale_factor=2, mode=mode, align_corners=None if mode == "nearest" else False)
+
+
+def make_norm(norm: Norm, n_channels: int) -> nn.Module:
+    """A normalisation layer with learned scale and shift."""
+    return {"instance": nn.InstanceNorm2d, "batch": nn.BatchNorm2d}[norm](n_channels, affine=True)
+
+
+@torch.no_grad()
+def init_weights(decoder: Decoder, generator: torch.Generator | None) -> None:
+    """PyTorch's default start weights for convolutions, drawn from `generator` instead of the global state."""
+    for conv in decoder.convs.values():
+        bound = (conv.in_channels * 9) ** -0.5
+        conv.weight.uniform_(-bound, bound, generator=generator)
+        conv.bias.uniform_(-bound, bound, generator=generator)
+
+
+def load_flat_decoder(decoder: Decoder, weights: Mapping[str, Tensor], origin: str) -> None:
+    """Load the numbered layout of pytorch-AdaIN's published decoder (a flat Sequential) in place.
+
+    Raises WeightsError if the layers do not match one by one.
+    """
+    numbers = sorted({int(key.split(".")[0]) for key in weights if key.split(".")[0].isdigit()})
+    shapes = [tuple(weights[f"{number}.weight"].shape) for number in numbers]
+    expected = [tuple(conv.weight.shape) for conv in decoder.convs.values()]
+    if shapes != expected or len(weights) != 2 * len(numbers):
+        raise WeightsError(f"expected {len(expected)} convolutions {expected[0]} to {expected[-1]} in {origin}, but {shapes} came")
+    for number, conv in zip(numbers, decoder.convs.values(), strict=True):
+        conv.load_state_dict({"weight": weights[f"{number}.weight"], "bias": weights[f"{number}.bias"]})
+
+
+def freeze_layers(decoder: Decoder, names: tuple[str, ...]) -> None:
+    """Take the named layers (convolution and its normalisation) out of training."""
+    unknown = [name for name in names if name not in decoder.convs]
+    if unknown:
+        raise WeightsError(f"expected decoder layers out of {', '.join(decoder.convs)}, but {', '.join(unknown)} came")
+    for name in names:
+        for module in (decoder.convs[name], *([decoder.norms[name]] if name in decoder.norms else [])):
+            module.requires_grad_(False)

@@ -1,0 +1,92 @@
+"""StyleNet: encoder, feature transform and decoder, put together as the paper's figure 2."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stylenet.losses import LossWeights, content_loss, gram_loss, identity_loss, style_loss, total_variation
+from stylenet.models.vgg import VGG
+from stylenet.transforms import FeatureTransform, StyleCode, blend, mix
+
+
+class Stylised(NamedTuple):
+    """What a training step needs of a forward pass."""
+
+    output: Tensor  # [N, 3, H, W], the decoded image
+    target: Tensor  # [N, C, h, w], the AdaIN output t that the decoder inverts
+    style_features: dict[str, Tensor]  # at the style taps
+
+
+class StyleNet(nn.Module):
+    """Restyle contents with styles. Parts are passed in; only the decoder is trained.
+
+    Images are RGB in [0, 1], [N, 3, H, W], any size; the output has the content's size.
+    """
+
+    def __init__(self, encoder: VGG, transform: FeatureTransform, decoder: nn.Module, tap: str = "relu4_1") -> None:
+        super().__init__()
+        self.encoder, self.transform, self.decoder, self.tap = encoder, transform, decoder, tap
+
+    def forward(self, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
+        """The content [N, 3, H, W] in the look of the style [N or 1, 3, h, w], at strength alpha in [0, 1]."""
+        return self.restyle(content, [self.encode_style(style)], [1.0], alpha)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """The image's features at the tap."""
+        return self.encoder(image, [self.tap])[self.tap]
+
+    def encode_style(self, style: Tensor) -> StyleCode:
+        """What the transform keeps of a style image; reusable for any number of contents."""
+        return self.transform.describe(self.encode(style))
+
+    def restyle(self, content: Tensor, styles: Sequence[StyleCode], weights: Sequence[float], alpha: float = 1.0) -> Tensor:
+        """The content with a weighted mixture of encoded styles."""
+        features = self.encode(content)
+        aligned = mix(self.transform, features, styles, weights)
+        return self.decode(blend(features, aligned, alpha), content.shape)
+
+    def decode(self, features: Tensor, shape: Sequence[int]) -> Tensor:
+        """Features as an image of the given [..., H, W].
+
+        The encoder pools with ceiling, so that the decoder's image covers the input from its top left corner on:
+        sides that are no multiple of 8 need a crop and no resampling.
+        """
+        return self.decoder(features)[..., : shape[-2], : shape[-1]]
+
+    def stylise(self, content: Tensor, style: Tensor, style_taps: Sequence[str]) -> Stylised:
+        """One training forward pass: t = AdaIN(f(c), f(s)) and g(t) (eq. 9 and 10)."""
+        with torch.no_grad():
+            content_features = self.encode(content)
+            style_features = self.encoder(style, [*style_taps, self.tap])
+            code = self.transform.describe(style_features[self.tap])
+            target = self.transform.apply(content_features, code)
+        return Stylised(self.decode(target, content.shape), target, style_features)
+
+    def losses(self, stylised: Stylised, weights: LossWeights) -> dict[str, Tensor]:
+        """The unweighted terms: content, style per tap, and Gram and total variation where they have a weight."""
+        output, target, style_features = stylised
+        features = self.encoder(output, [*weights.taps, self.tap])
+        terms = {"content": content_loss(features[self.tap], target)}
+        for tap in weights.taps:
+            terms[f"style/{tap}"] = style_loss(features[tap], style_features[tap], weights.reduction)
+        if weights.gram:
+            terms |= {f"gram/{tap}": gram_loss(features[tap], style_features[tap]) for tap in weights.taps}
+        if weights.tv:
+            terms["tv"] = total_variation(output)
+        return terms
+
+    def identity_term(self, content: Tensor, style: Tensor) -> Tensor:
+        """The identity loss of both images: each, restyled with itself, must come back.
+
+        An image's features aligned with its own statistics are its features, so no transform is applied.
+        """
+        images = [content, style]
+        with torch.no_grad():
+            features = [self.encode(image) for image in images]
+        outputs = [self.decode(f, image.shape) for f, image in zip(features, images, strict=True)]
+        return torch.stack([identity_loss(o, i) for o, i in zip(outputs, images, strict=True)]).mean()
+

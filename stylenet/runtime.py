@@ -1,0 +1,176 @@
+"""Device, precision, processes, signals, and the facts of a run that go with every checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from stylenet.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UsageError, one_line
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "pyyaml", "wandb")
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is cuda, else mps, else cpu; anything else is torch's own name. Raises UsageError if it is not there."""
+    if name == "auto":
+        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(best, local_rank()) if best == "cuda" else torch.device(best)
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = one_line(error).split(". ")[0]
+        raise UsageError(f"expected a device such as auto, cpu or cuda:0, but {name!r} cannot be used ({reason})") from None
+    return device
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """The context of a forward pass: float32 as it is, or convolutions in bf16 or fp16."""
+    dtype = DTYPES.get(precision)
+    return torch.autocast(device.type, dtype=dtype) if dtype else contextlib.nullcontext()
+
+
+def allow_tf32(is_allowed: bool) -> None:
+    """TF32 in convolutions and matrix products on the GPU; without it they are full float32."""
+    torch.backends.cuda.matmul.allow_tf32 = is_allowed
+    torch.backends.cudnn.allow_tf32 = is_allowed
+
+
+def rank() -> int:
+    """This process's number under torchrun, 0 otherwise."""
+    return int(os.environ.get("RANK", 0))
+
+
+def local_rank() -> int:
+    """This process's number on its machine."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def world_size() -> int:
+    """The number of processes under torchrun, 1 otherwise."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def is_main() -> bool:
+    """Whether this process writes files and prints."""
+    return rank() == 0
+
+
+@contextlib.contextmanager
+def processes(device: torch.device) -> Iterator[None]:
+    """The process group of torchrun (nccl on GPUs, gloo else); nothing for a single process."""
+    if world_size() == 1:
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    # Both back ends at once: gradients travel on the device, stop requests on the CPU, where they hold up no GPU.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def from_main(value: Any) -> Any:
+    """Rank 0's value in every process (any picklable object)."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+class StopRequest:
+    """Context in which SIGINT and SIGTERM ask for a stop after the present step instead of ending the process.
+
+    A second Ctrl-C ends it at once. Under torchrun all ranks stop at the same step.
+    """
+
+    EXIT_CODES = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGTERM: EXIT_TERMINATED}
+
+    def __init__(self) -> None:
+        self.exit_code = 0
+
+    def __enter__(self) -> StopRequest:
+        self.previous = {number: signal.signal(number, self.note) for number in self.EXIT_CODES}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def note(self, number: int, _: object) -> None:
+        """The signal handler."""
+        if self.exit_code and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.exit_code = self.EXIT_CODES[signal.Signals(number)]
+
+    def is_made(self) -> bool:
+        """Whether to stop now; the same answer in every process."""
+        if dist.is_initialized():
+            codes = torch.tensor([self.exit_code])
+            dist.all_reduce(codes, op=dist.ReduceOp.MAX)
+            self.exit_code = int(codes)
+        return self.exit_code > 0
+
+
+def git_commit() -> str | None:
+    """The commit of this code, `+dirty` if tracked files were changed; None outside a checkout."""
+    root = Path(__file__).parent
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Python, platform and library versions."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in RECORDED_PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def hardware(device: torch.device) -> str:
+    """The device in words."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} x {world_size()}"
+    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads x {world_size()}"
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep large freed blocks instead of giving them back, in this process; nothing on other systems.
+
+    Every activation is a fresh block of many megabytes, and the kernel's page faults for them cost a third of the
+    time of a CPU pass. The price is a higher peak memory. For entry points only: STYLENET_MALLOC=default turns it off.
+    """
+    if not sys.platform.startswith("linux") or os.environ.get("STYLENET_MALLOC") == "default":
+        return
+    import ctypes
+
+    m_trim_threshold, m_mmap_max = -1, -4  # from malloc.h
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(m_mmap_max, 0)
+        mallopt(m_trim_threshold, -1)
