@@ -89,7 +89,8 @@ def make_decoder(config: Config) -> Decoder:
     """The decoder with its start weights drawn from run.seed."""
     generator = torch.Generator().manual_seed(config.run.seed)
     options = config.decoder
-    decoder = Decoder(config.encoder.name, config.encoder.tap, options.norm, options.padding, options.upsampling, generator)
+    shape = (config.encoder.name, config.encoder.tap, options.norm, options.padding, options.upsampling)
+    decoder = Decoder(*shape, options.init, generator)
     freeze_layers(decoder, config.train.freeze)
     return decoder
 

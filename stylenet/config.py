@@ -108,6 +108,7 @@ class DecoderConfig:
     norm: Literal["none", "instance", "batch"] = option("none", "normalisation after each convolution (the paper: none)")
     padding: Literal["reflect", "zeros", "circular"] = option("reflect", "padding of the convolutions")
     upsampling: Literal["nearest", "bilinear"] = option("nearest", "upsampling in place of the encoder's pooling")
+    init: Literal["uniform", "he"] = option("uniform", "start weights: uniform as the known implementations, he learns sooner")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from stylenet.models.vgg import Padding, block_of, conv_shapes, pad
 
 Norm = Literal["none", "instance", "batch"]
 Upsampling = Literal["nearest", "bilinear"]
+Init = Literal["uniform", "he"]
 
 
 class Decoder(nn.Module):
@@ -31,6 +32,7 @@ class Decoder(nn.Module):
         norm: Norm = "none",
         padding: Padding = "reflect",
         upsampling: Upsampling = "nearest",
+        init: Init = "uniform",
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -38,7 +40,7 @@ class Decoder(nn.Module):
         mirrored = [(name, shape) for name, shape in reversed(conv_shapes(encoder_name, tap).items())]
         self.convs = nn.ModuleDict({name: nn.Conv2d(n_out, n_in, 3) for name, (n_in, n_out) in mirrored})
         self.norms = nn.ModuleDict({name: make_norm(norm, n_in) for name, (n_in, _) in mirrored[:-1] if norm != "none"})
-        init_weights(self, generator)
+        init_weights(self, init, generator)
 
     def forward(self, features: Tensor) -> Tensor:
         x, names = features, list(self.convs)
@@ -64,12 +66,24 @@ def make_norm(norm: Norm, n_channels: int) -> nn.Module:
 
 
 @torch.no_grad()
-def init_weights(decoder: Decoder, generator: torch.Generator | None) -> None:
-    """PyTorch's default start weights for convolutions, drawn from `generator` instead of the global state."""
-    for conv in decoder.convs.values():
-        bound = (conv.in_channels * 9) ** -0.5
+def init_weights(decoder: Decoder, init: Init, generator: torch.Generator | None) -> None:
+    """Start weights drawn from `generator` instead of the global state.
+
+    `uniform` is what Torch 7 and PyTorch do by default and what the known implementations start from: U(±1/sqrt(n))
+    for n inputs, so that the signal shrinks by 0.4 a layer and the first output is an even grey. `he` keeps the
+    signal's size (He et al. 2015, eq. 10) and starts at mid grey with a tenth of it; docs/log.md has both curves.
+    """
+    convs = list(decoder.convs.values())
+    for conv in convs:
+        n_inputs = conv.in_channels * 9
+        bound = n_inputs**-0.5 if init == "uniform" else (6 / n_inputs) ** 0.5
         conv.weight.uniform_(-bound, bound, generator=generator)
         conv.bias.uniform_(-bound, bound, generator=generator)
+        if init == "he":
+            conv.bias.zero_()
+    if init == "he":
+        convs[-1].weight.mul_(0.1)
+        convs[-1].bias.fill_(0.5)
 
 
 def load_flat_decoder(decoder: Decoder, weights: Mapping[str, Tensor], origin: str) -> None:
