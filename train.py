@@ -9,6 +9,7 @@ The heavy imports stand inside the functions, so that --help and a wrong option 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from stylenet import config as configuration
 from stylenet.config import Config
-from stylenet.errors import NonFiniteLossError, UsageError, run_script
+from stylenet.errors import NonFiniteLossError, Parser, UsageError, run_script
 
 if TYPE_CHECKING:
     import torch
@@ -43,19 +44,20 @@ def main(arguments: list[str]) -> int:
     return dry_run(config) if options.dry_run else train(config, state)
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """The command line; every key=value is left to the configuration."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="train.py",
         usage="python train.py (--config FILE | --resume DIR) [--dry-run] [key=value ...]",
         description=__doc__.split("\n\n")[0],
         epilog="options (key: type = default), as key=value or --key=value:\n" + configuration.format_options(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file with what differs from the defaults")
     parser.add_argument("--resume", metavar="DIR", help="run folder to go on with, from its newest checkpoint")
-    parser.add_argument("--dry-run", action="store_true", help="print settings, sizes and loss weights, check data and weights, and stop")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print settings, sizes and loss weights, check data and weights, and stop"
+    )
     return parser
 
 
@@ -105,7 +107,7 @@ def train(config: Config, state: dict[str, Any] | None) -> int:
     """Run the training to its end or to a stop; the exit code."""
     import torch
 
-    from stylenet import build, runtime
+    from stylenet import runtime
     from stylenet.losses import describe_weights, weighted_total
 
     device = runtime.pick_device(config.run.device)
@@ -147,14 +149,13 @@ def train(config: Config, state: dict[str, Any] | None) -> int:
             return run.release()
 
 
-
 class Run:
     """What a training run holds and writes; its loop stands in `train`."""
 
     def __init__(self, config: Config, device: torch.device, state: dict[str, Any] | None) -> None:
         import torch
 
-        from stylenet import build, datasets, runtime
+        from stylenet import build, checkpoint, datasets, runtime
 
         self.config, self.device, self.dir = config, device, Path(config.run.dir)
         self.refuse_to_overwrite(state)
@@ -171,8 +172,8 @@ class Run:
 
         raw.network.to(device, memory_format=self.layout)
         if state:
-            build.check_encoder(state["release"]["description"], raw.sha256, self.dir)
-            mu = build.with_prefix(state["release"]["tensors"], "mu.")
+            checkpoint.check_encoder(state["release"]["description"], raw.sha256, self.dir)
+            mu = checkpoint.with_prefix(state["release"]["tensors"], "mu.")
         elif start:
             mu = start.mu
             self.decoder.load_state_dict(start.decoder)
@@ -241,8 +242,6 @@ class Run:
 
     def gradients_shared(self, is_last: bool) -> Any:
         """Context of a backward pass: processes exchange gradients at the last of the accumulated batches only."""
-        import contextlib
-
         from stylenet import runtime
 
         is_parallel = runtime.world_size() > 1
@@ -394,7 +393,9 @@ class Run:
             return
         losses = self.validation_losses(pairs)
         if losses["total"] != losses["total"]:
-            raise NonFiniteLossError(f"expected finite validation losses, but {losses} came at step {self.step}; the last checkpoint is untouched")
+            raise NonFiniteLossError(
+                f"expected finite validation losses, but {losses} came at step {self.step}; the last checkpoint is untouched"
+            )
         self.write_history("val", losses)
         self.tracker.log({f"val/{name}": value for name, value in losses.items()}, self.step)
         self.say(f"validation at step {self.step}: " + "  ".join(f"{name} {value:.4g}" for name, value in losses.items()))
@@ -413,7 +414,9 @@ class Run:
             n = max(self.config.val.pairs, self.config.val.grid_pairs)
             self.validation_pairs = datasets.held_out_pairs(*held_out, n, options.crop_px, options.resize_px)
             if not self.validation_pairs:
-                self.say("no held-out images of both kinds: no validation (set data.held_out, or give manifests with a held_out part)")
+                self.say(
+                    "no held-out images of both kinds: no validation (set data.held_out, or give manifests with a held_out part)"
+                )
         return self.validation_pairs
 
     def validation_losses(self, pairs: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
@@ -508,7 +511,9 @@ class Run:
         self.save()
         if runtime.is_main():
             tensors = build.release_tensors(self.config, self.encoder, self.shown_decoder())
-            checkpoint.save_model(tensors, self.description | {"step": self.step, "best": self.best}, self.dir / checkpoint.MODEL_FILE)
+            checkpoint.save_model(
+                tensors, self.description | {"step": self.step, "best": self.best}, self.dir / checkpoint.MODEL_FILE
+            )
             self.log_final_artifacts()
             self.say(f"finished at step {self.step}: {self.dir / checkpoint.MODEL_FILE}")
         self.exit_code = 0

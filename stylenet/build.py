@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from stylenet import datasets, runtime
-from stylenet.checkpoint import load_model
+from stylenet.checkpoint import check_encoder, load_model, with_prefix
 from stylenet.config import Config, to_flat
 from stylenet.datasets import PairDataset, PixelSource, Split
 from stylenet.errors import WeightsError
@@ -155,21 +154,19 @@ def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | Non
     return StartingPoint(with_prefix(tensors, "decoder."), with_prefix(tensors, "mu."))
 
 
-def check_encoder(description: dict[str, Any], sha256: str, origin: str | Path) -> None:
-    """Raise WeightsError unless a model was trained with the encoder of this hash."""
-    wanted = description["encoder"]["sha256"]
-    if wanted != sha256:
-        raise WeightsError(f"expected the encoder that {origin} was trained with (sha256 {wanted[:12]}…), but one with {sha256[:12]}… came")
-
-
 def check_same_parts(config: Config, description: dict[str, Any], path: str) -> None:
     """Raise WeightsError where the encoder's or decoder's options differ from the model's."""
     ours = describe_parts(config)
     differing = [
-        f"{part}.{name}" for part in ("encoder", "decoder") for name, value in ours[part].items() if description[part][name] != value
+        f"{part}.{name}"
+        for part in ("encoder", "decoder")
+        for name, value in ours[part].items()
+        if description[part][name] != value
     ]
     if differing:
-        raise WeightsError(f"expected the options of {path} for fine-tuning, but {', '.join(differing)} differ; set them as it has them")
+        raise WeightsError(
+            f"expected the options of {path} for fine-tuning, but {', '.join(differing)} differ; set them as it has them"
+        )
 
 
 def describe_parts(config: Config) -> dict[str, dict[str, Any]]:
@@ -213,8 +210,3 @@ def release_tensors(config: Config, encoder: Encoder, decoder: nn.Module) -> dic
         needed = VGG(config.encoder.name, config.encoder.tap).state_dict().keys()
         tensors |= {f"encoder.{name}": tensor for name, tensor in encoder.network.state_dict().items() if name in needed}
     return tensors
-
-
-def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names start with the prefix, without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

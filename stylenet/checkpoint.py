@@ -91,7 +91,35 @@ def load_model(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError, ValueError) as error:
         reason = one_line(error)
-        raise WeightsError(f"expected a released model (safetensors), but {path} is truncated, a pickle or of another kind ({reason})") from None
+        raise WeightsError(
+            f"expected a released model (safetensors), but {path} is truncated, a pickle or of another kind ({reason})"
+        ) from None
     if about.get("format") != FORMAT:
         raise WeightsError(f"expected a model released by train.py ({FORMAT}), but {path} is another safetensors file")
     return tensors, json.loads(about["stylenet"])
+
+
+def read_release(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and description of a model: a released file, a resume state (.pt), or a run folder that holds either."""
+    found = Path(path)
+    if found.is_dir():
+        released = found / MODEL_FILE
+        found = released if released.is_file() else latest_state(found)
+    if found.suffix != ".pt":
+        return load_model(found)
+    release = load_state(found)["release"]
+    return release["tensors"], release["description"]
+
+
+def check_encoder(description: dict[str, Any], sha256: str, origin: str | Path) -> None:
+    """Raise WeightsError unless a model was trained with the encoder of this hash."""
+    wanted = description["encoder"]["sha256"]
+    if wanted != sha256:
+        raise WeightsError(
+            f"expected the encoder that {origin} was trained with (sha256 {wanted[:12]}…), but one with {sha256[:12]}… came"
+        )
+
+
+def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names start with the prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

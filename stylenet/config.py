@@ -141,7 +141,9 @@ class OptimConfig:
     """Adam and its learning rate."""
 
     lr: float = option(1e-4, "Adam's learning rate before the schedule")
-    lr_schedule: Literal["inverse", "cosine", "constant"] = option("inverse", "inverse: lr / (1 + lr_decay * t); cosine: to 0 at train.steps")
+    lr_schedule: Literal["inverse", "cosine", "constant"] = option(
+        "inverse", "inverse: lr / (1 + lr_decay * t); cosine: to 0 at train.steps"
+    )
     lr_decay: float = option(5e-5, "decay of the inverse schedule, per step")
     warmup_steps: int = option(0, "steps over which the rate rises linearly from 0")
     clip_norm: float | None = option(None, "largest gradient norm; None: no clipping")
@@ -202,13 +204,17 @@ class CheckpointConfig:
 class TrackingConfig:
     """Weights & Biases."""
 
-    mode: Literal["auto", "online", "offline", "disabled"] = option("auto", "auto: online where an API key is configured, else offline")
+    mode: Literal["auto", "online", "offline", "disabled"] = option(
+        "auto", "auto: online where an API key is configured, else offline"
+    )
     project: str = option("stylenet", "W&B project")
     entity: str | None = option(None, "W&B user or team; None: the account's own")
     group: str | None = option(None, "W&B group, such as the name of an ablation")
     tags: tuple[str, ...] = option((), "W&B tags")
     notes: str | None = option(None, "W&B notes")
-    artifacts: Literal["final", "all", "none"] = option("final", "checkpoints logged as artifacts: latest and best at the end, each one, none")
+    artifacts: Literal["final", "all", "none"] = option(
+        "final", "checkpoints logged as artifacts: latest and best at the end, each one, none"
+    )
     init_timeout_s: float = option(60.0, "seconds to wait for W&B at the start and at the end before going on without it")
 
     def __post_init__(self) -> None:
@@ -306,7 +312,9 @@ class StrictLoader(yaml.BaseLoader):
         repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
         if repeated:
             line = node.start_mark.line + 1
-            raise UsageError(f"expected each key once, but {', '.join(repeated)} is repeated in the block at line {line}; remove one")
+            raise UsageError(
+                f"expected each key once, but {', '.join(repeated)} is repeated in the block at line {line}; remove one"
+            )
         return super().construct_mapping(node, deep=True)
 
 

@@ -57,7 +57,9 @@ def read_split(origin: str | None, held_out_share: float, option_name: str) -> S
         raise DataError(f"expected a folder or a manifest, but there is no {origin} ({option_name}); check the path")
     split = read_folder(path, held_out_share) if path.is_dir() else read_manifest(path)
     if not split.train:
-        raise DataError(images.no_images_message(origin) if path.is_dir() else f"expected training images in {origin}, but it lists none")
+        raise DataError(
+            images.no_images_message(origin) if path.is_dir() else f"expected training images in {origin}, but it lists none"
+        )
     return split
 
 
@@ -79,10 +81,14 @@ def read_manifest(file: Path) -> Split:
     with open(file, newline="", encoding="utf-8") as stream:
         rows = csv.DictReader(stream, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
         if not {"path", "split"} <= set(rows.fieldnames or ()):
-            raise DataError(f"expected the columns path and split in {file}, but {rows.fieldnames} came; make it with data/prepare.py")
+            raise DataError(
+                f"expected the columns path and split in {file}, but {rows.fieldnames} came; make it with data/prepare.py"
+            )
         for row in rows:
             if row["split"] not in parts:
-                raise DataError(f"expected a split of {' or '.join(parts)} in {file} line {rows.line_num}, but {row['split']!r} came")
+                raise DataError(
+                    f"expected a split of {' or '.join(parts)} in {file} line {rows.line_num}, but {row['split']!r} came"
+                )
             parts[row["split"]].append(file.parent / row["path"])
     return Split(*(ImageSet(str(file), tuple(paths)) for paths in parts.values()))
 
@@ -299,7 +305,9 @@ class BadFiles:
             )
 
 
-def held_out_pairs(split_content: ImageSet, split_style: ImageSet, n: int, crop_px: int, resize_px: int) -> list[tuple[Tensor, Tensor]]:
+def held_out_pairs(
+    split_content: ImageSet, split_style: ImageSet, n: int, crop_px: int, resize_px: int
+) -> list[tuple[Tensor, Tensor]]:
     """n fixed pairs of centre crops [3, crop_px, crop_px] in [0, 1]; sets shorter than n repeat in new pairings.
 
     Unreadable files are passed over.
@@ -347,7 +355,12 @@ def calibration_batches(sources: tuple[PixelSource, PixelSource], n: int, crop_p
 
 def describe_set(split: Split) -> dict[str, Any]:
     """What a checkpoint says of a set: where it was, how large, and a hash of the list of files."""
-    return {"origin": split.train.origin, "train": len(split.train), "held_out": len(split.held_out), "list_sha256": hash_of_list(split.train)}
+    return {
+        "origin": split.train.origin,
+        "train": len(split.train),
+        "held_out": len(split.held_out),
+        "list_sha256": hash_of_list(split.train),
+    }
 
 
 def hash_of_list(image_set: ImageSet) -> str:
@@ -356,4 +369,3 @@ def hash_of_list(image_set: ImageSet) -> str:
     root = root if root.is_dir() else root.parent
     names = (path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix() for path in image_set.paths)
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
-

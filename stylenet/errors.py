@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 
 class StylenetError(Exception):
@@ -34,6 +36,17 @@ class NonFiniteLossError(StylenetError):
     """Training diverged: a loss became NaN or infinite."""
 
     exit_code = 5
+
+
+class Parser(argparse.ArgumentParser):
+    """A command line whose mistakes are UsageErrors of one line; abbreviated options are not guessed."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Called by argparse with what is wrong."""
+        raise UsageError(f"{message}; see {self.prog} --help")
 
 
 EXIT_INTERRUPTED = 130  # the shell's convention for Ctrl-C: 128 + SIGINT

@@ -5,6 +5,7 @@ Decoding is Pillow's: torchvision.io crashes the whole process on some broken PN
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import warnings
@@ -19,8 +20,12 @@ from torch import Tensor
 from stylenet.errors import DataError, UsageError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-MAX_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb; about 13,400 x 13,400
+MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # where Pillow refuses; about 13,400 x 13,400
 JPEG_QUALITY = 95
+
+
+class TooLargeError(DataError):
+    """A picture so large that it may be a decompression bomb."""
 
 
 def list_images(folder: str | Path) -> list[Path]:
@@ -34,13 +39,12 @@ def list_images(folder: str | Path) -> list[Path]:
 def open_rgb(path: str | Path) -> Image.Image:
     """The decoded image as 8-bit RGB: EXIF rotation applied, alpha on white, CMYK and 16-bit converted.
 
-    Raises DataError for a file that is missing, no image, truncated, or larger than MAX_PIXELS.
+    Raises DataError for a file that is missing, no image or truncated, and TooLargeError above MAX_PIXELS.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's notes on size, EXIF and palettes; the size is checked here
+            warnings.simplefilter("ignore")  # Pillow's notes on size (an error at twice that), EXIF and palettes
             with Image.open(path) as image:
-                check_size(image)
                 return to_rgb(ImageOps.exif_transpose(image))
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
@@ -48,15 +52,10 @@ def open_rgb(path: str | Path) -> Image.Image:
         raise DataError(f"expected an image, but there is no file {path}; check the path") from None
     except UnidentifiedImageError:
         raise DataError(f"{path}: expected an image, but its content is of no format that Pillow knows") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        raise TooLargeError(f"{path}: expected at most {MAX_PIXELS:,} pixels, but it has more; shrink it first") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise DataError(f"{path}: expected a whole image, but it does not decode ({error})") from None
-
-
-def check_size(image: Image.Image) -> None:
-    """Raise DataError for a picture of more than MAX_PIXELS; only the header has been read by then."""
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise DataError(f"expected at most {MAX_PIXELS:,} pixels, but it has {width} x {height}; shrink it first")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -122,8 +121,11 @@ def save_image(image: Tensor, path: str | Path) -> None:
         raise UsageError(f"expected a file name ending in {', '.join(SUFFIXES)}, but {target.name!r} came")
     kind = Image.registered_extensions()[target.suffix.lower()]
     options = {"quality": JPEG_QUALITY, "subsampling": 0} if kind == "JPEG" else {}
-    with replaced_file(target) as temporary:
-        to_pil(image).save(temporary, format=kind, **options)
+    try:
+        with replaced_file(target) as temporary:
+            to_pil(image).save(temporary, format=kind, **options)
+    except OSError as error:
+        raise UsageError(f"expected to write {target}, but it failed ({error})") from None
 
 
 class replaced_file:  # noqa: N801 - used like a function
@@ -150,6 +152,12 @@ class replaced_file:  # noqa: N801 - used like a function
             os.fsync(file.fileno())
         self.temporary.chmod(0o666 & ~current_umask())
         self.temporary.replace(self.target)
+
+
+def check_writable(folder: str | Path) -> None:
+    """Make the folder and a file in it, and take the file away again. Raises UsageError if that fails."""
+    with contextlib.suppress(KeyError), replaced_file(Path(folder) / "probe"):
+        raise KeyError  # leaves the context as a failure does, without a file
 
 
 def current_umask() -> int:

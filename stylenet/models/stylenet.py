@@ -45,9 +45,13 @@ class StyleNet(nn.Module):
 
     def restyle(self, content: Tensor, styles: Sequence[StyleCode], weights: Sequence[float], alpha: float = 1.0) -> Tensor:
         """The content with a weighted mixture of encoded styles."""
-        features = self.encode(content)
-        aligned = mix(self.transform, features, styles, weights)
-        return self.decode(blend(features, aligned, alpha), content.shape)
+        return self.render(self.encode(content), content.shape, styles, weights, alpha)
+
+    def render(
+        self, features: Tensor, shape: Sequence[int], styles: Sequence[StyleCode], weights: Sequence[float], alpha: float
+    ) -> Tensor:
+        """The same from the features of a content of the given shape, which serve any number of styles."""
+        return self.decode(blend(features, mix(self.transform, features, styles, weights), alpha), shape)
 
     def decode(self, features: Tensor, shape: Sequence[int]) -> Tensor:
         """Features as an image of the given [..., H, W].
@@ -89,4 +93,3 @@ class StyleNet(nn.Module):
             features = [self.encode(image) for image in images]
         outputs = [self.decode(f, image.shape) for f, image in zip(features, images, strict=True)]
         return torch.stack([identity_loss(o, i) for o, i in zip(outputs, images, strict=True)]).mean()
-

@@ -26,7 +26,7 @@ WEIGHTS_VARIABLE = {"vgg19": "STYLENET_VGG19", "vgg16": "STYLENET_VGG16"}
 DOWNLOAD_FILE = {"vgg19": "vgg19-dcbb9e9d.pth", "vgg16": "vgg16-397923af.pth"}
 DOWNLOAD_ROOT = "https://download.pytorch.org/models"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-NEAR_DEAD = 1e-3  # of the layer's mean: channels below are scaled as if they were this active
+NEAR_DEAD = 0.02  # of the layer's mean: less active channels are scaled as if they were this active
 
 
 def conv_names(network: str) -> list[str]:
@@ -50,7 +50,7 @@ def conv_shapes(network: str, deepest_tap: str) -> dict[str, tuple[int, int]]:
     names = conv_names(network)
     names = names[: names.index(deepest_tap.replace("relu", "conv")) + 1]
     channels = [3, *(BLOCK_CHANNELS[block_of(name) - 1] for name in names)]
-    return {name: pair for name, pair in zip(names, zip(channels, channels[1:], strict=False), strict=True)}
+    return dict(zip(names, zip(channels, channels[1:], strict=False), strict=True))
 
 
 def check_taps(network: str, taps: Iterable[str]) -> None:
@@ -205,9 +205,7 @@ def conv_keys(network: str, flat: bool) -> dict[str, str]:
     return keys
 
 
-def load_vgg(
-    network: str, path: str | Path, taps: Iterable[str], padding: Padding = "reflect", pooling: Pooling = "max"
-) -> VGG:
+def load_vgg(network: str, path: str | Path, taps: Iterable[str], padding: Padding = "reflect", pooling: Pooling = "max") -> VGG:
     """The encoder up to the deepest of the taps, from a file in torchvision's or the normalised VGG's layout.
 
     Raises WeightsError for a file of another network, and for one that ends before a tap (naming its reach).
@@ -225,19 +223,28 @@ def load_vgg(
 
 
 def check_reach(vgg: VGG, weights: Mapping[str, Tensor], keys: Mapping[str, str], path: str | Path) -> None:
-    """Raise WeightsError unless the file holds every convolution of `vgg` in its shape."""
-    reached = "nothing"
-    for name, conv in vgg.convs.items():
-        weight, bias = weights.get(f"{keys[name]}.weight"), weights.get(f"{keys[name]}.bias")
-        if weight is None or bias is None:
-            if reached == "nothing":
-                layouts = "torchvision's (features.0.weight) or the normalised one's (0.weight, 1x1)"
-                raise WeightsError(f"expected {vgg.network} in {layouts} layout, but {path} has keys such as {sorted(weights)[:3]}")
-            raise WeightsError(f"expected weights up to {vgg.reach}, but {path} reaches only {reached}; ask for taps up to it or use a longer file")
-        if weight.shape != conv.weight.shape:
-            shapes = f"{name} is {tuple(weight.shape)} instead of {tuple(conv.weight.shape)}"
-            raise WeightsError(f"expected the weights of {vgg.network}, but {path} is of another network ({shapes})")
-        reached = name.replace("conv", "relu")
+    """Raise WeightsError unless the file is of this network and holds every convolution of `vgg` in its shape."""
+    held = [name for name, key in keys.items() if f"{key}.weight" in weights and f"{key}.bias" in weights]
+    if "conv1_1" not in held:
+        layouts = "torchvision's (features.0.weight) or the normalised one's (0.weight, 1x1)"
+        raise WeightsError(f"expected {vgg.network} in {layouts} layout, but {path} has keys such as {sorted(weights)[:3]}")
+    convs = [key for key, tensor in weights.items() if tensor.ndim == 4 and tensor.shape[-1] == 3]
+    foreign = sorted(set(convs) - {f"{key}.weight" for key in keys.values()})
+    shapes = {
+        name: (tuple(weights[f"{keys[name]}.weight"].shape), tuple(conv.weight.shape))
+        for name, conv in vgg.convs.items()
+        if name in held
+    }
+    misfits = [f"{name} is {came} instead of {wanted}" for name, (came, wanted) in shapes.items() if came != wanted]
+    if foreign or misfits:
+        what = misfits[0] if misfits else f"{foreign[0]} is no layer of it"
+        raise WeightsError(f"expected the weights of {vgg.network}, but {path} is of another network ({what})")
+    missing = [name for name in vgg.convs if name not in held]
+    if missing:
+        reach = list(keys)[list(keys).index(missing[0]) - 1].replace("conv", "relu")
+        raise WeightsError(
+            f"expected weights up to {vgg.reach}, but {path} reaches only {reach}; ask for taps up to it or use a longer file"
+        )
 
 
 def fold_preprocessing(vgg: VGG, flat_weights: Mapping[str, Tensor] | None) -> None:

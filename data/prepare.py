@@ -1,0 +1,177 @@
+"""Check a folder of images before training: decode all, list what is wrong, write a manifest with a split.
+
+python data/prepare.py check DIR [--output manifest.csv] [--held-out 0.05]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import os
+import sys
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from stylenet import images
+from stylenet.errors import DataError, Parser, UsageError, run_script
+
+UNUSABLE = ("corrupt", "truncated", "huge", "tiny", "duplicate")  # left out of the manifest
+NOTED = ("CMYK", "alpha", "16-bit", "EXIF-rotated")  # converted when read, listed for information
+COLUMNS = ("path", "width", "height", "bytes", "sha256", "split")
+EXIF_ORIENTATION = 0x0112
+
+
+@dataclass
+class Finding:
+    """What is known of one file."""
+
+    path: Path
+    bytes: int = 0
+    width: int = 0
+    height: int = 0
+    sha256: str = ""
+    pixels_sha256: str = ""
+    marks: list[str] = field(default_factory=list)  # of UNUSABLE and NOTED
+    message: str = ""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it goes into the manifest."""
+        return not set(self.marks) & set(UNUSABLE)
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code of one call: 0 once a manifest is written, whatever was left out of it."""
+    options = make_parser().parse_args(arguments)
+    folder = Path(options.folder)
+    if not folder.is_dir():
+        raise DataError(f"expected a folder of images, but {folder} is none; check the path")
+    paths = images.list_images(folder)
+    if not paths:
+        raise DataError(images.no_images_message(folder))
+    findings = inspect_all(paths, options.min_px, options.workers)
+    mark_duplicates(findings)
+    print_findings(findings, folder)
+    usable = [finding for finding in findings if finding.is_usable]
+    if not usable:
+        raise DataError(f"expected usable images in {folder}, but all {len(findings)} were left out; see the list above")
+    held_out = choose_held_out(usable, options.held_out)
+    target = Path(options.output or folder / "manifest.csv")
+    write_manifest(usable, held_out, target)
+    print(
+        f"wrote {target}: {len(usable) - len(held_out)} to train, {len(held_out)} held out, {len(findings) - len(usable)} left out"
+    )
+    return 0
+
+
+def make_parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog="data/prepare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+    check = commands.add_parser("check", help="decode every image, list what is wrong, write a manifest")
+    check.add_argument("folder", metavar="DIR", help="folder of images, read recursively")
+    check.add_argument("--output", metavar="FILE", help="manifest to write, .csv or .tsv (default DIR/manifest.csv)")
+    check.add_argument("--held-out", type=float, default=0.05, metavar="SHARE", help="share kept for validation (default 0.05)")
+    check.add_argument("--min-px", type=int, default=64, help="shortest side below which an image is tiny (default 64)")
+    check.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
+    return parser
+
+
+def inspect_all(paths: list[Path], min_px: int, n_workers: int) -> list[Finding]:
+    """A finding for every file, in order, made in parallel."""
+    with ProcessPoolExecutor(max(1, n_workers)) as pool:
+        found = pool.map(inspect, paths, [min_px] * len(paths), chunksize=8)
+        return list(tqdm(found, total=len(paths), unit="image", desc="check", disable=not sys.stderr.isatty()))
+
+
+def inspect(path: Path, min_px: int) -> Finding:
+    """Decode one file fully and note what it is."""
+    finding = Finding(path)
+    try:
+        content = path.read_bytes()
+        finding.bytes, finding.sha256 = len(content), hashlib.sha256(content).hexdigest()
+        finding.marks += header_marks(path)
+        image = images.open_rgb(path)
+    except (DataError, OSError) as error:
+        finding.message = str(error)
+        is_truncated = "truncated" in str(error.__context__)  # Pillow has no exception of its own for it
+        finding.marks.append("huge" if isinstance(error, images.TooLargeError) else "truncated" if is_truncated else "corrupt")
+        return finding
+    finding.width, finding.height = image.size
+    finding.pixels_sha256 = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+    if min(image.size) < min_px:
+        finding.marks.append("tiny")
+    return finding
+
+
+def header_marks(path: Path) -> list[str]:
+    """What the file's header says that is worth knowing; nothing for a file without a readable one."""
+    try:
+        with Image.open(path) as image:
+            bands, orientation = image.getbands(), image.getexif().get(EXIF_ORIENTATION, 1)
+            facts = {
+                "CMYK": image.mode == "CMYK",
+                "alpha": "A" in bands or "transparency" in image.info,
+                "16-bit": image.mode.startswith("I"),
+                "EXIF-rotated": orientation != 1,
+            }
+    except Exception:  # Pillow raises many kinds for damaged headers; decoding says which it is
+        return []
+    return [mark for mark, is_so in facts.items() if is_so]
+
+
+def mark_duplicates(findings: list[Finding]) -> None:
+    """Mark every file whose decoded picture came before; so re-saved metadata does not hide one."""
+    first: dict[str, Path] = {}
+    for finding in findings:
+        if not finding.is_usable:
+            continue
+        original = first.setdefault(finding.pixels_sha256, finding.path)
+        if original != finding.path:
+            finding.marks.append("duplicate")
+            finding.message = f"{finding.path}: the same picture as {original}"
+
+
+def print_findings(findings: list[Finding], folder: Path) -> None:
+    """Every mark with its files."""
+    by_mark: dict[str, list[Finding]] = defaultdict(list)
+    for finding in findings:
+        for mark in finding.marks:
+            by_mark[mark].append(finding)
+    print(f"{len(findings)} images in {folder}")
+    for mark in (*UNUSABLE, *NOTED):
+        for finding in by_mark[mark]:
+            print(f"  {mark}: {finding.message or finding.path}")
+        remark = "left out" if mark in UNUSABLE else "converted when read"
+        print(f"{mark}: {len(by_mark[mark])}" + (f" ({remark})" if by_mark[mark] else ""))
+
+
+def choose_held_out(usable: list[Finding], share: float) -> set[Path]:
+    """The held-out files: a share by the order of their pictures' hashes, the same whatever they are called."""
+    if not 0 <= share < 1:
+        raise UsageError(f"expected --held-out in [0, 1), but {share} came")
+    n = min(len(usable) - 1, max(1, round(share * len(usable)))) if share else 0
+    return {finding.path for finding in sorted(usable, key=lambda f: f.pixels_sha256)[:n]}
+
+
+def write_manifest(usable: list[Finding], held_out: set[Path], target: Path) -> None:
+    """One row per usable image; paths are relative to the manifest's folder."""
+    if target.suffix.lower() not in (".csv", ".tsv"):
+        raise UsageError(f"expected a manifest named *.csv or *.tsv, but {target.name!r} came")
+    with images.replaced_file(target) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, delimiter="\t" if target.suffix.lower() == ".tsv" else ",")
+        writer.writerow(COLUMNS)
+        for f in usable:
+            relative = Path(os.path.relpath(f.path.absolute(), target.absolute().parent)).as_posix()
+            writer.writerow([relative, f.width, f.height, f.bytes, f.sha256, "held_out" if f.path in held_out else "train"])
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

@@ -1,0 +1,152 @@
+"""Applying a trained model: the Python API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stylenet import images, runtime
+from stylenet.checkpoint import check_encoder, read_release, with_prefix
+from stylenet.errors import UsageError, WeightsError, one_line
+from stylenet.models.decoder import Decoder
+from stylenet.models.stylenet import StyleNet
+from stylenet.models.vgg import VGG, calibrate, find_weights, load_vgg, sha256_of_encoder
+from stylenet.transforms import ADAIN, StyleCode
+
+ImageLike = Tensor | Image.Image | str | Path
+
+
+class Stylizer:
+    """Restyles pictures with a trained network.
+
+    A picture is a path, a PIL image, or a float tensor [3, H, W] or [N, 3, H, W] in [0, 1].
+    """
+
+    def __init__(self, net: StyleNet, device: str = "auto", precision: str = "fp32") -> None:
+        self.device, self.precision = runtime.pick_device(device), precision
+        self.net = net.eval().to(self.device, memory_format=torch.channels_last)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto", precision: str = "fp32", encoder_weights: str | None = None) -> Stylizer:
+        """From a released model, a checkpoint, or a run folder.
+
+        `encoder_weights` is for a model that does not carry its encoder. Raises WeightsError for a file that is
+        damaged or foreign, and for another encoder than the model was trained with.
+        """
+        return cls(load_stylenet(path, encoder_weights), device, precision)
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        content: ImageLike,
+        style: ImageLike | StyleCode | Sequence[ImageLike | StyleCode],
+        alpha: float = 1.0,
+        weights: Sequence[float] | None = None,
+    ) -> Tensor:
+        """The content in the look of the style: float32 in [0, 1] on the CPU, [3, H, W] (or [N, 3, H, W] for a batch).
+
+        alpha: 0 gives the content back as the decoder can, 1 the full style. A list of styles is mixed by `weights`
+        (equal ones if None). A style may also be the result of `encode_style`. Raises UsageError for an alpha
+        outside [0, 1] and for weights that do not match the styles.
+        """
+        styles = style if isinstance(style, list) else [style]
+        features, shape = self.encode_content(content)
+        output = self.render(features, shape, [self.encode_style(s) for s in styles], alpha, weights)
+        is_batch = isinstance(content, Tensor) and content.ndim == 4
+        return output if is_batch else output[0]
+
+    @torch.inference_mode()
+    def encode_style(self, style: ImageLike | StyleCode) -> StyleCode:
+        """What the network keeps of a style; reusable for any number of contents."""
+        if isinstance(style, tuple):
+            return style
+        with runtime.autocast(self.device, self.precision):
+            return self.net.encode_style(self.to_batch(style))
+
+    @torch.inference_mode()
+    def encode_content(self, content: ImageLike) -> tuple[Tensor, Sequence[int]]:
+        """The content's features and shape, for `render` with any number of styles."""
+        batch = self.to_batch(content)
+        with runtime.autocast(self.device, self.precision):
+            return self.net.encode(batch), batch.shape
+
+    @torch.inference_mode()
+    def render(
+        self,
+        features: Tensor,
+        shape: Sequence[int],
+        styles: Sequence[StyleCode],
+        alpha: float = 1.0,
+        weights: Sequence[float] | None = None,
+    ) -> Tensor:
+        """Encoded content and styles as pictures [N, 3, H, W], float32 in [0, 1] on the CPU."""
+        check_alpha(alpha)
+        chosen = check_mixture(weights, len(styles))
+        with runtime.autocast(self.device, self.precision):
+            output = self.net.render(features, shape, styles, chosen, alpha)
+        return output.float().clamp(0, 1).contiguous().cpu()
+
+    def to_batch(self, image: ImageLike) -> Tensor:
+        """A picture of any kind as [N, 3, H, W] on the device."""
+        if isinstance(image, (str, Path)):
+            image = images.open_rgb(image)
+        tensor = images.to_tensor(images.to_rgb(image)) if isinstance(image, Image.Image) else image
+        batch = tensor if tensor.ndim == 4 else tensor[None]
+        if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point():
+            raise UsageError(
+                f"expected a float image [3, H, W] or [N, 3, H, W] in [0, 1], but {tuple(tensor.shape)} of {tensor.dtype} came"
+            )
+        return batch.to(self.device, torch.float32).contiguous(memory_format=torch.channels_last)
+
+
+def check_alpha(alpha: float) -> None:
+    """Raise UsageError for a strength outside [0, 1]."""
+    if not 0 <= alpha <= 1:
+        raise UsageError(f"expected alpha in [0, 1], but {alpha} came")
+
+
+def check_mixture(weights: Sequence[float] | None, n_styles: int) -> list[float]:
+    """One weight per style (equal ones for None). Raises UsageError if they do not match."""
+    chosen = [1.0] * n_styles if weights is None else list(weights)
+    if len(chosen) != n_styles or min(chosen) < 0 or not 0 < sum(chosen) < float("inf"):
+        raise UsageError(f"expected {n_styles} weights of 0 or more, one per style, not all 0, but {chosen} came")
+    return chosen
+
+
+def load_stylenet(path: str | Path, encoder_weights: str | None = None) -> StyleNet:
+    """The network of a released model, a checkpoint or a run folder, on the CPU. Raises WeightsError."""
+    tensors, description = read_release(path)
+    about, parts = description["encoder"], description["decoder"]
+    decoder = Decoder(about["name"], about["tap"], parts["norm"], parts["padding"], parts["upsampling"])
+    encoder = load_encoder(tensors, description, encoder_weights, path)
+    fill(decoder, with_prefix(tensors, "decoder."), path)
+    return StyleNet(encoder, ADAIN, decoder, about["tap"])
+
+
+def load_encoder(tensors: dict[str, Tensor], description: dict, weights: str | None, origin: str | Path) -> VGG:
+    """The model's own encoder if it carries one, else the named weights, checked and calibrated as in training."""
+    about = description["encoder"]
+    if about["is_carried"]:
+        encoder = VGG(about["name"], about["tap"], about["padding"], about["pooling"])
+        fill(encoder, with_prefix(tensors, "encoder."), origin)
+        return encoder.eval()
+    encoder = load_vgg(about["name"], find_weights(about["name"], weights), [about["tap"]], about["padding"], about["pooling"])
+    check_encoder(description, sha256_of_encoder(encoder, about["tap"]), origin)
+    mu = with_prefix(tensors, "mu.")
+    if mu:
+        calibrate(encoder, mu)
+    return encoder
+
+
+def fill(module: torch.nn.Module, tensors: dict[str, Tensor], origin: str | Path) -> None:
+    """Load the tensors. Raises WeightsError if names or shapes do not match."""
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise WeightsError(
+            f"expected the weights of a {type(module).__name__} in {origin}, but they do not fit ({one_line(error)[:200]})"
+        ) from None

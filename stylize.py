@@ -1,0 +1,204 @@
+"""Restyle pictures with a trained model.
+
+python stylize.py --content photo.jpg --style painting.jpg --output out.png --model runs/mine
+python stylize.py --content photos/ --style paintings/ --output out/ --model runs/mine --alpha 0.8
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stylenet.errors import DataError, Parser, UsageError, run_script
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stylenet.inference import Stylizer
+    from stylenet.transforms import StyleCode
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code of one call: 0, or 3 if a picture could not be read."""
+    options = make_parser().parse_args(arguments)
+    if not options.model:
+        raise UsageError("expected --model PATH, but none came; train one with: python train.py --config configs/adain.yaml")
+    from stylenet import images, inference, runtime
+
+    inference.check_alpha(options.alpha)
+    contents, styles = (list(images.iterate_images(paths)) for paths in (options.content, options.style))
+    if options.weights is not None:
+        inference.check_mixture(options.weights, len(styles))
+    jobs = plan(contents, styles, Path(options.output), is_mixture=options.weights is not None)
+    images.check_writable(next(iter(jobs.values())).parent)
+    runtime.keep_freed_memory()
+    stylizer = inference.Stylizer.load(options.model, options.device, options.precision, options.encoder)
+    return stylise_all(stylizer, jobs, options)
+
+
+def make_parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog="stylize.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--content", nargs="+", required=True, metavar="PATH", help="pictures or folders to restyle")
+    parser.add_argument("--style", nargs="+", required=True, metavar="PATH", help="pictures or folders whose look is taken")
+    parser.add_argument(
+        "--output", required=True, metavar="OUT", help="a file for one picture, else a folder for <content>__<style>.png"
+    )
+    parser.add_argument("--model", metavar="PATH", help="model.safetensors, a checkpoint, or a run folder")
+    parser.add_argument("--encoder", metavar="FILE", help="VGG weights, for a model that does not carry its encoder")
+    parser.add_argument("--alpha", type=float, default=1.0, help="strength in [0, 1] (default 1)")
+    parser.add_argument(
+        "--size", type=size, default=512, metavar="PX", help="shortest side of the content; 0: as it is (default 512)"
+    )
+    parser.add_argument(
+        "--style-size", type=size, default=512, metavar="PX", help="shortest side of the style; 0: as it is (default 512)"
+    )
+    parser.add_argument("--weights", type=weights, metavar="W,W", help="mix all styles into one picture, with these weights")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="arithmetic (default fp32)")
+    return parser
+
+
+def size(text: str) -> int:
+    """A number of pixels, 0 or more."""
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
+def weights(text: str) -> list[float]:
+    """Numbers with commas between them."""
+    return [float(part) for part in text.split(",")]
+
+
+Job = tuple[Path, tuple[Path, ...]]  # a content and the styles of one picture
+
+
+def plan(contents: Sequence[Path], styles: Sequence[Path], output: Path, is_mixture: bool) -> dict[Job, Path]:
+    """Where each picture goes. Raises UsageError if OUT is a single file but several pictures are asked for."""
+    from stylenet.images import SUFFIXES
+
+    groups = [tuple(styles)] if is_mixture else [(style,) for style in styles]
+    jobs = [(content, group) for content in contents for group in groups]
+    if output.suffix.lower() in SUFFIXES:
+        if len(jobs) > 1:
+            raise UsageError(
+                f"expected a folder as --output for {len(jobs)} pictures, but {output} is a file name; leave the suffix out"
+            )
+        return {jobs[0]: output}
+    content_names, style_names = unique_names(contents), unique_names(styles)
+    return {job: output / f"{content_names[job[0]]}__{'+'.join(style_names[s] for s in job[1])}.png" for job in jobs}
+
+
+def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """A name for each file: its stem; where two are alike, with its folder, its suffix, and at last its number."""
+    numbered = {
+        path: f"{path.parent.name}_{path.stem}_{path.suffix[1:]}_{i}" for i, path in enumerate(dict.fromkeys(paths), start=1)
+    }
+    ways = (
+        lambda p: p.stem,
+        lambda p: f"{p.parent.name}_{p.stem}",
+        lambda p: f"{p.parent.name}_{p.stem}_{p.suffix[1:]}",
+        numbered.get,
+    )
+    names: dict[Path, str] = {}
+    for way in ways:
+        counts = Counter(way(path) for path in numbered)
+        for path in numbered.keys() - names.keys():
+            if counts[way(path)] == 1 and way(path) not in names.values():
+                names[path] = way(path)
+    return names
+
+
+def stylise_all(stylizer: Stylizer, jobs: dict[Job, Path], options: argparse.Namespace) -> int:
+    """Make and write every picture; a broken input is reported once and passed over. The exit code."""
+    from tqdm import tqdm
+
+    codes = StyleCodes(stylizer, options.style_size)
+    broken: set[str] = set()
+    n_written = 0
+    with tqdm(total=len(jobs), unit="picture", disable=not sys.stderr.isatty()) as bar:
+        for content, of_content in by_content(jobs).items():
+            try:
+                features, shape = stylizer.encode_content(load(content, options.size))
+            except DataError as error:
+                report(error, broken)
+                bar.update(len(of_content))
+                continue
+            for group, target in of_content.items():
+                n_written += stylise_one(stylizer, features, shape, codes, group, target, options, broken)
+                bar.update()
+    print(f"wrote {n_written} of {len(jobs)} pictures to {options.output}")
+    return DataError.exit_code if broken else 0
+
+
+def stylise_one(
+    stylizer: Stylizer,
+    features: Tensor,
+    shape: Sequence[int],
+    codes: StyleCodes,
+    group: Sequence[Path],
+    target: Path,
+    options: argparse.Namespace,
+    broken: set[str],
+) -> bool:
+    """Write one picture; False if one of its styles cannot be read."""
+    from stylenet.images import save_image
+
+    try:
+        mixture = [codes[path] for path in group]
+    except DataError as error:
+        report(error, broken)
+        return False
+    save_image(stylizer.render(features, shape, mixture, options.alpha, options.weights)[0], target)
+    return True
+
+
+def report(error: DataError, broken: set[str]) -> None:
+    """Say of a broken input, once, that it is skipped."""
+    if str(error) not in broken:
+        print(f"error: {error}; skipped", file=sys.stderr)
+    broken.add(str(error))
+
+
+def by_content(jobs: dict[Job, Path]) -> dict[Path, dict[tuple[Path, ...], Path]]:
+    """{content: {styles: target}}, so that every content is encoded once."""
+    grouped: dict[Path, dict[tuple[Path, ...], Path]] = {}
+    for (content, group), target in jobs.items():
+        grouped.setdefault(content, {})[group] = target
+    return grouped
+
+
+class StyleCodes:
+    """Every style by its path, read and encoded once; an unreadable one raises its DataError each time."""
+
+    def __init__(self, stylizer: Stylizer, size_px: int) -> None:
+        self.stylizer, self.size_px = stylizer, size_px
+        self.known: dict[Path, StyleCode | DataError] = {}
+
+    def __getitem__(self, path: Path) -> StyleCode:
+        if path not in self.known:
+            try:
+                self.known[path] = self.stylizer.encode_style(load(path, self.size_px))
+            except DataError as error:
+                self.known[path] = error
+        found = self.known[path]
+        if isinstance(found, DataError):
+            raise found
+        return found
+
+
+def load(path: Path, size_px: int) -> Tensor:
+    """The picture with its shortest side at `size_px`, or at its own size for 0."""
+    from stylenet.images import load_image
+
+    return load_image(path, size_px or None)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

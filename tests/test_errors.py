@@ -1,0 +1,45 @@
+"""Errors become one line and an exit code."""
+
+import sys
+
+import pytest
+
+from stylenet import errors
+from stylenet.errors import DataError, NonFiniteLossError, StylenetError, UsageError, WeightsError, run_script
+
+
+@pytest.mark.parametrize("kind, code", [(UsageError, 2), (DataError, 3), (WeightsError, 4), (NonFiniteLossError, 5)])
+def test_own_errors_become_one_line_and_their_code(kind, code, capsys):
+    def main(_):
+        raise kind("expected a,\n but   b came")
+
+    assert run_script(main) == code
+    assert capsys.readouterr().err == "error: expected a, but b came\n"
+
+
+def test_ctrl_c_is_130_and_other_errors_keep_their_traceback():
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    def broken(_):
+        raise ZeroDivisionError
+
+    assert run_script(interrupted) == 130
+    with pytest.raises(ZeroDivisionError):
+        run_script(broken)
+
+
+def test_arguments_are_passed_on(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["script", "a", "b"])
+    assert run_script(lambda arguments: len(arguments)) == 2
+
+
+def test_parser_mistake_is_a_usage_error():
+    with pytest.raises(UsageError, match="required"):
+        parser = errors.Parser(prog="x")
+        parser.add_argument("--needed", required=True)
+        parser.parse_args([])
+
+
+def test_every_error_is_ours():
+    assert all(issubclass(kind, StylenetError) for kind in (UsageError, DataError, WeightsError, NonFiniteLossError))

@@ -1,0 +1,127 @@
+"""Every kind of file decodes to the right RGB, and what cannot be decoded or written is said."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stylenet import images
+from stylenet.errors import DataError, UsageError
+
+
+def pixels_of(image):
+    return np.asarray(image)[0, 0].tolist()
+
+
+def test_alpha_is_composited_on_white(tmp_path):
+    Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "a.png")
+    assert pixels_of(images.open_rgb(tmp_path / "a.png")) == [255, 255, 255]
+    Image.new("RGBA", (4, 4), (0, 0, 0, 51)).save(tmp_path / "b.png")
+    assert pixels_of(images.open_rgb(tmp_path / "b.png")) == [204, 204, 204]
+
+
+def test_palette_with_transparency(tmp_path):
+    image = Image.new("P", (4, 4), 0)
+    image.putpalette([10, 20, 30] + [0] * 765)
+    image.save(tmp_path / "p.png", transparency=0)
+    assert pixels_of(images.open_rgb(tmp_path / "p.png")) == [255, 255, 255]
+
+
+@pytest.mark.parametrize("value, expected", [(0, 0), (257 * 100, 100), (65535, 255), (40000, 156)])
+def test_16_bit_grey_is_scaled_not_saturated(tmp_path, value, expected):
+    Image.fromarray(np.full((4, 4), value, dtype=np.uint16)).save(tmp_path / "g.png")
+    assert pixels_of(images.open_rgb(tmp_path / "g.png")) == [expected] * 3
+
+
+def test_cmyk_and_grey(tmp_path):
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "c.jpg", quality=100)
+    red, green, blue = pixels_of(images.open_rgb(tmp_path / "c.jpg"))
+    assert red > 200 and green < 60 and blue < 60
+    Image.new("L", (4, 4), 77).save(tmp_path / "l.png")
+    assert pixels_of(images.open_rgb(tmp_path / "l.png")) == [77, 77, 77]
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    image = Image.new("RGB", (8, 4))
+    exif = image.getexif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    image.save(tmp_path / "r.jpg", exif=exif)
+    assert images.open_rgb(tmp_path / "r.jpg").size == (4, 8)
+
+
+def test_what_does_not_decode_is_a_data_error(tmp_path, monkeypatch):
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / "whole.png")
+    content = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
+    Image.new("F", (4, 4)).save(tmp_path / "float.tiff")
+    for name in ("text.png", "empty.jpg", "cut.png", "float.tiff", "absent.png"):
+        with pytest.raises(DataError, match=name):
+            images.open_rgb(tmp_path / name)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(images.TooLargeError, match="shrink it"):
+        images.open_rgb(tmp_path / "whole.png")
+
+
+def test_listing_is_recursive_sorted_and_skips_the_rest(tmp_path):
+    for name in ("b/x.PNG", "a.jpg", "b/y.webp", "notes.txt", ".hidden/z.png", "._a.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [p.relative_to(tmp_path).as_posix() for p in images.list_images(tmp_path)] == ["a.jpg", "b/x.PNG", "b/y.webp"]
+
+
+@pytest.mark.parametrize("size", [(30, 20), (20, 30), (7, 500), (10, 10)])
+def test_shortest_side(size):
+    resized = images.resize_shortest(Image.new("RGB", size), 10)
+    assert min(resized.size) == 10
+    assert max(resized.size) == pytest.approx(10 * max(size) / min(size), abs=1)
+
+
+def test_tensor_round_trip_is_exact_and_png_lossless(tmp_path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8))
+    tensor = images.to_tensor(image)
+    assert tensor.shape == (3, 5, 7) and tensor.dtype == torch.float32 and tensor.min() >= 0 and tensor.max() <= 1
+    images.save_image(tensor, tmp_path / "deep/er/x.png")
+    assert torch.equal(images.load_image(tmp_path / "deep/er/x.png"), tensor)
+
+
+def test_values_outside_are_clipped_not_wrapped():
+    assert pixels_of(images.to_pil(torch.tensor([-0.5, 0.5, 1.5]).reshape(3, 1, 1))) == [0, 128, 255]
+
+
+def test_failed_writing_leaves_the_old_file_and_no_other(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(ZeroDivisionError), images.replaced_file(target) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_finished_files_have_ordinary_permissions(tmp_path):
+    images.save_image(torch.zeros(3, 2, 2), tmp_path / "x.png")
+    (tmp_path / "y").touch()
+    assert (tmp_path / "x.png").stat().st_mode == (tmp_path / "y").stat().st_mode
+
+
+def test_bad_targets_are_usage_errors(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="file name ending in"):
+        images.save_image(torch.zeros(3, 2, 2), tmp_path / "x.doc")
+    with pytest.raises(UsageError, match="folder that can be written"):
+        images.save_image(torch.zeros(3, 2, 2), tmp_path / "file" / "x.png")
+    with pytest.raises(UsageError, match="folder that can be written"):
+        images.check_writable(tmp_path / "file")
+
+
+def test_check_writable_leaves_nothing_behind(tmp_path):
+    images.check_writable(tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_grid_places_every_image():
+    rows = [[torch.full((3, 2, 3), v / 10) for v in (1, 2)], [torch.full((3, 2, 3), 0.3)]]
+    grid = images.make_grid(rows, gap_px=1)
+    assert grid.shape == (3, 5, 7)
+    assert [round(float(grid[0, y, x]), 1) for y, x in ((0, 0), (0, 4), (3, 0), (2, 0), (4, 6))] == [0.1, 0.2, 0.3, 1.0, 1.0]

@@ -1,0 +1,73 @@
+"""The objective's terms: properties and independent references."""
+
+import numpy as np
+import pytest
+import torch
+
+from stylenet import losses
+from stylenet.losses import LossWeights
+
+
+def features(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+TERMS = [losses.content_loss, losses.style_loss, losses.gram_loss, losses.identity_loss]
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_zero_for_equal_and_symmetric_and_growing(term):
+    a, b = features(2, 3, 8, 8), features(2, 3, 8, 8, seed=1)
+    assert term(a, a).item() == 0
+    torch.testing.assert_close(term(a, b), term(b, a))
+    values = [term(a + level * b, a).item() for level in (0.1, 0.3, 1.0)]
+    assert values == sorted(values) and values[0] > 0
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_style_loss_against_numpy(reduction):
+    a, b = features(2, 3, 8, 8), 2 * features(2, 3, 5, 4, seed=1)
+    per_image = []
+    for x, y in zip(a.double().numpy(), b.double().numpy()):
+        std = lambda v: np.sqrt(v.var((1, 2)) + 1e-5)  # noqa: E731
+        squared = (x.mean((1, 2)) - y.mean((1, 2))) ** 2 + (std(x) - std(y)) ** 2
+        per_image.append(squared.sum() if reduction == "sum" else squared.mean())
+    assert losses.style_loss(a, b, reduction).item() == pytest.approx(np.mean(per_image), rel=1e-5)
+
+
+def test_sum_is_channels_times_mean():
+    a, b = features(2, 7, 8, 8), features(2, 7, 5, 4, seed=1)
+    torch.testing.assert_close(losses.style_loss(a, b, "sum"), 7 * losses.style_loss(a, b, "mean"))
+
+
+def test_gram_against_numpy_and_sizes_may_differ():
+    x = features(1, 3, 4, 5)
+    flat = x[0].reshape(3, 20).double().numpy()
+    np.testing.assert_allclose(losses.gram(x)[0].numpy(), flat @ flat.T / 20, rtol=1e-5)
+    doubled = x.repeat_interleave(2, 2)
+    assert losses.gram_loss(x, doubled).item() == pytest.approx(0, abs=1e-10)
+
+
+def test_total_variation():
+    ramp = torch.arange(5.0).expand(1, 1, 4, 5)
+    assert losses.total_variation(ramp).item() == 1  # 1 a pixel to the right, 0 down
+    assert losses.total_variation(torch.ones(1, 3, 1, 1)).item() == 0
+
+
+def test_terms_are_float32_for_low_precision_features():
+    x = features(1, 2, 4, 4).bfloat16()
+    assert {term(x, x).dtype for term in TERMS} == {torch.float32}
+
+
+def test_effective_weights_make_the_total():
+    weights = LossWeights(2.0, 10.0, {"relu1_1": 1.0, "relu2_1": 0.5}, "mean", gram=3.0, tv=0.1)
+    terms = {"content": 1.0, "style/relu1_1": 2.0, "style/relu2_1": 4.0, "gram/relu2_1": 1.0, "tv": 5.0}
+    total = losses.weighted_total({name: torch.tensor(value) for name, value in terms.items()}, weights)
+    assert total.item() == pytest.approx(2 + 20 + 20 + 1.5 + 0.5)
+
+
+def test_description_shows_what_the_other_reduction_would_need():
+    text = losses.describe_weights(LossWeights(1.0, 10.0, {"relu1_1": 1.0}, "mean"), {"relu1_1": 64})
+    assert "content          1" in text and "as sum: 0.15625" in text
+    text = losses.describe_weights(LossWeights(1.0, 0.01, {"relu4_1": 1.0}, "sum", tv=2.0), {"relu4_1": 512})
+    assert "as mean: 5.12" in text and "tv               2" in text and "gram" not in text

@@ -1,0 +1,102 @@
+"""The whole network: sizes, strengths, mixing, and the training step against the paper's formulas."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from stylenet.losses import LossWeights, weighted_total
+from stylenet.models.decoder import Decoder
+from stylenet.models.stylenet import StyleNet
+from stylenet.models.vgg import load_vgg
+from stylenet.transforms import ADAIN, adain
+
+
+@pytest.fixture(scope="module")
+def net(vgg19_file):
+    encoder = load_vgg("vgg19", vgg19_file, ["relu4_1"])
+    return StyleNet(encoder, ADAIN, Decoder("vgg19", "relu4_1", init="he", generator=torch.Generator().manual_seed(0)))
+
+
+def image(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("size", [(32, 40), (33, 47), (7, 70), (1, 1), (8, 9)])
+def test_output_has_the_content_size(net, size):
+    assert net(image(1, 3, *size), image(1, 3, 21, 30)).shape == (1, 3, *size)
+
+
+def test_composition(net):
+    content, style = image(2, 3, 32, 40), image(1, 3, 24, 24, seed=1)
+    f_c, f_s = net.encode(content), net.encode(style)
+    torch.testing.assert_close(net(content, style), net.decoder(adain(f_c, f_s)))
+    torch.testing.assert_close(net(content, style, 0.0), net.decoder(f_c))
+    torch.testing.assert_close(net(content, style, 0.3), net.decoder(0.7 * f_c + 0.3 * adain(f_c, f_s)))
+
+
+def test_a_batch_is_its_images(net):
+    contents, styles = image(2, 3, 32, 40), image(2, 3, 24, 24, seed=1)
+    single = torch.cat([net(contents[i : i + 1], styles[i : i + 1]) for i in range(2)])
+    torch.testing.assert_close(net(contents, styles), single, rtol=1e-4, atol=1e-5)
+
+
+def test_odd_sizes_are_aligned_with_the_content(net):
+    """The picture of a content and of the same content with a few more rows agree but near the cut."""
+    content = image(1, 3, 64, 64)
+    features = lambda x: net.encoder(x, ["relu2_1"])["relu2_1"]  # noqa: E731
+    torch.testing.assert_close(features(content[:, :, :61])[..., :24, :], features(content)[..., :24, :])
+
+
+def test_training_terms_are_the_formulas(net):
+    taps = ["relu1_1", "relu3_1"]
+    weights = LossWeights(1.0, 10.0, dict.fromkeys(taps, 1.0), "mean", gram=1.0, tv=1.0, identity=1.0)
+    content, style = image(2, 3, 32, 32), image(2, 3, 32, 32, seed=1)
+    stylised = net.stylise(content, style, taps)
+    terms = net.losses(stylised, weights)
+    t = adain(net.encode(content), net.encode(style))
+    torch.testing.assert_close(stylised.target, t)
+    output = net.decoder(t)
+    torch.testing.assert_close(terms["content"], F.mse_loss(net.encode(output), t))
+    for tap in taps:
+        a, b = net.encoder(output, [tap])[tap], net.encoder(style, [tap])[tap]
+        stats = lambda x: (x.mean((2, 3)), (x.var((2, 3), correction=0) + 1e-5).sqrt())  # noqa: E731
+        expected = sum(F.mse_loss(x, y) for x, y in zip(stats(a), stats(b)))
+        torch.testing.assert_close(terms[f"style/{tap}"], expected, rtol=1e-4, atol=1e-6)
+    assert {"gram/relu1_1", "gram/relu3_1", "tv"} < set(terms)
+    restored = [net.decoder(net.encode(x)) for x in (content, style)]
+    expected = (F.mse_loss(restored[0], content) + F.mse_loss(restored[1], style)) / 2
+    torch.testing.assert_close(net.identity_term(content, style), expected)
+
+
+def test_gradients_reach_the_decoder_only(net):
+    weights = LossWeights(1.0, 10.0, {"relu1_1": 1.0}, "mean")
+    net.zero_grad()
+    stylised = net.stylise(image(1, 3, 16, 16), image(1, 3, 16, 16, seed=1), ["relu1_1"])
+    assert not stylised.target.requires_grad
+    weighted_total(net.losses(stylised, weights), weights).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.decoder.parameters())
+    assert all(p.grad is None for p in net.encoder.parameters())
+
+
+def test_constant_images_stay_finite_forward_and_backward(net):
+    weights = LossWeights(1.0, 10.0, {"relu1_1": 1.0, "relu4_1": 1.0}, "mean")
+    net.zero_grad()
+    terms = net.losses(net.stylise(torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8), list(weights.taps)), weights)
+    weighted_total(terms, weights).backward()
+    assert all(value.isfinite() for value in terms.values())
+    assert all(p.grad.isfinite().all() for p in net.decoder.parameters())
+
+
+def test_style_codes_are_reusable(net):
+    style = image(1, 3, 24, 24, seed=1)
+    code = net.encode_style(style)
+    for seed in (2, 3):
+        content = image(1, 3, 16, 24, seed=seed)
+        assert torch.equal(net.restyle(content, [code], [1.0]), net(content, style))
+
+
+def test_mixing_is_linear_in_features(net):
+    content, codes = image(1, 3, 16, 24), [net.encode_style(image(1, 3, 24, 24, seed=s)) for s in (1, 2)]
+    features = net.encode(content)
+    mixed = 0.25 * ADAIN.apply(features, codes[0]) + 0.75 * ADAIN.apply(features, codes[1])
+    torch.testing.assert_close(net.restyle(content, codes, [1, 3]), net.decode(mixed, content.shape))
