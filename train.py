@@ -129,9 +129,7 @@ def train(config: Config, state: dict[str, Any] | None) -> int:
                     with run.gradients_shared(is_last=part == config.train.accumulate - 1):
                         with runtime.autocast(device, config.train.precision):
                             stylised = net.stylise(content, style, list(weights.taps))  # t = AdaIN(f(c), f(s)), g(t)
-                            terms = net.losses(stylised, weights)  # L = L_c + lambda L_s, eq. 11
-                            if weights.identity:
-                                terms["identity"] = net.identity_term(content, style)
+                            terms = net.losses(stylised, content, style, weights)  # L = L_c + lambda L_s, eq. 11
                         total = weighted_total(terms, weights)
                         scaler.scale(total / config.train.accumulate).backward()
                     run.note(terms, total)
@@ -346,8 +344,8 @@ class Run:
         values = losses | {"lr": self.learning_rate(self.step - 1), "steps_per_s": rate}
         self.write_history("train", values)
         self.tracker.log({f"train/{name}": value for name, value in values.items()}, self.step)
-        style = sum(value for name, value in losses.items() if name.startswith("style/"))
-        shown = {"content": f"{losses['content']:.4g}", "style": f"{style:.4g}", "total": f"{losses['total']:.4g}"}
+        kinds = dict.fromkeys(name.partition("/")[0] for name in losses)
+        shown = {kind: f"{sum(v for name, v in losses.items() if name.partition('/')[0] == kind):.4g}" for kind in kinds}
         if self.bar is not None:
             self.bar.set_postfix(shown, refresh=False)
             self.bar.update(self.step - self.bar.n)
@@ -433,9 +431,7 @@ class Run:
                 images = [torch.stack(part).to(self.device) for part in zip(*pairs[start : start + size], strict=True)]
                 content, style = (image.contiguous(memory_format=self.layout) for image in images)
                 with runtime.autocast(self.device, self.config.train.precision):
-                    terms = net.losses(net.stylise(content, style, list(self.weights.taps)), self.weights)
-                    if self.weights.identity:
-                        terms["identity"] = net.identity_term(content, style)
+                    terms = net.losses(net.stylise(content, style, list(self.weights.taps)), content, style, self.weights)
                 terms["total"] = weighted_total(terms, self.weights)
                 for name, value in terms.items():
                     sums[name] = sums.get(name, 0.0) + float(value) * len(content)

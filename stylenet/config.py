@@ -129,6 +129,7 @@ class LossConfig:
         require_not_negative(self, "loss", *weights)
         for tap in self.style_taps:
             require(bool(TAP_PATTERN.fullmatch(tap)), "loss.style_taps such as [relu1_1, relu4_1]", tap)
+        require(any(getattr(self, name) for name in weights), "at least one loss weight above 0", 0)
         n_taps, n_weights = len(self.style_taps), len(self.style_tap_weights)
         require(n_taps > 0, "at least one tap in loss.style_taps", list(self.style_taps))
         require(n_taps == len(set(self.style_taps)), "each tap once in loss.style_taps", list(self.style_taps))

@@ -25,6 +25,11 @@ class LossWeights(NamedTuple):
     tv: float = 0.0
     identity: float = 0.0
 
+    @property
+    def needs_features(self) -> bool:
+        """Whether the output has to go through the encoder; reconstruction alone does without."""
+        return bool(self.content or self.style or self.gram)
+
 
 def content_loss(output: Tensor, target: Tensor) -> Tensor:
     """Mean squared difference of features [N, C, H, W] (the paper's eq. 12, as its code takes it: mean, no root)."""
@@ -83,10 +88,10 @@ def effective_weight(term: str, weights: LossWeights) -> float:
 
 
 def term_names(weights: LossWeights) -> Sequence[str]:
-    """The terms of the objective: content and style always (they are reported), the optional ones above weight 0."""
-    names = ["content", *(f"style/{tap}" for tap in weights.taps)]
-    names += [f"gram/{tap}" for tap in weights.taps] if weights.gram else []
-    return names + [name for name in ("tv", "identity") if getattr(weights, name)]
+    """The terms that have a weight; the others are not computed."""
+    per_tap = [f"{kind}/{tap}" for kind in ("style", "gram") if getattr(weights, kind) for tap in weights.taps]
+    single = {name: name for name in ("content", "tv", "identity") if getattr(weights, name)}
+    return [*filter(None, [single.pop("content", None)]), *per_tap, *single]
 
 
 def describe_weights(weights: LossWeights, channels: Mapping[str, int]) -> str:

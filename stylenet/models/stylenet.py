@@ -18,7 +18,8 @@ class Stylised(NamedTuple):
 
     output: Tensor  # [N, 3, H, W], the decoded image
     target: Tensor  # [N, C, h, w], the AdaIN output t that the decoder inverts
-    style_features: dict[str, Tensor]  # at the style taps
+    content_features: Tensor  # [N, C, h, w] at the tap
+    style_features: dict[str, Tensor]  # at the tap and the style taps
 
 
 class StyleNet(nn.Module):
@@ -68,28 +69,32 @@ class StyleNet(nn.Module):
             style_features = self.encoder(style, [*style_taps, self.tap])
             code = self.transform.describe(style_features[self.tap])
             target = self.transform.apply(content_features, code)
-        return Stylised(self.decode(target, content.shape), target, style_features)
+        return Stylised(self.decode(target, content.shape), target, content_features, style_features)
 
-    def losses(self, stylised: Stylised, weights: LossWeights) -> dict[str, Tensor]:
-        """The unweighted terms: content, style per tap, and Gram and total variation where they have a weight."""
-        output, target, style_features = stylised
-        features = self.encoder(output, [*weights.taps, self.tap])
-        terms = {"content": content_loss(features[self.tap], target)}
-        for tap in weights.taps:
-            terms[f"style/{tap}"] = style_loss(features[tap], style_features[tap], weights.reduction)
-        if weights.gram:
-            terms |= {f"gram/{tap}": gram_loss(features[tap], style_features[tap]) for tap in weights.taps}
+    def losses(self, stylised: Stylised, content: Tensor, style: Tensor, weights: LossWeights) -> dict[str, Tensor]:
+        """The terms that have a weight, themselves unweighted: content, style and Gram per tap, total variation, identity."""
+        output, target, _, style_features = stylised
+        terms = {}
+        if weights.needs_features:
+            features = self.encoder(output, [*weights.taps, self.tap])
+            if weights.content:
+                terms["content"] = content_loss(features[self.tap], target)
+            for tap in weights.taps:
+                if weights.style:
+                    terms[f"style/{tap}"] = style_loss(features[tap], style_features[tap], weights.reduction)
+                if weights.gram:
+                    terms[f"gram/{tap}"] = gram_loss(features[tap], style_features[tap])
         if weights.tv:
             terms["tv"] = total_variation(output)
+        if weights.identity:
+            terms["identity"] = self.identity_term(stylised, content, style)
         return terms
 
-    def identity_term(self, content: Tensor, style: Tensor) -> Tensor:
+    def identity_term(self, stylised: Stylised, content: Tensor, style: Tensor) -> Tensor:
         """The identity loss of both images: each, restyled with itself, must come back.
 
         An image's features aligned with its own statistics are its features, so no transform is applied.
         """
-        images = [content, style]
-        with torch.no_grad():
-            features = [self.encode(image) for image in images]
-        outputs = [self.decode(f, image.shape) for f, image in zip(features, images, strict=True)]
-        return torch.stack([identity_loss(o, i) for o, i in zip(outputs, images, strict=True)]).mean()
+        features = torch.cat([stylised.content_features, stylised.style_features[self.tap]])
+        images = torch.cat([content, style])
+        return identity_loss(self.decode(features, images.shape), images)
