@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from stylenet import datasets, runtime
-from stylenet.checkpoint import check_encoder, load_model, with_prefix
+from stylenet.checkpoint import check_encoder, read_release, with_prefix
 from stylenet.config import Config, to_flat
 from stylenet.datasets import PairDataset, PixelSource, Split
-from stylenet.errors import WeightsError
+from stylenet.errors import UsageError, WeightsError
 from stylenet.losses import LossWeights
 from stylenet.models.decoder import Decoder, freeze_layers
 from stylenet.models.stylenet import StyleNet
@@ -109,10 +109,10 @@ def make_loss_weights(config: Config) -> LossWeights:
 
 
 def make_optimizer(config: Config, decoder: nn.Module) -> torch.optim.Optimizer:
-    """Adam over the layers that are not frozen. Raises WeightsError if none is left."""
+    """Adam over the layers that are not frozen. Raises UsageError if none is left."""
     parameters = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
     if not parameters:
-        raise WeightsError("expected at least one layer to train, but train.freeze names all; leave one out")
+        raise UsageError("expected at least one layer to train, but train.freeze names all; leave one out")
     return torch.optim.Adam(parameters, lr=config.optim.lr)
 
 
@@ -148,7 +148,7 @@ def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | Non
     path = config.train.init_from
     if not path:
         return None
-    tensors, description = load_model(path)
+    tensors, description = read_release(path)
     check_encoder(description, encoder.sha256, path)
     check_same_parts(config, description, path)
     return StartingPoint(with_prefix(tensors, "decoder."), with_prefix(tensors, "mu."))

@@ -167,7 +167,9 @@ class TrainConfig:
     tf32: bool = option(True, "allow TF32 in float32 convolutions on the GPU")
     channels_last: bool = option(True, "memory layout of the networks")
     compile: bool = option(False, "torch.compile the encoder and the decoder")
-    init_from: str | None = option(None, "released model whose decoder is the starting point (fine-tuning)")
+    init_from: str | None = option(
+        None, "model.safetensors, checkpoint or run folder whose decoder is the starting point (fine-tuning)"
+    )
     freeze: tuple[str, ...] = option((), "decoder layers that keep their weights, such as [conv4_1, conv3_4]")
     log_every_steps: int = option(10, "steps between two logged lines")
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stylenet.errors import WeightsError
+from stylenet.errors import UsageError, WeightsError
 from stylenet.images import load_image
 from stylenet.models import decoder as d
 from stylenet.models.decoder import Decoder
@@ -80,7 +80,7 @@ def test_freezing_by_layer():
     d.freeze_layers(decoder, ("conv2_1",))
     trained = [name for name, p in decoder.named_parameters() if p.requires_grad]
     assert trained and not any("conv2_1" in name for name in trained)
-    with pytest.raises(WeightsError, match="decoder layers out of conv2_1, conv1_2, conv1_1, but conv9_9"):
+    with pytest.raises(UsageError, match="decoder layers out of conv2_1, conv1_2, conv1_1, but conv9_9"):
         d.freeze_layers(decoder, ("conv9_9",))
 
 

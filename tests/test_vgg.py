@@ -9,7 +9,7 @@ import torch
 import torchvision
 from conftest import random_torchvision_weights
 
-from stylenet.errors import WeightsError
+from stylenet.errors import UsageError, WeightsError
 from stylenet.images import load_image
 from stylenet.models import vgg as v
 from stylenet.models.vgg import load_vgg
@@ -113,7 +113,7 @@ def test_other_networks_and_files_are_refused(files, tmp_path):
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(WeightsError, match="holds list"):
         load_vgg("vgg19", tmp_path / "list.pth", ["relu4_1"])
-    with pytest.raises(WeightsError, match="taps of vgg19"):
+    with pytest.raises(UsageError, match="taps of vgg19"):
         load_vgg("vgg19", files / "vision.pth", ["relu3_5"])
 
 

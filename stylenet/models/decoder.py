@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylenet.errors import WeightsError
+from stylenet.errors import UsageError, WeightsError
 from stylenet.models.vgg import Padding, block_of, conv_shapes, pad
 
 Norm = Literal["none", "instance", "batch"]
@@ -101,10 +101,10 @@ def load_flat_decoder(decoder: Decoder, weights: Mapping[str, Tensor], origin: s
 
 
 def freeze_layers(decoder: Decoder, names: tuple[str, ...]) -> None:
-    """Take the named layers (convolution and its normalisation) out of training."""
+    """Take the named layers (convolution and its normalisation) out of training. Raises UsageError for unknown ones."""
     unknown = [name for name in names if name not in decoder.convs]
     if unknown:
-        raise WeightsError(f"expected decoder layers out of {', '.join(decoder.convs)}, but {', '.join(unknown)} came")
+        raise UsageError(f"expected decoder layers out of {', '.join(decoder.convs)}, but {', '.join(unknown)} came")
     for name in names:
         for module in (decoder.convs[name], *([decoder.norms[name]] if name in decoder.norms else [])):
             module.requires_grad_(False)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylenet.errors import WeightsError, one_line
+from stylenet.errors import UsageError, WeightsError, one_line
 
 Padding = Literal["reflect", "zeros", "circular"]
 Pooling = Literal["max", "avg"]
@@ -45,7 +45,7 @@ def block_of(name: str) -> int:
 
 
 def conv_shapes(network: str, deepest_tap: str) -> dict[str, tuple[int, int]]:
-    """{convolution: (channels in, channels out)} up to the tap. Raises WeightsError for an unknown tap."""
+    """{convolution: (channels in, channels out)} up to the tap. Raises UsageError for an unknown tap."""
     check_taps(network, [deepest_tap])
     names = conv_names(network)
     names = names[: names.index(deepest_tap.replace("relu", "conv")) + 1]
@@ -54,10 +54,10 @@ def conv_shapes(network: str, deepest_tap: str) -> dict[str, tuple[int, int]]:
 
 
 def check_taps(network: str, taps: Iterable[str]) -> None:
-    """Raise WeightsError for a tap that the network does not have."""
+    """Raise UsageError for a tap that the network does not have."""
     unknown = [tap for tap in taps if tap not in tap_names(network)]
     if unknown:
-        raise WeightsError(f"expected taps of {network} ({', '.join(tap_names(network))}), but {', '.join(unknown)} came")
+        raise UsageError(f"expected taps of {network} ({', '.join(tap_names(network))}), but {', '.join(unknown)} came")
 
 
 def deepest(network: str, taps: Iterable[str]) -> str:

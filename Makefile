@@ -1,0 +1,36 @@
+# make demo: a short training and stylising run on procedural pictures. make test: lint and all tests.
+# Each alone sets up .venv on a fresh machine with Python 3.11 or newer.
+PYTHON ?= python3
+BIN := .venv/bin
+
+demo: .venv/installed
+	$(BIN)/python data/samples.py --output data/samples
+	rm -rf runs/demo
+	$(BIN)/python train.py --config configs/demo.yaml
+	$(BIN)/python stylize.py --model runs/demo --content data/samples/content --style data/samples/style/style_0[0-5].png \
+		--size 288 --style-size 288 --output runs/demo/pictures
+	@echo "picture grid (content, style, strength 0.25 to 1): runs/demo/samples/step_00000300.png"
+	@echo "every content in six styles: runs/demo/pictures/"
+
+test: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/stylize.py
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: expected Python 3.11 or newer, but " + sys.version.split()[0] + " came; make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python requirements.txt constraints.txt
+	$(BIN)/pip install -q -r requirements.txt -c constraints.txt
+	@touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt
+	$(BIN)/pip install -q -r requirements-dev.txt -c constraints.txt
+	@touch $@
+
+.PHONY: demo test bench

@@ -1,0 +1,99 @@
+"""The textbook implementation that ours is measured against, written from the paper and the usual descriptions.
+
+A flat Sequential in NCHW float32, a 1x1 convolution in front for the preprocessing, padding layers of their own,
+statistics in two passes, the style encoded at every call, the default memory allocator.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stylenet.models.decoder import Decoder
+from stylenet.models.vgg import VGG, block_of
+
+TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+
+
+class Textbook(nn.Module):
+    """AdaIN as it is usually written, with the weights of our encoder and decoder."""
+
+    def __init__(self, encoder: VGG, decoder: Decoder) -> None:
+        super().__init__()
+        layers, self.stages, block = [preprocessing(encoder.mean)], [], 1
+        for name, conv in encoder.convs.items():
+            if block_of(name) != block:
+                layers.append(nn.MaxPool2d(2, 2, ceil_mode=True))
+                block = block_of(name)
+            layers += [nn.ReflectionPad2d(1), copy_of(conv), nn.ReLU()]
+            if name.replace("conv", "relu") in TAPS:
+                self.stages.append(nn.Sequential(*layers))
+                layers = []
+        self.encoder = nn.ModuleList(self.stages).requires_grad_(False)
+        self.decoder = nn.Sequential(*decoder_layers(decoder))
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Features at all four taps."""
+        features = []
+        for stage in self.encoder:
+            x = stage(x)
+            features.append(x)
+        return features
+
+    def forward(self, content: Tensor, style: Tensor) -> Tensor:
+        """The restyled content."""
+        return self.decoder(two_pass_adain(self.encode(content)[-1], self.encode(style)[-1]))
+
+    def training_loss(self, content: Tensor, style: Tensor, style_weight: float = 10.0) -> Tensor:
+        """One training loss: three encodings, mean reduction."""
+        style_features = self.encode(style)
+        target = two_pass_adain(self.encode(content)[-1], style_features[-1])
+        output_features = self.encode(self.decoder(target))
+        loss = F.mse_loss(output_features[-1], target)
+        for ours, theirs in zip(output_features, style_features, strict=True):
+            for a, b in zip(two_pass_stats(ours), two_pass_stats(theirs), strict=True):
+                loss = loss + style_weight * F.mse_loss(a, b)
+        return loss
+
+
+def preprocessing(mean: Tensor) -> nn.Conv2d:
+    """The 1x1 convolution in front."""
+    conv = nn.Conv2d(3, 3, 1)
+    conv.weight.data.copy_(torch.eye(3)[:, :, None, None])
+    conv.bias.data.copy_(-mean.flatten())
+    return conv
+
+
+def copy_of(conv: nn.Conv2d) -> nn.Conv2d:
+    """A convolution with its own contiguous copy of the weights."""
+    copy = nn.Conv2d(conv.in_channels, conv.out_channels, 3)
+    copy.weight.data.copy_(conv.weight.detach().contiguous())
+    copy.bias.data.copy_(conv.bias.detach())
+    return copy
+
+
+def decoder_layers(decoder: Decoder) -> list[nn.Module]:
+    """The decoder as flat layers."""
+    names, layers = list(decoder.convs), []
+    for name, following in zip(names, [*names[1:], None], strict=True):
+        layers += [nn.ReflectionPad2d(1), copy_of(decoder.convs[name])]
+        if following is not None:
+            layers.append(nn.ReLU())
+            if block_of(following) != block_of(name):
+                layers.append(nn.Upsample(scale_factor=2, mode="nearest"))
+    return layers
+
+
+def two_pass_stats(x: Tensor, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation by two reductions over a flattened copy."""
+    flat = x.reshape(*x.shape[:2], -1)
+    std = (flat.var(dim=2, correction=0) + eps).sqrt()
+    return flat.mean(dim=2)[..., None, None], std[..., None, None]
+
+
+def two_pass_adain(content: Tensor, style: Tensor) -> Tensor:
+    """AdaIN with expanded statistics."""
+    (c_mean, c_std), (s_mean, s_std) = two_pass_stats(content), two_pass_stats(style)
+    normalised = (content - c_mean.expand_as(content)) / c_std.expand_as(content)
+    return normalised * s_std.expand_as(content) + s_mean.expand_as(content)

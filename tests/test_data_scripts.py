@@ -1,0 +1,138 @@
+"""data/prepare.py and data/samples.py."""
+
+import csv
+import hashlib
+import importlib.util
+import re
+import shutil
+
+import numpy as np
+import pytest
+from conftest import ROOT, draw, run_python
+from PIL import Image
+
+import train
+from stylenet import datasets, images
+from stylenet.errors import DataError, UsageError
+
+
+def load_script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "data" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+prepare, samples = load_script("prepare"), load_script("samples")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with one file of every kind that the check knows."""
+    root = tmp_path / "images"
+    for i in range(10):
+        draw(root / f"good{i}.png", i, 80, 70)
+    (root / "corrupt.jpg").write_bytes(b"no image")
+    noise = Image.effect_noise((300, 300), 50).convert("RGB")
+    noise.save(root / "cut.png")
+    (root / "cut.png").write_bytes((root / "cut.png").read_bytes()[:20000])
+    Image.new("RGB", (100, 20)).save(root / "tiny.png")
+    Image.new("CMYK", (80, 80), (9, 99, 0, 0)).save(root / "cmyk.jpg")
+    Image.new("RGBA", (80, 80), (9, 9, 99, 50)).save(root / "alpha.png")
+    Image.fromarray(np.full((80, 80), 30000, dtype=np.uint16)).save(root / "deep.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (90, 70), (200, 10, 10)).save(root / "turned.jpg", exif=exif)
+    (root / "sub").mkdir()
+    shutil.copy(root / "good0.png", root / "sub/same.png")
+    Image.open(root / "good1.png").save(root / "sub/saved_again.png", optimize=True, pnginfo=None)
+    return root
+
+
+def check(folder, *extra):
+    return prepare.main(["check", str(folder), "--workers", "1", *map(str, extra)])
+
+
+def test_everything_is_listed(folder, capsys):
+    assert check(folder) == 0
+    out = capsys.readouterr().out
+    counts = dict(re.findall(r"^([\w-]+): (\d+)", out, re.MULTILINE))
+    expected = {"corrupt": "1", "truncated": "1", "huge": "0", "tiny": "1", "duplicate": "2"}
+    assert counts == expected | {"CMYK": "1", "alpha": "1", "16-bit": "1", "EXIF-rotated": "1"}
+    assert "sub/same.png: the same picture as" in out and "10 to train" in out or "13 to train" in out
+
+
+def test_huge_pictures_are_left_out(folder, monkeypatch, capsys):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+    finding = prepare.inspect(folder / "cmyk.jpg", 64)  # 6,400 is below the refusal at twice the limit
+    assert finding.marks == ["CMYK"]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    assert prepare.inspect(folder / "cmyk.jpg", 64).marks == ["huge"]
+
+
+def test_manifest_rows_and_split(folder, tmp_path):
+    target = tmp_path / "elsewhere/m.tsv"
+    assert check(folder, "--output", target, "--held-out", "0.3") == 0
+    with open(target, newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    assert len(rows) == 14 and {row["split"] for row in rows} == {"train", "held_out"}
+    for row in rows:
+        path = target.parent / row["path"]
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == row["sha256"] and path.stat().st_size == int(row["bytes"])
+        assert images.open_rgb(path).size == (int(row["width"]), int(row["height"]))
+    split = datasets.read_split(str(target), 0.9, "x")
+    assert (len(split.train), len(split.held_out)) == (10, 4)
+    assert not set(split.train.paths) & set(split.held_out.paths)
+
+
+def test_the_split_follows_the_pictures_not_their_names(folder, tmp_path):
+    assert check(folder, "--output", tmp_path / "a.csv") == 0
+    for path in sorted(folder.glob("good*.png")):
+        path.rename(path.with_name(f"renamed_{path.name[::-1].removeprefix('gnp.')}.png"))
+    shutil.rmtree(folder / "sub")
+    assert check(folder, "--output", tmp_path / "b.csv") == 0
+    hashes = [
+        {row["sha256"] for row in csv.DictReader(open(tmp_path / name)) if row["split"] == "held_out"}  # noqa: SIM115
+        for name in ("a.csv", "b.csv")
+    ]
+    assert hashes[0] == hashes[1]
+
+
+def test_training_takes_the_manifest(folder, tmp_path, tiny_options, capsys):
+    assert check(folder, "--output", tmp_path / "m.csv") == 0
+    options = [*tiny_options, f"data.content={tmp_path / 'm.csv'}", "train.steps=2", f"run.dir={tmp_path / 'run'}"]
+    assert train.main(["--config", str(ROOT / "configs/adain.yaml"), *options]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_mistakes(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/x.png").write_bytes(b"")
+    cases = [
+        ([tmp_path / "absent"], DataError, "expected a folder"),
+        ([tmp_path / "empty"], DataError, "there are none"),
+        ([tmp_path / "bad"], DataError, "all 1 were left out"),
+        ([folder, "--held-out", "1"], UsageError, "held-out in"),
+        ([folder, "--output", tmp_path / "m.txt"], UsageError, "named"),
+    ]
+    for arguments, kind, message in cases:
+        with pytest.raises(kind, match=message):
+            check(*arguments)
+    done = run_python("data/prepare.py", "check", tmp_path / "empty")
+    assert done.returncode == 3 and re.fullmatch(r"error: [^\n]*\n", done.stderr)
+    with pytest.raises(UsageError, match="--count of 1"):
+        samples.main(["--count", "0", "--output", str(tmp_path / "x")])
+
+
+def test_samples_are_deterministic_varied_and_usable(tmp_path):
+    for name in ("a", "b"):
+        assert samples.main(["--output", str(tmp_path / name), "--count", "6"]) == 0
+    files = [sorted((tmp_path / name).rglob("*.png")) for name in ("a", "b")]
+    assert len(files[0]) == 12
+    pictures = [path.read_bytes() for path in files[0]]
+    assert pictures == [path.read_bytes() for path in files[1]] and len(set(pictures)) == 12
+    for path in files[0]:
+        assert images.load_image(path).std() > 0.05
+    assert samples.main(["--output", str(tmp_path / "c"), "--count", "1", "--seed", "1"]) == 0
+    assert (tmp_path / "c/content/content_00.png").read_bytes() != pictures[0]

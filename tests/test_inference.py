@@ -1,0 +1,104 @@
+"""The Python API."""
+
+import pytest
+import torch
+from conftest import draw, random_torchvision_weights
+from PIL import Image
+
+import train
+from stylenet import images
+from stylenet.checkpoint import load_model, save_model, state_path
+from stylenet.errors import UsageError, WeightsError
+from stylenet.inference import Stylizer, load_stylenet
+
+
+@pytest.fixture(scope="module")
+def stylizer(trained_run):
+    return Stylizer.load(trained_run / "model.safetensors", device="cpu")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    return draw(tmp_path / "c.png", 1, 37, 29), draw(tmp_path / "s.png", 2), draw(tmp_path / "t.png", 3)
+
+
+def test_paths_pil_and_tensors_are_the_same(stylizer, pictures):
+    content, style, _ = pictures
+    expected = stylizer(content, style)
+    assert expected.shape == (3, 29, 37) and expected.dtype == torch.float32 and expected.min() >= 0 and expected.max() <= 1
+    assert torch.equal(stylizer(Image.open(content), Image.open(style)), expected)
+    assert torch.equal(stylizer(images.load_image(content), str(style)), expected)
+    batch = stylizer(images.load_image(content)[None].repeat(2, 1, 1, 1), style)
+    assert batch.shape == (2, 3, 29, 37)
+    torch.testing.assert_close(batch[1], expected)
+
+
+def test_equals_the_plain_network(stylizer, pictures, trained_run):
+    content, style = (images.load_image(path)[None] for path in pictures[:2])
+    with torch.no_grad():
+        expected = load_stylenet(trained_run)(content, style, 0.7).clamp(0, 1)[0]
+    torch.testing.assert_close(stylizer(pictures[0], pictures[1], alpha=0.7), expected)
+
+
+def test_encoded_styles_are_reusable(stylizer, pictures):
+    content, style, _ = pictures
+    assert torch.equal(stylizer(content, stylizer.encode_style(style)), stylizer(content, style))
+
+
+def test_mixing(stylizer, pictures):
+    content, a, b = pictures
+    assert torch.equal(stylizer(content, [a, b], weights=[1, 0]), stylizer(content, a))
+    torch.testing.assert_close(stylizer(content, [a, b]), stylizer(content, [b, a], weights=[2, 2]))
+    assert not torch.allclose(stylizer(content, [a, b], weights=[1, 3]), stylizer(content, [a, b], weights=[3, 1]))
+
+
+def test_low_precision_is_near(stylizer, pictures, trained_run):
+    low = Stylizer.load(trained_run, device="cpu", precision="bf16")(pictures[0], pictures[1])
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(low, stylizer(pictures[0], pictures[1]), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
+def test_alpha_outside_is_refused(stylizer, pictures, alpha):
+    with pytest.raises(UsageError, match="alpha in"):
+        stylizer(pictures[0], pictures[1], alpha=alpha)
+
+
+@pytest.mark.parametrize("weights", [[1], [1, 2, 3], [0, 0], [-1, 2], [float("nan"), 1]])
+def test_weights_that_do_not_match_are_refused(stylizer, pictures, weights):
+    with pytest.raises(UsageError, match="2 weights"):
+        stylizer(pictures[0], list(pictures[1:]), weights=weights)
+
+
+@pytest.mark.parametrize("image", [torch.zeros(1, 8, 8), torch.zeros(3, 8), torch.zeros(3, 8, 8, dtype=torch.uint8)])
+def test_tensors_of_another_kind_are_refused(stylizer, pictures, image):
+    with pytest.raises(UsageError, match="expected a float image"):
+        stylizer(image, pictures[1])
+
+
+def test_release_checkpoint_and_folder_are_the_same_model(stylizer, pictures, trained_run):
+    expected = stylizer(pictures[0], pictures[1])
+    for path in (trained_run, state_path(trained_run, 4)):
+        torch.testing.assert_close(Stylizer.load(path, device="cpu")(pictures[0], pictures[1]), expected)
+
+
+def test_a_model_without_its_encoder_wants_the_same_one(tiny_options, tmp_path, pictures, vgg19_file, stylizer, monkeypatch):
+    recipe = ["--config", "configs/adain.yaml"]
+    assert train.main([*recipe, *tiny_options, f"run.dir={tmp_path / 'x'}", "checkpoint.carry_encoder=false"]) == 0
+    model = tmp_path / "x/model.safetensors"
+    assert not any(name.startswith("encoder.") for name in load_model(model)[0])
+    named = Stylizer.load(model, device="cpu", encoder_weights=str(vgg19_file))
+    torch.testing.assert_close(named(pictures[0], pictures[1]), stylizer(pictures[0], pictures[1]))
+    monkeypatch.setenv("STYLENET_VGG19", str(vgg19_file))
+    assert torch.equal(Stylizer.load(model, device="cpu")(pictures[0], pictures[1]), named(pictures[0], pictures[1]))
+    torch.save(random_torchvision_weights("vgg19", 9, seed=5), tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match="expected the encoder that"):
+        Stylizer.load(model, encoder_weights=str(tmp_path / "other.pth"))
+
+
+def test_tensors_that_do_not_fit_are_refused(trained_run, tmp_path):
+    tensors, description = load_model(trained_run / "model.safetensors")
+    del tensors["decoder.convs.conv1_1.bias"]
+    save_model(tensors, description, tmp_path / "m.safetensors")
+    with pytest.raises(WeightsError, match="weights of a Decoder"):
+        load_stylenet(tmp_path / "m.safetensors")

@@ -1,0 +1,109 @@
+"""A resumed run is the uninterrupted one, bit for bit."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT
+
+import train
+from stylenet.checkpoint import list_states, load_state, state_path
+
+RECIPE = str(ROOT / "configs/adain.yaml")
+
+
+def assert_equal(ours, theirs, path=""):
+    """Equality of nested states, tensors bit for bit."""
+    if isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs), path
+    elif isinstance(ours, dict):
+        assert ours.keys() == theirs.keys(), path
+        for key in ours:
+            assert_equal(ours[key], theirs[key], f"{path}/{key}")
+    elif isinstance(ours, list):
+        for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+            assert_equal(a, b, f"{path}/{i}")
+    else:
+        assert ours == theirs, path
+
+
+def comparable(run_dir, step):
+    """The state without what names the run itself."""
+    state = load_state(state_path(run_dir, step))
+    for key in ("release", "tracking_id"):
+        state.pop(key)
+    return state
+
+
+def begin(tiny_options, run_dir, *overrides):
+    return train.main(["--config", RECIPE, *tiny_options, f"run.dir={run_dir}", *overrides])
+
+
+EVERYTHING = ["optim.ema_decay=0.9", "decoder.norm=batch", "data.flip=true", "train.accumulate=2", "train.precision=bf16"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["data.workers=0"], ["data.workers=2"], ["data.workers=0", *EVERYTHING], ["data.cache=ram"]],
+    ids=["0 workers", "2 workers", "everything", "cached"],
+)
+def test_two_n_steps_equal_n_resume_n(tiny_options, tmp_path, options):
+    assert begin(tiny_options, tmp_path / "whole", "train.steps=6", *options) == 0
+    assert begin(tiny_options, tmp_path / "halves", "train.steps=3", *options) == 0
+    assert train.main(["--resume", str(tmp_path / "halves"), "train.steps=6"]) == 0
+    assert_equal(comparable(tmp_path / "halves", 6), comparable(tmp_path / "whole", 6))
+    released = [(tmp_path / name / "history.jsonl").read_text().count('"train"') for name in ("whole", "halves")]
+    assert released == [6, 6]
+
+
+def spawn(tiny_options, run_dir, *overrides):
+    command = [sys.executable, "train.py", "--config", RECIPE, *tiny_options, f"run.dir={run_dir}", *overrides]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_states(process, run_dir, n, timeout_s=120):
+    """Wait until the run has written n resume states."""
+    end = time.monotonic() + timeout_s
+    while len(list_states(run_dir)) < n:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "no checkpoint in time"
+        time.sleep(0.02)
+
+
+LONG = ["train.steps=100000", "val.every_steps=100000", "checkpoint.keep=1000"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_after_sigkill_it_goes_on_from_the_last_checkpoint(tiny_options, tmp_path, workers):
+    options = [*LONG, "checkpoint.every_steps=5", f"data.workers={workers}"]
+    process = spawn(tiny_options, tmp_path / "killed", *options)
+    wait_for_states(process, tmp_path / "killed", 2)
+    process.kill()
+    process.wait()
+    last = load_state(list_states(tmp_path / "killed")[-1])["step"]
+    assert not list((tmp_path / "killed" / "checkpoints").glob("*.safetensors"))
+    assert train.main(["--resume", str(tmp_path / "killed"), f"train.steps={last + 3}"]) == 0
+    whole = [*options, f"train.steps={last + 3}"]
+    assert begin(tiny_options, tmp_path / "whole", *whole) == 0
+    assert_equal(comparable(tmp_path / "killed", last + 3) | {"best": 0}, comparable(tmp_path / "whole", last + 3) | {"best": 0})
+    steps = [line.split(",")[0] for line in (tmp_path / "killed" / "history.jsonl").read_text().splitlines() if '"train"' in line]
+    assert len(steps) == len(set(steps)) == last + 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_signals_save_first_then_exit(tiny_options, tmp_path, number, code, workers):
+    process = spawn(tiny_options, tmp_path / "x", *LONG, "checkpoint.every_steps=4", f"data.workers={workers}")
+    wait_for_states(process, tmp_path / "x", 1)
+    process.send_signal(number)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == code, error
+    step = load_state(list_states(tmp_path / "x")[-1])["step"]
+    assert f"stopped at step {step}; go on with: python train.py --resume" in out
+    assert "Traceback" not in error and not (tmp_path / "x/model.safetensors").exists()
+    assert train.main(["--resume", str(tmp_path / "x"), f"train.steps={step + 1}"]) == 0

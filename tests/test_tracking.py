@@ -1,0 +1,196 @@
+"""W&B online, offline and disabled: what is logged, and that no failure of it stops or hangs a run."""
+
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, run_python
+
+import train
+from stylenet import tracking
+from stylenet.tracking import Tracker, make_tracker
+
+RECIPE = str(ROOT / "configs/adain.yaml")
+
+
+def read_back(run_dir):
+    """The records of an offline run by type, as W&B's own command line prints them."""
+    (folder,) = (run_dir / "wandb").glob("offline-run-*")
+    command = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(folder)]
+    lines = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout.splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.slow
+def test_an_offline_run_can_be_read_back(tiny_options, tmp_path):
+    """Config, history, picture, artifact and summary, read with W&B's own command line."""
+    options = [*tiny_options, "tracking.mode=offline", "tracking.group=g1", "tracking.tags=[t1]", "tracking.notes=a note"]
+    done = run_python("train.py", "--config", RECIPE, *options, f"run.dir={tmp_path / 'x'}")
+    assert done.returncode == 0, done.stderr
+    assert f"to upload the offline run: wandb sync {tmp_path / 'x'}/wandb/offline-run-*" in done.stdout
+    text = json.dumps(read_back(tmp_path / "x"))
+    for expected in ("loss.style_weight", "facts.git_commit", "data.crop_px", "g1", "t1", "a note"):  # the run and its config
+        assert expected in text, expected
+    for expected in ("train/content", "train/style/relu1_1", "val/total", "trainer/step", "train/lr", "train/steps_per_s"):
+        assert expected in text, expected
+    for expected in ("val/samples", "image-file", "best/total", "model-", "latest", "best"):
+        assert expected in text, expected
+    staged = [path for path in (tmp_path / "x/wandb/data").rglob("*") if path.is_file()]
+    assert len(staged) >= 2  # the artifacts stay with the run
+
+
+@pytest.mark.slow
+def test_a_resumed_run_keeps_its_id(tiny_options, tmp_path):
+    options = [*tiny_options, "tracking.mode=offline", "train.steps=2"]
+    assert run_python("train.py", "--config", RECIPE, *options, f"run.dir={tmp_path / 'x'}").returncode == 0
+    assert run_python("train.py", "--resume", tmp_path / "x", "train.steps=3").returncode == 0
+    ids = {path.name.split("-")[-1] for path in (tmp_path / "x/wandb").glob("offline-run-*")}
+    assert len(ids) == 1 and len(list((tmp_path / "x/wandb").glob("offline-run-*"))) == 2
+
+
+def test_disabled_does_not_import_wandb(tmp_path):
+    code = f"""
+import sys
+from pathlib import Path
+from stylenet.tracking import make_tracker
+tracker = make_tracker(Path({str(tmp_path)!r}), "disabled", "id", 1.0, {{}}, "train")
+tracker.log({{"a": 1.0}}, 1)
+tracker.finish(0)
+print("wandb" in sys.modules)
+"""
+    assert run_python("-c", code).stdout.strip() == "False"
+
+
+def test_a_missing_package_is_said_and_survived(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert make_tracker(tmp_path, "offline", "id", 1.0, {}, "train").run is None
+    assert "not installed" in capsys.readouterr().err
+
+
+def test_auto_is_offline_without_a_key_and_online_with_one(monkeypatch, capsys):
+    assert tracking.choose_mode("auto") == "offline"
+    assert tracking.choose_mode("online") == "offline" and "no W&B key" in capsys.readouterr().err
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert tracking.choose_mode("auto") == "disabled" and tracking.choose_mode("offline") == "offline"
+
+
+class Failing:
+    """A W&B run whose every call raises."""
+
+    def __getattr__(self, name):
+        def call(*_, **__):
+            raise RuntimeError(f"{name} is broken")
+
+        return call
+
+
+def test_a_failure_in_mid_run_is_reported_once_and_ends_tracking(capsys):
+    tracker = Tracker(Failing())
+    tracker.log({"a": 1.0}, 1)
+    tracker.log({"a": 1.0}, 2)
+    tracker.log_image("x", Path("x.png"), 2)
+    tracker.summarise({"a": 1})
+    tracker.finish(0)
+    assert capsys.readouterr().err.count("warning: W&B failed (log is broken)") == 1
+
+
+def test_training_survives_a_failing_tracker(tiny_options, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tracking, "make_tracker", lambda *_, **__: Tracker(Failing()))
+    assert train.main(["--config", RECIPE, *tiny_options, f"run.dir={tmp_path / 'x'}"]) == 0
+    assert (tmp_path / "x/model.safetensors").exists() and "W&B failed" in capsys.readouterr().err
+
+
+ONLINE = {"WANDB_API_KEY": "0" * 40}
+
+
+@pytest.mark.slow
+def test_a_dead_network_neither_stops_nor_hangs(tiny_options, tmp_path):
+    """A key, but nobody listens: the run goes on offline after the timeout."""
+    options = [*tiny_options, "tracking.mode=online", "tracking.init_timeout_s=3"]
+    start = time.monotonic()
+    done = run_python(
+        "train.py",
+        "--config",
+        RECIPE,
+        *options,
+        f"run.dir={tmp_path / 'x'}",
+        WANDB_BASE_URL="http://127.0.0.1:9",
+        **ONLINE,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x/model.safetensors").exists() and "W&B cannot start online" in done.stderr
+    assert "W&B: offline" in done.stdout and time.monotonic() - start < 60
+
+
+@pytest.fixture
+def hanging_server():
+    """A server that takes every request and never answers."""
+    release = threading.Event()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            release.wait(120)
+
+        do_GET = do_POST  # noqa: N815
+
+        def log_message(self, *_):
+            """Quiet."""
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    release.set()
+    server.shutdown()
+
+
+@pytest.mark.slow
+def test_a_hanging_server_neither_stops_nor_hangs(tiny_options, tmp_path, hanging_server):
+    options = [*tiny_options, "tracking.mode=auto", "tracking.init_timeout_s=3"]
+    done = run_python(
+        "train.py", "--config", RECIPE, *options, f"run.dir={tmp_path / 'x'}", WANDB_BASE_URL=hanging_server, **ONLINE, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x/model.safetensors").exists() and "W&B cannot start online" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_service_in_mid_run_does_not_stop_training(tiny_options, tmp_path):
+    """W&B's own background process is killed between two steps."""
+    code = f"""
+import os, signal, subprocess, sys
+sys.path[:0] = [{str(ROOT)!r}]
+import train
+counted = train.Run.finish_step
+def killing(self):
+    counted(self)
+    if self.step == 2:
+        for line in subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True).stdout.splitlines():
+            if "wandb" in line:
+                os.kill(int(line.split()[0]), signal.SIGKILL)
+                print("killed the service", flush=True)
+train.Run.finish_step = killing
+sys.exit(train.main(sys.argv[1:]))
+"""
+    (tmp_path / "killing.py").write_text(code)
+    options = [*tiny_options, "tracking.mode=offline", "tracking.init_timeout_s=5"]
+    done = run_python(tmp_path / "killing.py", "--config", RECIPE, *options, f"run.dir={tmp_path / 'x'}", timeout=120)
+    assert "killed the service" in done.stdout
+    assert done.returncode == 0 and (tmp_path / "x/model.safetensors").exists(), done.stderr
+
+
+def test_sync_command_quotes_and_needs_an_offline_run(tmp_path):
+    assert tracking.sync_command(tmp_path) is None
+    (tmp_path / "a b/wandb/offline-run-1").mkdir(parents=True)
+    assert tracking.sync_command(tmp_path / "a b") == f"wandb sync '{tmp_path}/a b'/wandb/offline-run-*"
+
+
+def test_the_environment_is_clean():
+    assert "WANDB_API_KEY" not in os.environ

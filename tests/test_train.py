@@ -1,0 +1,351 @@
+"""train.py in its parts and as a whole: dry run, outputs, options, failures, processes."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from conftest import ROOT, draw, random_torchvision_weights, run_python
+from PIL import Image
+
+import train
+from stylenet import build
+from stylenet import config as configuration
+from stylenet.checkpoint import load_model, load_state
+from stylenet.errors import DataError, NonFiniteLossError, UsageError, WeightsError
+
+RECIPE = str(ROOT / "configs/adain.yaml")
+
+
+@pytest.fixture
+def start(tiny_options, tmp_path):
+    """Train with overrides in a folder of its own; gives the folder."""
+
+    def run(*overrides, name="run"):
+        assert train.main(["--config", RECIPE, *tiny_options, f"run.dir={tmp_path / name}", *overrides]) == 0
+        return tmp_path / name
+
+    return run
+
+
+def decoder_of(run_dir):
+    tensors, _ = load_model(run_dir / "model.safetensors")
+    return {name: tensor for name, tensor in tensors.items() if name.startswith("decoder.")}
+
+
+def history(run_dir, kind="train"):
+    rows = [json.loads(line) for line in (run_dir / "history.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["kind"] == kind]
+
+
+def test_dry_run_prints_everything_and_writes_nothing(tiny_options, tmp_path, capsys):
+    assert train.main(["--config", RECIPE, *tiny_options, f"run.dir={tmp_path / 'x'}", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    resolved = out[: out.index("content: 8 images")]
+    (tmp_path / "again.yaml").write_text(resolved)
+    assert configuration.load_config(tmp_path / "again.yaml").data.crop_px == 16
+    assert "8 images to train, 2 held out" in out and "decoder: 112,451 parameters, 112,451 trained" in out
+    assert "style/relu1_1    0.01  (reduction sum over 64 channels; as mean: 0.64)" in out
+    assert not (tmp_path / "x").exists()
+
+
+def test_help_is_instant_and_complete():
+    done = run_python("train.py", "--help")
+    assert done.returncode == 0
+    assert all(option.key in done.stdout for option in configuration.list_options().values())
+
+
+def test_a_finished_run_holds_what_is_promised(trained_run):
+    names = {path.relative_to(trained_run).as_posix() for path in trained_run.rglob("*") if path.is_file()}
+    assert names == {
+        "config.yaml",
+        "history.jsonl",
+        "model.safetensors",
+        "checkpoints/best.pt",
+        "checkpoints/step_00000002.pt",
+        "checkpoints/step_00000004.pt",
+        "samples/step_00000002.png",
+        "samples/step_00000004.png",
+    }
+    _, about = load_model(trained_run / "model.safetensors")
+    assert (
+        about["step"] == 4
+        and about["encoder"]["is_carried"]
+        and about["versions"]["torch"]
+        and about["data"]["content"]["train"] == 8
+    )
+    assert [row["step"] for row in history(trained_run)] == [1, 2, 3, 4]
+    assert {"content", "style/relu1_1", "style/relu2_1", "total"} <= set(history(trained_run, "val")[0])
+    grid = Image.open(trained_run / "samples/step_00000004.png")
+    assert grid.size == (6 * 16 + 5 * 4, 2 * 16 + 4)
+    assert load_state(trained_run / "checkpoints/best.pt")["best"]["total"] == min(
+        row["total"] for row in history(trained_run, "val")
+    )
+
+
+def test_training_lowers_the_loss(start):
+    run_dir = start("train.steps=60", "optim.lr=3e-3", "decoder.init=he", "val.every_steps=60", "checkpoint.every_steps=60")
+    totals = [row["total"] for row in history(run_dir)]
+    assert sum(totals[-10:]) < 0.6 * sum(totals[:10])
+
+
+def test_same_seed_same_weights_other_seed_other_weights(start):
+    a, b, c = (decoder_of(start(f"run.seed={seed}", "train.steps=2", name=name)) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
+    assert all(torch.equal(a[name], b[name]) for name in a) and not all(torch.equal(a[name], c[name]) for name in a)
+
+
+@pytest.mark.parametrize("cache", ["ram", "device"])
+def test_cache_changes_nothing(start, cache):
+    plain, cached = decoder_of(start(name="plain")), decoder_of(start(f"data.cache={cache}", name="cached"))
+    assert all(torch.equal(plain[name], cached[name]) for name in plain)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["train.precision=bf16"],
+        ["train.precision=fp16"],
+        ["train.channels_last=false"],
+        ["optim.clip_norm=0.1", "optim.lr_schedule=cosine", "optim.warmup_steps=2"],
+        ["optim.ema_decay=0.5", "decoder.norm=batch"],
+        ["loss.gram_weight=1", "loss.tv_weight=1", "loss.identity_weight=1", "data.flip=true"],
+        ["encoder.calibrate=false", "encoder.padding=circular", "encoder.pooling=avg", "decoder.upsampling=bilinear"],
+        ["checkpoint.carry_encoder=false", "train.freeze=[conv2_1]", "decoder.norm=instance"],
+        ["loss.content_weight=0", "loss.style_weight=0", "loss.identity_weight=1"],
+    ],
+    ids=" ".join,
+)
+def test_options_train(start, overrides):
+    run_dir = start(*overrides)
+    assert all(value.isfinite().all() for value in decoder_of(run_dir).values())
+
+
+@pytest.mark.slow
+def test_compiled_training_equals_plain_training(start):
+    plain, compiled = decoder_of(start(name="plain")), decoder_of(start("train.compile=true", name="compiled"))
+    for name in plain:
+        torch.testing.assert_close(compiled[name], plain[name], rtol=1e-3, atol=1e-4)
+
+
+def test_accumulation_equals_a_larger_batch(start):
+    large = decoder_of(start("data.batch_size=4", "train.steps=1", name="large"))
+    parts = decoder_of(start("data.batch_size=2", "train.accumulate=2", "train.steps=1", name="parts"))
+    for name in large:
+        torch.testing.assert_close(parts[name], large[name], rtol=1e-4, atol=1e-5)
+
+
+def test_averaged_weights_are_the_moving_average(start):
+    run_dir = start("optim.ema_decay=0.5", "checkpoint.every_steps=1", "checkpoint.keep=9", "optim.lr_schedule=constant")
+    states = [load_state(path) for path in sorted((run_dir / "checkpoints").glob("step_*.pt"))]
+    key = "convs.conv1_1.weight"
+    expected = states[0]["decoder"][key]
+    for state in states[1:]:
+        expected = 0.5 * expected + 0.5 * state["decoder"][key]
+    torch.testing.assert_close(decoder_of(run_dir)["decoder." + key], expected)
+
+
+def test_old_checkpoints_are_dropped(start):
+    run_dir = start("checkpoint.every_steps=1", "checkpoint.keep=2")
+    names = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+    assert names == ["best.pt", "step_00000003.pt", "step_00000004.pt"]
+
+
+def test_learning_rate_schedules():
+    def rates(*overrides):
+        schedule = build.make_schedule(configuration.load_config(None, ["optim.lr=1", "train.steps=100", *overrides]))
+        return [schedule(t) for t in (0, 50, 100)]
+
+    assert rates("optim.lr_decay=0.02") == pytest.approx([1, 1 / 2, 1 / 3])  # the paper's lr / (1 + decay t)
+    assert rates("optim.lr_schedule=cosine") == pytest.approx([1, 0.5, 0])
+    assert rates("optim.lr_schedule=constant") == [1, 1, 1]
+    assert rates("optim.lr_schedule=constant", "optim.warmup_steps=99") == pytest.approx([0.01, 0.51, 1])
+
+
+def test_fine_tuning_starts_from_the_model(start, trained_run):
+    run_dir = start(f"train.init_from={trained_run / 'model.safetensors'}", "train.freeze=[conv2_1]", "train.steps=1")
+    old, new = decoder_of(trained_run), decoder_of(run_dir)
+    frozen = [name for name in old if "conv2_1" in name]
+    assert frozen and all(torch.equal(old[name], new[name]) for name in frozen)
+    moved = [(old[name] - new[name]).abs().max() for name in old if "conv2_1" not in name]
+    assert min(moved) > 0 and max(moved) < 2e-3  # one step of Adam at 1e-3
+    mu = [load_model(run / "model.safetensors")[1]["encoder"]["mu_sha256"] for run in (trained_run, run_dir)]
+    assert mu[0] == mu[1]  # the features that the decoder knows, not newly calibrated ones
+
+
+def test_fine_tuning_refuses_what_does_not_fit(start, trained_run, tmp_path):
+    model = trained_run / "model.safetensors"
+    with pytest.raises(WeightsError, match="decoder.norm differ"):
+        start(f"train.init_from={model}", "decoder.norm=instance")
+    torch.save(random_torchvision_weights("vgg19", 9, seed=5), tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match="expected the encoder that"):
+        start(f"train.init_from={model}", f"encoder.weights={tmp_path / 'other.pth'}")
+    with pytest.raises(UsageError, match="train.freeze names all"):
+        start("train.freeze=[conv2_1, conv1_2, conv1_1]")
+
+
+def test_mistakes_before_training(tiny_options, trained_run, tmp_path, monkeypatch):
+    arguments = ["--config", RECIPE, *tiny_options, f"run.dir={tmp_path / 'x'}"]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    cases = [
+        ([], UsageError, "--config FILE or --resume DIR"),
+        (["--resume", str(tmp_path)], UsageError, "there are none"),
+        ([*arguments, "optim.larning_rate=1"], UsageError, "did you mean 'optim.lr_decay'|did you mean"),
+        ([*arguments, f"data.content={tmp_path / 'empty'}"], DataError, "there are none"),
+        ([*arguments, "data.style=None"], DataError, "data.style is not set"),
+        ([*arguments, "encoder.weights=nowhere.pth"], WeightsError, "no such file"),
+        ([*arguments, "encoder.tap=relu3_4", "encoder.name=vgg16"], UsageError, "taps of vgg16"),
+        ([*arguments, "loss.style_taps=[relu5_1]"], WeightsError, "reaches only relu4_1"),
+        ([*arguments, "train.freeze=[conv7]"], UsageError, "decoder layers out of"),
+        ([*arguments, "run.device=cuda:7"], UsageError, "expected a device"),
+        ([*arguments, f"run.dir={trained_run}"], UsageError, "holds a run; go on with --resume"),
+        ([*arguments, f"run.dir={tmp_path / 'file' / 'x'}"], UsageError, "folder that can be written"),
+    ]
+    for case, kind, message in cases:
+        with pytest.raises(kind, match=message):
+            train.main(case)
+
+
+@pytest.mark.parametrize(
+    "extra, code, message",
+    [
+        (["optim.lr=fast"], 2, "expected float for optim.lr"),
+        (["data.content=/nowhere"], 3, "there is no /nowhere"),
+        (["encoder.weights=/nowhere.pth"], 4, "encoder.weights"),
+    ],
+)
+def test_exit_codes_of_the_script(tiny_options, tmp_path, extra, code, message):
+    done = run_python("train.py", "--config", RECIPE, *tiny_options, f"run.dir={tmp_path / 'x'}", *extra)
+    assert done.returncode == code
+    assert re.fullmatch(r"error: [^\n]*\n", done.stderr) and message in done.stderr
+
+
+def test_resume_refuses_a_changed_configuration(trained_run, tmp_path):
+    run_dir = tmp_path / "copy"
+    shutil.copytree(trained_run, run_dir)
+    with pytest.raises(UsageError, match="optim.lr, loss.style_weight differ|loss.style_weight, optim.lr differ"):
+        train.main(["--resume", str(run_dir), "optim.lr=1", "loss.style_weight=3"])
+    with pytest.raises(UsageError, match="differ"):
+        train.main(["--resume", str(run_dir), "--config", RECIPE])
+    assert train.main(["--resume", str(run_dir), "train.steps=5", "tracking.project=other"]) == 0
+    assert load_state(run_dir / "checkpoints/step_00000005.pt")["step"] == 5
+
+
+def test_resume_refuses_another_encoder(trained_run, vgg19_file, tmp_path):
+    run_dir = tmp_path / "copy"
+    shutil.copytree(trained_run, run_dir)
+    moved = tmp_path / "weights.pth"
+    state = load_state(run_dir / "checkpoints/step_00000004.pt")
+    state["release"]["description"]["config"]["encoder.weights"] = str(moved)
+    torch.save(state, run_dir / "checkpoints/step_00000004.pt")
+    torch.save(random_torchvision_weights("vgg19", 9, seed=5), moved)
+    with pytest.raises(WeightsError, match="expected the encoder that"):
+        train.main(["--resume", str(run_dir), "train.steps=5"])
+
+
+def test_resume_of_a_truncated_checkpoint(trained_run, tmp_path):
+    run_dir = tmp_path / "copy"
+    shutil.copytree(trained_run, run_dir)
+    newest = run_dir / "checkpoints/step_00000004.pt"
+    newest.write_bytes(newest.read_bytes()[:5000])
+    with pytest.raises(WeightsError, match="truncated"):
+        train.main(["--resume", str(run_dir)])
+
+
+def test_non_finite_loss_stops_with_step_losses_and_samples(start, tmp_path):
+    with pytest.raises(NonFiniteLossError) as caught:
+        start("train.steps=50", "optim.lr=1e18", "checkpoint.every_steps=1", "val.every_steps=100")
+    message = str(caught.value)
+    step = int(re.search(r"at step (\d+) came", message).group(1))
+    first = int(re.search(r"samples (\d+) to", message).group(1))
+    assert first == 2 * (step - 1) and "content=" in message and re.search(r"c\d\.png \+ .*s\d\.png", message)
+    states = sorted((tmp_path / "run/checkpoints").glob("step_*.pt"))
+    assert states and load_state(states[-1])["step"] < step
+    assert not (tmp_path / "run/model.safetensors").exists()
+
+
+def test_one_bad_file_does_not_stop_training(start, image_folders, tmp_path, capsys):
+    folder = tmp_path / "content"
+    shutil.copytree(image_folders[0], folder)
+    for i in range(30):
+        draw(folder / f"more{i}.png", 200 + i)
+    (folder / "c0.png").write_bytes(b"broken")
+    run_dir = start(f"data.content={folder}", "train.steps=30", "val.every_steps=30", "checkpoint.every_steps=30")
+    assert (run_dir / "model.safetensors").exists()
+    assert capsys.readouterr().err.count("c0.png") == 1
+
+
+def test_too_many_bad_files_stop_training(start, image_folders, tmp_path):
+    folder = tmp_path / "content"
+    shutil.copytree(image_folders[0], folder)
+    for i in (0, 2, 4, 6):
+        (folder / f"c{i}.png").write_bytes(b"broken")
+    with pytest.raises(DataError, match="unreadable images"):
+        start(f"data.content={folder}", "train.steps=30", "data.workers=1")
+
+
+def test_without_held_out_images_training_goes_on(start, capsys):
+    run_dir = start("data.held_out=0")
+    assert "no validation" in capsys.readouterr().out and (run_dir / "model.safetensors").exists()
+
+
+def test_piped_output_is_plain_lines(tiny_options, tmp_path):
+    done = run_python("train.py", "--config", RECIPE, *tiny_options, f"run.dir={tmp_path / 'x'}")
+    lines = [line for line in done.stdout.splitlines() if line.startswith("step ")]
+    assert len(lines) == 4 and re.fullmatch(r"step 4/4  content \S+  style \S+  total \S+  \S+ steps/s  00:00:00 left", lines[-1])
+    assert "\r" not in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", [[], ["train.accumulate=2"]], ids=["plain", "accumulated"])
+def test_two_processes_equal_one_with_the_doubled_batch(tiny_options, start, tmp_path, extra):
+    one = decoder_of(start("data.batch_size=4", "train.steps=2", *extra, name="one"))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "train.py", "--config", RECIPE, *tiny_options, "train.steps=2", f"run.dir={tmp_path / 'two'}", *extra]
+    done = run_python(*command, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    two = decoder_of(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
+    assert done.stdout.count("finished at step 2") == 1
+
+
+@pytest.mark.slow
+def test_gradients_of_two_processes(tiny_options, tmp_path):
+    """The first gradient itself, from Adam's first moment (0.1 times the gradient after one step)."""
+    moments = []
+    for name, batch, prefix in (
+        ("one", 4, []),
+        ("two", 2, ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]),
+    ):
+        options = [*tiny_options, "train.steps=1", f"data.batch_size={batch}", f"run.dir={tmp_path / name}"]
+        done = run_python(*prefix, "train.py", "--config", RECIPE, *options, OMP_NUM_THREADS="1")
+        assert done.returncode == 0, done.stderr
+        state = load_state(tmp_path / name / "checkpoints/step_00000001.pt")["optimizer"]["state"]
+        moments.append([10 * value["exp_avg"] for value in state.values()])
+    for one, two in zip(*moments):
+        assert float((one - two).norm() / one.norm()) < 1e-5
+
+
+@pytest.mark.slow
+def test_a_dead_rank_ends_the_job(tiny_options, tmp_path):
+    """Rank 1 dies in its third step; the job ends with a code that is not 0, soon, and without a released model."""
+    code = f"""
+import os, sys
+sys.path[:0] = [{str(ROOT)!r}]
+import train
+if os.environ["RANK"] == "1":
+    counted = train.Run.finish_step
+    def dying(self):
+        counted(self)
+        if self.step == 3:
+            os._exit(7)
+    train.Run.finish_step = dying
+sys.exit(train.main(sys.argv[1:]))
+"""
+    (tmp_path / "dying.py").write_text(code)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", tmp_path / "dying.py"]
+    options = [*tiny_options, "train.steps=100000", "checkpoint.every_steps=100000", "val.every_steps=100000"]
+    done = run_python(*torchrun, "--config", RECIPE, *options, f"run.dir={tmp_path / 'x'}", OMP_NUM_THREADS="1", timeout=120)
+    assert done.returncode != 0 and not (tmp_path / "x/model.safetensors").exists()
