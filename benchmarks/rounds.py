@@ -44,7 +44,9 @@ def compare(candidates: dict[str, tuple[Make, tuple]], n_rounds: int) -> None:
     print(f"{'':<28}{'seconds':>9}{'times as fast':>16}{'smallest':>10}{'largest':>10}   ({n_rounds} rounds)")
     for name, seconds in times.items():
         ratios = [a / b for a, b in zip(first, seconds, strict=True)]
-        print(f"{name:<28}{statistics.median(seconds):>9.3f}{statistics.median(ratios):>16.2f}{min(ratios):>10.2f}{max(ratios):>10.2f}")
+        print(
+            f"{name:<28}{statistics.median(seconds):>9.3f}{statistics.median(ratios):>16.2f}{min(ratios):>10.2f}{max(ratios):>10.2f}"
+        )
     for connection, worker in zip(connections.values(), workers, strict=True):
         connection.send(False)
         worker.join()

@@ -1,6 +1,6 @@
 """Seconds to restyle one picture, ours against the textbook's, style encoded every time unless it says cached.
 
-    python benchmarks/stylize.py --size 512 --rounds 7
+python benchmarks/stylize.py --size 512 --rounds 7
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Seconds of a training step, ours against the textbook's, on random weights and images (speed does not depend on them).
 
-    python benchmarks/train_step.py --batch 4 --crop 256 --rounds 7
+python benchmarks/train_step.py --batch 4 --crop 256 --rounds 7
 """
 
 from __future__ import annotations

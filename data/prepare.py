@@ -10,6 +10,7 @@ import csv
 import hashlib
 import os
 import sys
+import warnings
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from stylenet import images
+from stylenet.datasets import MANIFEST_SUFFIXES
 from stylenet.errors import DataError, Parser, UsageError, run_script
 
 UNUSABLE = ("corrupt", "truncated", "huge", "tiny", "duplicate")  # left out of the manifest
@@ -51,6 +53,8 @@ def main(arguments: list[str]) -> int:
     """Exit code of one call: 0 once a manifest is written, whatever was left out of it."""
     options = make_parser().parse_args(arguments)
     folder = Path(options.folder)
+    target = Path(options.output or folder / "manifest.csv")
+    check_options(options.held_out, target)
     if not folder.is_dir():
         raise DataError(f"expected a folder of images, but {folder} is none; check the path")
     paths = images.list_images(folder)
@@ -63,7 +67,6 @@ def main(arguments: list[str]) -> int:
     if not usable:
         raise DataError(f"expected usable images in {folder}, but all {len(findings)} were left out; see the list above")
     held_out = choose_held_out(usable, options.held_out)
-    target = Path(options.output or folder / "manifest.csv")
     write_manifest(usable, held_out, target)
     print(
         f"wrote {target}: {len(usable) - len(held_out)} to train, {len(held_out)} held out, {len(findings) - len(usable)} left out"
@@ -82,6 +85,14 @@ def make_parser() -> Parser:
     check.add_argument("--min-px", type=int, default=64, help="shortest side below which an image is tiny (default 64)")
     check.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
     return parser
+
+
+def check_options(held_out: float, target: Path) -> None:
+    """Raise UsageError before the long work rather than after it."""
+    if not 0 <= held_out < 1:
+        raise UsageError(f"expected --held-out in [0, 1), but {held_out} came")
+    if target.suffix.lower() not in MANIFEST_SUFFIXES:
+        raise UsageError(f"expected a manifest named {' or '.join(MANIFEST_SUFFIXES)}, but {target.name!r} came")
 
 
 def inspect_all(paths: list[Path], min_px: int, n_workers: int) -> list[Finding]:
@@ -114,7 +125,7 @@ def inspect(path: Path, min_px: int) -> Finding:
 def header_marks(path: Path) -> list[str]:
     """What the file's header says that is worth knowing; nothing for a file without a readable one."""
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             bands, orientation = image.getbands(), image.getexif().get(EXIF_ORIENTATION, 1)
             facts = {
                 "CMYK": image.mode == "CMYK",
@@ -155,16 +166,12 @@ def print_findings(findings: list[Finding], folder: Path) -> None:
 
 def choose_held_out(usable: list[Finding], share: float) -> set[Path]:
     """The held-out files: a share by the order of their pictures' hashes, the same whatever they are called."""
-    if not 0 <= share < 1:
-        raise UsageError(f"expected --held-out in [0, 1), but {share} came")
     n = min(len(usable) - 1, max(1, round(share * len(usable)))) if share else 0
     return {finding.path for finding in sorted(usable, key=lambda f: f.pixels_sha256)[:n]}
 
 
 def write_manifest(usable: list[Finding], held_out: set[Path], target: Path) -> None:
     """One row per usable image; paths are relative to the manifest's folder."""
-    if target.suffix.lower() not in (".csv", ".tsv"):
-        raise UsageError(f"expected a manifest named *.csv or *.tsv, but {target.name!r} came")
     with images.replaced_file(target) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, delimiter="\t" if target.suffix.lower() == ".tsv" else ",")
         writer.writerow(COLUMNS)

@@ -42,10 +42,9 @@ def open_rgb(path: str | Path) -> Image.Image:
     Raises DataError for a file that is missing, no image or truncated, and TooLargeError above MAX_PIXELS.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's notes on size (an error at twice that), EXIF and palettes
-            with Image.open(path) as image:
-                return to_rgb(ImageOps.exif_transpose(image))
+        # Pillow's notes on size (it refuses at twice that), EXIF and palettes are ignored.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            return to_rgb(ImageOps.exif_transpose(image))
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except FileNotFoundError:

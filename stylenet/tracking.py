@@ -101,6 +101,7 @@ def make_tracker(
             return Tracker(run)
         except Exception as error:  # a dead network, a refused key, a full disk
             print(f"warning: W&B cannot start {attempted} ({one_line(error)})", file=sys.stderr)
+            wandb.teardown()  # its service would keep the run's id in use
     return Tracker()
 
 

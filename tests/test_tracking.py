@@ -159,6 +159,7 @@ def test_a_hanging_server_neither_stops_nor_hangs(tiny_options, tmp_path, hangin
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "x/model.safetensors").exists() and "W&B cannot start online" in done.stderr
+    assert "W&B: offline" in done.stdout
 
 
 @pytest.mark.slow
@@ -172,7 +173,8 @@ counted = train.Run.finish_step
 def killing(self):
     counted(self)
     if self.step == 2:
-        for line in subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True).stdout.splitlines():
+        children = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+        for line in children.stdout.splitlines():
             if "wandb" in line:
                 os.kill(int(line.split()[0]), signal.SIGKILL)
                 print("killed the service", flush=True)

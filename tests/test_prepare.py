@@ -1,12 +1,12 @@
-"""data/prepare.py and data/samples.py."""
+"""The check of a folder and the manifest it writes."""
 
 import csv
 import hashlib
-import importlib.util
 import re
 import shutil
 
 import numpy as np
+import prepare
 import pytest
 from conftest import ROOT, draw, run_python
 from PIL import Image
@@ -14,16 +14,6 @@ from PIL import Image
 import train
 from stylenet import datasets, images
 from stylenet.errors import DataError, UsageError
-
-
-def load_script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "data" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-prepare, samples = load_script("prepare"), load_script("samples")
 
 
 @pytest.fixture
@@ -59,7 +49,7 @@ def test_everything_is_listed(folder, capsys):
     counts = dict(re.findall(r"^([\w-]+): (\d+)", out, re.MULTILINE))
     expected = {"corrupt": "1", "truncated": "1", "huge": "0", "tiny": "1", "duplicate": "2"}
     assert counts == expected | {"CMYK": "1", "alpha": "1", "16-bit": "1", "EXIF-rotated": "1"}
-    assert "sub/same.png: the same picture as" in out and "10 to train" in out or "13 to train" in out
+    assert "sub/same.png: the same picture as" in out and "13 to train, 1 held out, 5 left out" in out
 
 
 def test_huge_pictures_are_left_out(folder, monkeypatch, capsys):
@@ -121,18 +111,3 @@ def test_mistakes(folder, tmp_path):
             check(*arguments)
     done = run_python("data/prepare.py", "check", tmp_path / "empty")
     assert done.returncode == 3 and re.fullmatch(r"error: [^\n]*\n", done.stderr)
-    with pytest.raises(UsageError, match="--count of 1"):
-        samples.main(["--count", "0", "--output", str(tmp_path / "x")])
-
-
-def test_samples_are_deterministic_varied_and_usable(tmp_path):
-    for name in ("a", "b"):
-        assert samples.main(["--output", str(tmp_path / name), "--count", "6"]) == 0
-    files = [sorted((tmp_path / name).rglob("*.png")) for name in ("a", "b")]
-    assert len(files[0]) == 12
-    pictures = [path.read_bytes() for path in files[0]]
-    assert pictures == [path.read_bytes() for path in files[1]] and len(set(pictures)) == 12
-    for path in files[0]:
-        assert images.load_image(path).std() > 0.05
-    assert samples.main(["--output", str(tmp_path / "c"), "--count", "1", "--seed", "1"]) == 0
-    assert (tmp_path / "c/content/content_00.png").read_bytes() != pictures[0]

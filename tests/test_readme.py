@@ -1,0 +1,152 @@
+"""Every command that the README, data/README.md and the Makefile show works, in order, in a fresh folder."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, draw, run_python
+
+from stylenet import config as configuration
+
+LINKED = ("train.py", "stylize.py", "stylenet", "configs", "data")
+
+
+def blocks(document, language=""):
+    """The fenced blocks of a document in the given language."""
+    parts = re.split(r"^```(\w*)\n", (ROOT / document).read_text(), flags=re.MULTILINE)[1:]
+    opened = zip(parts[::4], parts[1::4])  # language, content; then the closing fence and the text behind it
+    return [content for name, content in opened if name == language]
+
+
+def commands(document, start="python "):
+    """The command lines of a document, without their comments."""
+    lines = [line.split(" #")[0].strip() for block in blocks(document) for line in block.splitlines()]
+    return [line for line in lines if line.startswith(start)]
+
+
+@pytest.fixture
+def workplace(tmp_path, vgg19_file, monkeypatch):
+    """A folder that looks like the repository to a user, with pictures and weights."""
+    for name in LINKED:
+        (tmp_path / name).symlink_to(ROOT / name)
+    for i in range(6):
+        draw(tmp_path / "photos" / f"{i}.png", i, 80, 70)
+        draw(tmp_path / "paintings" / f"{i}.png", 50 + i, 80, 70)
+    for i, name in enumerate(("photo", "painting", "a", "b", "c")):
+        draw(tmp_path / f"{name}.jpg", i, 80, 70)
+    monkeypatch.setenv("STYLENET_VGG19", str(vgg19_file))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    return tmp_path
+
+
+def shrink(line, tiny_options):
+    """The command with options that make it short; data and folders stay as the document has them."""
+    extra = []
+    if "train.py --config" in line:
+        kept = [
+            option
+            for option in tiny_options
+            if not option.startswith(("data.content", "data.style", "tracking", "encoder.weights"))
+        ]
+        extra = [*kept, "train.steps=2"]
+    if "stylize.py" in line:
+        extra = ["--size", "24", "--style-size", "24"]
+    return [*shlex.split(line), *extra]
+
+
+def run_here(arguments, folder):
+    done = subprocess.run([sys.executable, *arguments[1:]], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{arguments}: {done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_readme_commands(workplace, tiny_options):
+    lines = commands("README.md")
+    assert len(lines) >= 7
+    for line in lines:
+        run_here(shrink(line, tiny_options), workplace)
+    (code,) = blocks("README.md", "python")
+    run_here(["python", "-c", code], workplace)
+    assert (workplace / "out.png").exists() and len(list((workplace / "out").iterdir())) == 36
+
+
+@pytest.mark.slow
+def test_data_readme_commands(workplace, tiny_options):
+    for line in commands("data/README.md"):
+        run_here(shrink(line, tiny_options), workplace)
+    assert (workplace / "runs/mine/model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_demo_commands(workplace, tiny_options):
+    """What `make demo` runs after the set-up, with fewer steps and shallower pictures."""
+    listed = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    lines = [line for line in listed.replace("\\\n", " ").splitlines() if line.startswith(".venv/bin/python ")]
+    assert [shlex.split(line)[1] for line in lines] == ["data/samples.py", "train.py", "stylize.py"]
+    # the real samples go to a folder of this test: `data` is a link to the repository
+    (workplace / "data").unlink()
+    (workplace / "data").mkdir()
+    for script in ("samples.py", "prepare.py"):
+        (workplace / "data" / script).write_text((ROOT / "data" / script).read_text())
+    for line in lines:
+        script, *rest = shlex.split(line)[1:]
+        short = (
+            ["train.steps=2", "data.crop_px=32", "data.resize_px=32", "encoder.calibrate_images=2"] if script == "train.py" else []
+        )
+        styles = sorted((workplace / "data/samples/style").glob("style_0[0-5].png"))
+        rest = [part for word in rest for part in (map(str, styles) if "*" in word or "[" in word else [word])]
+        script_path = [script] if (workplace / script).is_symlink() else ["-c", runner(script)]
+        run_here(["python", *script_path, *rest, *short], workplace)
+    assert len(list((workplace / "runs/demo/pictures").iterdir())) == 72
+
+
+def runner(script):
+    """A copied data script finds the package through its link in the working folder."""
+    return f"import runpy, sys; sys.path.insert(0, '.'); sys.argv[0] = '{script}'; runpy.run_path('{script}', run_name='__main__')"
+
+
+def test_the_demo_names_the_grid_that_it_makes():
+    steps = configuration.load_config(ROOT / "configs/demo.yaml").train.steps
+    assert f"runs/demo/samples/step_{steps:08d}.png" in (ROOT / "Makefile").read_text()
+
+
+def test_the_two_set_up_commands_exist():
+    targets = [line for document in ("README.md",) for line in commands(document, "make ")]
+    assert targets == ["make demo", "make test"]
+    for target in ("demo", "test", "bench"):
+        subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, check=True)
+
+
+def test_ci_runs_the_readme_command():
+    assert (ROOT / ".ci/run").read_text().rstrip().endswith("make test")
+
+
+def test_linked_files_exist():
+    for document in ("README.md", "data/README.md"):
+        for target in re.findall(r"\]\(((?!http)[^)#]+)\)", (ROOT / document).read_text()):
+            assert (ROOT / document).parent.joinpath(target).exists(), target
+
+
+def test_documented_exit_codes_are_the_real_ones():
+    from stylenet import errors
+
+    text = (ROOT / "README.md").read_text()
+    kinds = (errors.UsageError, errors.DataError, errors.WeightsError, errors.NonFiniteLossError)
+    for code in (*(kind.exit_code for kind in kinds), errors.EXIT_INTERRUPTED, errors.EXIT_TERMINATED):
+        assert re.search(rf"\b{code} ", text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script, options", [("train_step.py", ["--batch", "1", "--crop", "32"]), ("stylize.py", ["--size", "32"])])
+def test_benchmarks_run_and_do_the_same_work(script, options):
+    done = run_python(f"benchmarks/{script}", *options, "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"ours bf16 +\d", done.stdout)
+    if script == "train_step.py":
+        theirs, ours = (float(value) for value in re.search(r"textbook (\S+), ours (\S+)", done.stdout).groups())
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    else:
+        assert float(re.search(r"difference in float32: (\S+)", done.stdout).group(1)) < 1e-4
