@@ -7,6 +7,7 @@ python stylize.py --content photos/ --style paintings/ --output out/ --model run
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ def main(arguments: list[str]) -> int:
     from stylenet import images, inference, runtime
 
     inference.check_alpha(options.alpha)
+    if not options.output.strip():
+        raise UsageError("expected a file or a folder as --output, but an empty name came")
     contents, styles = (list(images.iterate_images(paths)) for paths in (options.content, options.style))
     if options.weights is not None:
         inference.check_mixture(options.weights, len(styles))
@@ -92,7 +95,15 @@ def plan(contents: Sequence[Path], styles: Sequence[Path], output: Path, is_mixt
             )
         return {jobs[0]: output}
     content_names, style_names = unique_names(contents), unique_names(styles)
-    return {job: output / f"{content_names[job[0]]}__{'+'.join(style_names[s] for s in job[1])}.png" for job in jobs}
+    targets: dict[Job, Path] = {}
+    taken: set[Path] = set()
+    for content, group in jobs:
+        name = f"{content_names[content][:100]}__{'+'.join(style_names[style] for style in group)[:100]}"
+        endings = itertools.chain([""], (f"_{i}" for i in itertools.count(2)))
+        free = (output / f"{name}{ending}.png" for ending in endings)
+        targets[content, group] = next(path for path in free if path not in taken)
+        taken.add(targets[content, group])
+    return targets
 
 
 def unique_names(paths: Sequence[Path]) -> dict[Path, str]:

@@ -54,9 +54,9 @@ def main(arguments: list[str]) -> int:
     options = make_parser().parse_args(arguments)
     folder = Path(options.folder)
     target = Path(options.output or folder / "manifest.csv")
-    check_options(options.held_out, target)
     if not folder.is_dir():
         raise DataError(f"expected a folder of images, but {folder} is none; check the path")
+    check_options(options.held_out, target)
     paths = images.list_images(folder)
     if not paths:
         raise DataError(images.no_images_message(folder))
@@ -93,6 +93,9 @@ def check_options(held_out: float, target: Path) -> None:
         raise UsageError(f"expected --held-out in [0, 1), but {held_out} came")
     if target.suffix.lower() not in MANIFEST_SUFFIXES:
         raise UsageError(f"expected a manifest named {' or '.join(MANIFEST_SUFFIXES)}, but {target.name!r} came")
+    if target.is_dir():
+        raise UsageError(f"expected a file as --output, but {target} is a folder")
+    images.check_writable(target.parent)
 
 
 def inspect_all(paths: list[Path], min_px: int, n_workers: int) -> list[Finding]:
@@ -105,6 +108,12 @@ def inspect_all(paths: list[Path], min_px: int, n_workers: int) -> list[Finding]
 def inspect(path: Path, min_px: int) -> Finding:
     """Decode one file fully and note what it is."""
     finding = Finding(path)
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        finding.message = f"{os.fsencode(path)!r}: the file's name is not UTF-8, so that no manifest can name it; rename it"
+        finding.marks.append("corrupt")
+        return finding
     try:
         content = path.read_bytes()
         finding.bytes, finding.sha256 = len(content), hashlib.sha256(content).hexdigest()
@@ -126,11 +135,12 @@ def header_marks(path: Path) -> list[str]:
     """What the file's header says that is worth knowing; nothing for a file without a readable one."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            layout = str(image.tile)  # before getexif, which loads a PNG and forgets it
             bands, orientation = image.getbands(), image.getexif().get(EXIF_ORIENTATION, 1)
             facts = {
                 "CMYK": image.mode == "CMYK",
                 "alpha": "A" in bands or "transparency" in image.info,
-                "16-bit": image.mode.startswith("I"),
+                "16-bit": image.mode.startswith("I") or ";16" in layout,  # Pillow reads 16-bit RGB as 8-bit
                 "EXIF-rotated": orientation != 1,
             }
     except Exception:  # Pillow raises many kinds for damaged headers; decoding says which it is

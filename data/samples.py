@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from stylenet.errors import Parser, UsageError, run_script
+from stylenet.images import save_image, to_tensor
 
 Colour = tuple[int, int, int]
 SIZE = (384, 288)  # width, height
@@ -29,11 +30,12 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.count < 1:
         raise UsageError(f"expected --count of 1 or more, but {options.count} came")
+    if options.seed < 0:
+        raise UsageError(f"expected --seed of 0 or more, but {options.seed} came")
     for kind, draw in (("content", draw_scene), ("style", draw_style)):
-        folder = Path(options.output) / kind
-        folder.mkdir(parents=True, exist_ok=True)
         for i in range(options.count):
-            draw(np.random.default_rng([options.seed, kind == "style", i]), i).save(folder / f"{kind}_{i:02d}.png")
+            picture = draw(np.random.default_rng([options.seed, kind == "style", i]), i)
+            save_image(to_tensor(picture), Path(options.output) / kind / f"{kind}_{i:02d}.png")
     print(f"wrote {options.count} contents and {options.count} styles to {options.output}")
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,14 +13,16 @@ from torch import Tensor, nn
 
 from stylenet import datasets, runtime
 from stylenet.checkpoint import check_encoder, read_release, with_prefix
-from stylenet.config import Config, to_flat
+from stylenet.config import Config, to_flat, to_yaml
 from stylenet.datasets import PairDataset, PixelSource, Split
 from stylenet.errors import UsageError, WeightsError
 from stylenet.losses import LossWeights
-from stylenet.models.decoder import Decoder, freeze_layers
+from stylenet.models.decoder import Decoder, freeze_layers, load_flat_decoder
 from stylenet.models.stylenet import StyleNet
-from stylenet.models.vgg import VGG, calibrate, find_weights, load_vgg, mean_activations, sha256_of_encoder
+from stylenet.models.vgg import VGG, calibrate, find_weights, load_vgg, mean_activations, read_weights, sha256_of_encoder
 from stylenet.transforms import ADAIN
+
+__all__ = ["Config", "to_yaml"]  # for those who hold a configuration without importing config
 
 
 class Data(NamedTuple):
@@ -140,7 +143,7 @@ class StartingPoint(NamedTuple):
     """What fine-tuning takes over from a released model."""
 
     decoder: dict[str, Tensor]
-    mu: dict[str, Tensor]
+    mu: dict[str, Tensor] | None  # None: measured anew, as in a run from scratch
 
 
 def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | None:
@@ -148,10 +151,20 @@ def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | Non
     path = config.train.init_from
     if not path:
         return None
+    if Path(path).suffix == ".pth":  # pytorch-AdaIN's published decoders; they know nothing of an encoder
+        decoder = make_decoder(config)
+        load_flat_decoder(decoder, read_weights(path), path)
+        return StartingPoint(decoder.state_dict(), None)
     tensors, description = read_release(path)
     check_encoder(description, encoder.sha256, path)
     check_same_parts(config, description, path)
-    return StartingPoint(with_prefix(tensors, "decoder."), with_prefix(tensors, "mu."))
+    mu = with_prefix(tensors, "mu.")
+    missing = [name for name in encoder.network.convs if mu and name not in mu]
+    if missing:
+        raise WeightsError(
+            f"expected loss.style_taps within the layers that {path} was calibrated on, but {missing[0]} is beyond them"
+        )
+    return StartingPoint(with_prefix(tensors, "decoder."), mu)
 
 
 def check_same_parts(config: Config, description: dict[str, Any], path: str) -> None:

@@ -6,16 +6,20 @@ Both appear whole or not at all (temporary file, sync, rename). A resume state i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from stylenet.errors import UsageError, WeightsError, one_line
-from stylenet.images import replaced_file
+from stylenet.images import UNFINISHED, replaced_file
 
 FORMAT = "stylenet 1"
 STATE_PATTERN = re.compile(r"step_(\d{8})\.pt")
@@ -24,8 +28,30 @@ MODEL_FILE, BEST_FILE, CONFIG_FILE = "model.safetensors", "best.pt", "config.yam
 
 def save_state(state: dict[str, Any], path: str | Path) -> None:
     """Write a resume state: tensors and plain Python values only."""
-    with replaced_file(path) as temporary:
+    with writing(path) as temporary:
         torch.save({"format": FORMAT, **state}, temporary)
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[Path]:
+    """`replaced_file` for the libraries that save tensors. Raises UsageError if the disk is full, for instance."""
+    try:
+        with replaced_file(path) as temporary:
+            yield temporary
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise UsageError(f"expected to write {path}, but it failed ({one_line(error)[:160]}); is the disk full?") from None
+
+
+def remove_unfinished(run_dir: str | Path) -> None:
+    """Delete what a killed process left half-written."""
+    for path in Path(run_dir).rglob(f"{UNFINISHED}*"):
+        path.unlink(missing_ok=True)
+
+
+def holds_run(run_dir: str | Path) -> bool:
+    """Whether a run has left anything worth keeping in the folder."""
+    folder = Path(run_dir)
+    return bool(list_states(folder)) or (folder / MODEL_FILE).exists() or (folder / "checkpoints" / BEST_FILE).exists()
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
@@ -37,7 +63,7 @@ def load_state(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds for damaged files
         reason = one_line(error).split(". ")[0][:160]
         raise WeightsError(f"expected a checkpoint of train.py, but {path} is truncated or a pickle of code ({reason})") from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    if not isinstance(state, dict) or state.get("format") != FORMAT or "release" not in state:
         raise WeightsError(f"expected a checkpoint of train.py ({FORMAT}), but {path} holds something else")
     return state
 
@@ -69,10 +95,8 @@ def drop_old_states(run_dir: str | Path, keep: int) -> None:
 
 def save_model(tensors: dict[str, Tensor], description: dict[str, Any], path: str | Path) -> None:
     """Write a released model: tensors by name, and a description (JSON) in the file's metadata."""
-    from safetensors.torch import save_file
-
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replaced_file(path) as temporary:
+    with writing(path) as temporary:
         save_file(plain, temporary, metadata={"format": FORMAT, "stylenet": json.dumps(description)})
 
 
@@ -81,8 +105,6 @@ def load_model(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises WeightsError for a missing, truncated or foreign file; nothing in it is ever executed.
     """
-    from safetensors import SafetensorError, safe_open
-
     if not Path(path).is_file():
         raise WeightsError(f"expected a released model ({MODEL_FILE}), but there is no file {path}; train one with train.py")
     try:
@@ -96,7 +118,10 @@ def load_model(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from None
     if about.get("format") != FORMAT:
         raise WeightsError(f"expected a model released by train.py ({FORMAT}), but {path} is another safetensors file")
-    return tensors, json.loads(about["stylenet"])
+    try:
+        return tensors, json.loads(about["stylenet"])
+    except (KeyError, ValueError):
+        raise WeightsError(f"expected a model released by train.py, but the description in {path} is damaged") from None
 
 
 def read_release(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -104,7 +129,12 @@ def read_release(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     found = Path(path)
     if found.is_dir():
         released = found / MODEL_FILE
-        found = released if released.is_file() else latest_state(found)
+        states = list_states(found)
+        if not released.is_file() and not states:
+            raise WeightsError(
+                f"expected a run folder with {MODEL_FILE} or checkpoints, but {path} has neither; train one with train.py"
+            )
+        found = released if released.is_file() else states[-1]
     if found.suffix != ".pt":
         return load_model(found)
     release = load_state(found)["release"]

@@ -59,7 +59,8 @@ class RunConfig:
     device: str = option("auto", "auto (cuda, else mps, else cpu), or a torch device such as cpu or cuda:1")
 
     def __post_init__(self) -> None:
-        require_not_negative(self, "run", "seed")
+        require(0 <= self.seed < 2**63, "run.seed of 0 or more, below 2**63", self.seed)
+        require(bool(self.dir.strip()), "a folder as run.dir", self.dir)
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ class EncoderConfig:
     tap: str = option("relu4_1", "layer at which features are aligned, and from which the decoder starts")
     padding: Literal["reflect", "zeros", "circular"] = option("reflect", "padding of the convolutions")
     pooling: Literal["max", "avg"] = option("max", "pooling between the blocks")
-    calibrate: bool = option(True, "rescale every channel to mean activation 1 over the training images (Gatys)")
+    calibrate: bool = option(
+        True, "rescale every channel to mean activation 1 over the training images (Gatys); fine-tuning keeps the model's"
+    )
     calibrate_images: int = option(256, "images used for it, half contents and half styles")
 
     def __post_init__(self) -> None:
@@ -168,7 +171,7 @@ class TrainConfig:
     channels_last: bool = option(True, "memory layout of the networks")
     compile: bool = option(False, "torch.compile the encoder and the decoder")
     init_from: str | None = option(
-        None, "model.safetensors, checkpoint or run folder whose decoder is the starting point (fine-tuning)"
+        None, "fine-tune the decoder of a model.safetensors, checkpoint or run folder, or of pytorch-AdaIN (decoder.pth)"
     )
     freeze: tuple[str, ...] = option((), "decoder layers that keep their weights, such as [conv4_1, conv3_4]")
     log_every_steps: int = option(10, "steps between two logged lines")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import functools
 import hashlib
+import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -66,7 +67,7 @@ def read_split(origin: str | None, held_out_share: float, option_name: str) -> S
 def read_folder(folder: Path, held_out_share: float) -> Split:
     """The folder's images, split by the hash of their relative path (at least one is held out of two or more)."""
     paths = images.list_images(folder)
-    by_hash = sorted(paths, key=lambda path: hashlib.sha256(path.relative_to(folder).as_posix().encode()).digest())
+    by_hash = sorted(paths, key=lambda path: hashlib.sha256(os.fsencode(path.relative_to(folder).as_posix())).digest())
     n_held_out = min(len(paths) - 1, max(1, round(held_out_share * len(paths)))) if held_out_share and paths else 0
     held_out = set(by_hash[:n_held_out])
     train = tuple(path for path in paths if path not in held_out)
@@ -77,20 +78,38 @@ def read_manifest(file: Path) -> Split:
     """The images that a manifest of data/prepare.py lists, with its own split; paths are relative to its folder."""
     if file.suffix.lower() not in MANIFEST_SUFFIXES:
         raise DataError(f"expected a folder or a manifest ({', '.join(MANIFEST_SUFFIXES)}), but {file} came")
-    parts: dict[str, list[Path]] = {"train": [], "held_out": []}
-    with open(file, newline="", encoding="utf-8") as stream:
-        rows = csv.DictReader(stream, delimiter="\t" if file.suffix.lower() == ".tsv" else ",")
-        if not {"path", "split"} <= set(rows.fieldnames or ()):
-            raise DataError(
-                f"expected the columns path and split in {file}, but {rows.fieldnames} came; make it with data/prepare.py"
-            )
-        for row in rows:
-            if row["split"] not in parts:
-                raise DataError(
-                    f"expected a split of {' or '.join(parts)} in {file} line {rows.line_num}, but {row['split']!r} came"
-                )
-            parts[row["split"]].append(file.parent / row["path"])
+    try:
+        with open(file, newline="", encoding="utf-8") as stream:
+            parts = read_rows(csv.DictReader(stream, delimiter="\t" if file.suffix.lower() == ".tsv" else ","), file)
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
+        raise DataError(f"expected a manifest of data/prepare.py, but {file} cannot be read as one ({error})") from None
+    both = sorted(set(parts["train"]) & set(parts["held_out"]))
+    if both:
+        raise DataError(f"expected each image in one part, but {file} has {both[0]} in both; make it with data/prepare.py")
     return Split(*(ImageSet(str(file), tuple(paths)) for paths in parts.values()))
+
+
+def read_rows(rows: csv.DictReader, file: Path) -> dict[str, list[Path]]:
+    """The paths of each part. Raises DataError for a missing column and an unknown part."""
+    parts: dict[str, list[Path]] = {"train": [], "held_out": []}
+    if not {"path", "split"} <= set(rows.fieldnames or ()):
+        came = list(rows.fieldnames or ())
+        raise DataError(f"expected the columns path and split in {file}, but {came} came; make it with data/prepare.py")
+    for row in rows:
+        if row["split"] not in parts or not row["path"]:
+            expected = " or ".join(parts)
+            raise DataError(f"expected a path and a split of {expected} in {file} line {rows.line_num}, but {row['split']!r} came")
+        parts[row["split"]].append(file.parent / row["path"])
+    return parts
+
+
+def check_presence(split: Split) -> None:
+    """Raise DataError if a file of either part is missing (a manifest may be older than the folder)."""
+    missing = [path for part in split for path in part.paths if not path.is_file()]
+    if missing:
+        raise DataError(
+            f"expected the images of {split.train.origin}, but {len(missing)} are missing, first {missing[0]}; make the manifest anew"
+        )
 
 
 def generator_for(*key: int) -> np.random.Generator:
@@ -183,7 +202,7 @@ class Sample(NamedTuple):
     pixels: Tensor  # uint8 [3, crop_px, crop_px]
     path: str
     failures: list[tuple[str, str]]  # (path, message) of every unreadable file that was replaced
-    is_lost: bool = False  # no replacement could be read either; the pixels are black
+    is_lost: bool = False  # no replacement could be read either; there are no pixels
 
 
 class Pair(NamedTuple):
@@ -224,7 +243,7 @@ class PairDataset(Dataset):
             crop = crop_of(self.seed, stream, i, self.flip)
             return Sample(cut(pixels, crop, self.crop_px), str(source.image_set.paths[number]), failures)
         # No exception: one from a loader worker would reach the user as a page of traceback.
-        return Sample(torch.zeros(3, self.crop_px, self.crop_px, dtype=torch.uint8), "", failures, is_lost=True)
+        return Sample(torch.empty(0), "", failures, is_lost=True)
 
     def number(self, stream: int, i: int, attempt: int) -> int:
         """The image that a sample shows at the given attempt."""
@@ -240,9 +259,11 @@ class PairDataset(Dataset):
 def collate(pairs: list[Pair]) -> Batch:
     """Pairs as one batch."""
     samples = [sample for pair in pairs for sample in pair]
-    content, style = (torch.stack([pair[stream].pixels for pair in pairs]) for stream in (CONTENT, STYLE))
     failures = [failure for sample in samples for failure in sample.failures]
-    return Batch(content, style, failures, any(sample.is_lost for sample in samples))
+    if any(sample.is_lost for sample in samples):
+        return Batch(torch.empty(0), torch.empty(0), failures, is_lost=True)
+    content, style = (torch.stack([pair[stream].pixels for pair in pairs]) for stream in (CONTENT, STYLE))
+    return Batch(content, style, failures, is_lost=False)
 
 
 class EndlessSampler(Sampler):
@@ -278,11 +299,14 @@ def make_batches(dataset: PairDataset, sampler: EndlessSampler, n_workers: int, 
 
 
 def _leave_signals_to_the_parent(_: int) -> None:
-    """In a loader worker: Ctrl-C is the trainer's business (it saves first); SIGTERM ends the worker as usual."""
+    """In a loader worker: signals to the whole group are the trainer's business, which saves first.
+
+    A worker that died of one would break the trainer's step. It leaves by itself when the trainer does.
+    """
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class BadFiles:
@@ -368,4 +392,4 @@ def hash_of_list(image_set: ImageSet) -> str:
     root = Path(image_set.origin)
     root = root if root.is_dir() else root.parent
     names = (path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix() for path in image_set.paths)
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode("\n".join(names))).hexdigest()

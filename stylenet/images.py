@@ -22,6 +22,7 @@ from stylenet.errors import DataError, UsageError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # where Pillow refuses; about 13,400 x 13,400
 JPEG_QUALITY = 95
+UNFINISHED = ".writing-"  # how the names of temporary files begin
 
 
 class TooLargeError(DataError):
@@ -29,11 +30,16 @@ class TooLargeError(DataError):
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """Image files below the folder, recursively, hidden ones left out, in a stable order."""
-    root = Path(folder)
-    found = (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
-    visible = (path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts))
-    return sorted((path for path in visible if path.is_file()), key=lambda path: path.relative_to(root).as_posix())
+    """Image files below the folder and the folders linked in it, hidden ones left out, in a stable order."""
+    root, found, seen = Path(folder), [], set()
+    for place, folders, names in os.walk(root, followlinks=True):
+        # a linked folder is entered, but none twice: links may form a circle
+        is_new = os.path.realpath(place) not in seen
+        seen.add(os.path.realpath(place))
+        folders[:] = [name for name in folders if is_new and not name.startswith(".")]
+        found += [Path(place, name) for name in names if is_new and not name.startswith(".")]
+    chosen = (path for path in found if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(chosen, key=lambda path: path.relative_to(root).as_posix())
 
 
 def open_rgb(path: str | Path) -> Image.Image:
@@ -53,7 +59,7 @@ def open_rgb(path: str | Path) -> Image.Image:
         raise DataError(f"{path}: expected an image, but its content is of no format that Pillow knows") from None
     except Image.DecompressionBombError:
         raise TooLargeError(f"{path}: expected at most {MAX_PIXELS:,} pixels, but it has more; shrink it first") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (Exception, MemoryError) as error:  # Pillow raises whatever a damaged file leads it to
         raise DataError(f"{path}: expected a whole image, but it does not decode ({error})") from None
 
 
@@ -76,10 +82,17 @@ def grey16_to_grey8(pixels: np.ndarray) -> np.ndarray:
 
 
 def resize_shortest(image: Image.Image, shortest_px: int) -> Image.Image:
-    """The image with its shortest side at `shortest_px`: bilinear, antialiased when shrinking."""
+    """The image with its shortest side at `shortest_px`: bilinear, antialiased when shrinking.
+
+    Raises TooLargeError for a picture so thin, or a side so long, that the result would exceed MAX_PIXELS.
+    """
     width, height = image.size
     scale = shortest_px / min(width, height)
     size = (max(shortest_px, round(width * scale)), max(shortest_px, round(height * scale)))
+    if size[0] * size[1] > MAX_PIXELS:
+        raise TooLargeError(
+            f"expected at most {MAX_PIXELS:,} pixels, but {width} x {height} would be resized to {size[0]} x {size[1]}"
+        )
     return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
 
 
@@ -136,7 +149,7 @@ class replaced_file:  # noqa: N801 - used like a function
     def __enter__(self) -> Path:
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.target.parent, prefix=".", suffix=self.target.suffix)
+            handle, name = tempfile.mkstemp(dir=self.target.parent, prefix=UNFINISHED, suffix=self.target.suffix)
         except OSError as error:
             raise UsageError(f"expected a folder that can be written, but {self.target.parent} cannot ({error.strerror})") from None
         os.close(handle)

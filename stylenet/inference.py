@@ -43,7 +43,7 @@ class Stylizer:
     def __call__(
         self,
         content: ImageLike,
-        style: ImageLike | StyleCode | Sequence[ImageLike | StyleCode],
+        style: ImageLike | StyleCode | list[ImageLike | StyleCode],
         alpha: float = 1.0,
         weights: Sequence[float] | None = None,
     ) -> Tensor:

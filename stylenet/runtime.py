@@ -29,8 +29,10 @@ def pick_device(name: str) -> torch.device:
         return torch.device(best, local_rank()) if best == "cuda" else torch.device(best)
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, ValueError) as error:
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", local_rank())
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
         reason = one_line(error).split(". ")[0]
         raise UsageError(f"expected a device such as auto, cpu or cuda:0, but {name!r} cannot be used ({reason})") from None
     return device

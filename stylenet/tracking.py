@@ -1,15 +1,23 @@
-"""Weights & Biases: online where a key is configured, else offline; a failure of it never stops a run."""
+"""What a run says: to the terminal, to its history file, and to Weights & Biases.
+
+W&B is online where a key is configured, else offline; a failure of it never stops or hangs a run.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stylenet.errors import one_line
+from stylenet.images import replaced_file
+
+HISTORY_FILE = "history.jsonl"
 
 STEP = "trainer/step"
 
@@ -81,13 +89,14 @@ def make_tracker(
     if mode == "disabled":
         return Tracker()
     # Artifacts are staged here, so that an offline run can be moved and synced with all that belongs to it.
-    os.environ.setdefault("WANDB_DATA_DIR", str(run_dir / "wandb" / "data"))
+    os.environ["WANDB_DATA_DIR"] = str(run_dir / "wandb" / "data")
     try:
         import wandb
-    except ImportError:
-        print("warning: W&B is not installed (pip install wandb); the run is not tracked", file=sys.stderr)
+
+        chosen = choose_mode(mode)
+    except Exception as error:  # not installed, or broken, as by a clash of its own dependencies
+        print(f"warning: W&B cannot be imported ({one_line(error)}); the run is not tracked", file=sys.stderr)
         return Tracker()
-    chosen = choose_mode(mode)
     if chosen == "disabled":
         return Tracker()
     settings = {"init_timeout": timeout_s, "finish_timeout": timeout_s, "silent": True}
@@ -126,3 +135,82 @@ def sync_command(run_dir: Path) -> str | None:
     if not any((run_dir / "wandb").glob("offline-run-*")):
         return None
     return f"wandb sync {shlex.quote(str(run_dir))}/wandb/offline-run-*"
+
+
+class Journal:
+    """The lines of a run: a progress bar or plain lines, `history.jsonl`, and the tracker. Quiet without a folder."""
+
+    def __init__(self, run_dir: Path | None, tracker: Tracker, step: int, n_steps: int) -> None:
+        self.dir, self.tracker, self.n_steps = run_dir, tracker, n_steps
+        self.bar = make_bar(step, n_steps) if run_dir else None
+        if run_dir:
+            trim_history(run_dir / HISTORY_FILE, step)
+
+    def say(self, line: str) -> None:
+        """Print a line, above the progress bar if there is one."""
+        if self.bar is not None:
+            self.bar.write(line, file=sys.stdout)
+        elif self.dir:
+            print(line, flush=True)
+
+    def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Values under `train/` or `val/` to the history file and the tracker."""
+        if not self.dir:
+            return
+        with open(self.dir / HISTORY_FILE, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+        self.tracker.log({f"{kind}/{name}": value for name, value in values.items()}, step)
+
+    def show_training(self, step: int, losses: Mapping[str, float], steps_per_s: float) -> None:
+        """The losses by kind, the rate and the time left."""
+        kinds = dict.fromkeys(name.partition("/")[0] for name in losses)
+        sums = {kind: sum(value for name, value in losses.items() if name.partition("/")[0] == kind) for kind in kinds}
+        shown = {kind: f"{value:.4g}" for kind, value in sums.items()}
+        if self.bar is not None:
+            self.bar.set_postfix(shown, refresh=False)
+            self.bar.update(step - self.bar.n)
+            return
+        columns = "  ".join(f"{kind} {value}" for kind, value in shown.items())
+        self.say(
+            f"step {step}/{self.n_steps}  {columns}  {steps_per_s:.3g} steps/s  {duration((self.n_steps - step) / steps_per_s)} left"
+        )
+
+    def close(self, exit_code: int) -> None:
+        """End bar and tracker, and say how to upload what was tracked offline."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+        was_tracked = self.tracker.run is not None
+        self.tracker.finish(exit_code)
+        command = sync_command(self.dir) if self.dir and was_tracked else None
+        if command:
+            self.say(f"to upload the offline run: {command}")
+
+
+def make_bar(step: int, n_steps: int) -> Any:
+    """A progress bar on a terminal, None where the output is piped."""
+    from tqdm import tqdm
+
+    return tqdm(initial=step, total=n_steps, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, as many hours as it takes."""
+    hours, rest = divmod(int(seconds), 3600)
+    return f"{hours:02d}:{time.strftime('%M:%S', time.gmtime(rest))}"
+
+
+def trim_history(path: Path, step: int) -> None:
+    """Drop what an interrupted run logged after the checkpoint that is gone on from, and a half-written last line."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    kept = [line for line in lines if 0 <= step_of(line) <= step]
+    with replaced_file(path) as temporary:
+        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def step_of(line: str) -> int:
+    """The step of a history line, -1 for a damaged one."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return -1

@@ -11,7 +11,7 @@ from stylenet.errors import UsageError, WeightsError
 
 
 def test_state_round_trip(tmp_path):
-    state = {"step": 3, "best": None, "decoder": {"w": torch.randn(3)}, "nested": {"a": [1.5, "x", True]}}
+    state = {"release": {}, "step": 3, "best": None, "decoder": {"w": torch.randn(3)}, "nested": {"a": [1.5, "x", True]}}
     c.save_state(state, tmp_path / "s.pt")
     loaded = c.load_state(tmp_path / "s.pt")
     assert torch.equal(loaded["decoder"]["w"], state["decoder"]["w"]) and loaded["nested"] == state["nested"]
@@ -34,7 +34,7 @@ class Evil:
 
 @pytest.mark.parametrize("load", [c.load_state, c.load_model])
 def test_foreign_and_damaged_files_are_refused_and_not_run(load, tmp_path, capsys):
-    c.save_state({"step": 1}, tmp_path / "whole.pt")
+    c.save_state({"release": {}, "step": 1}, tmp_path / "whole.pt")
     c.save_model({"a": torch.zeros(1000)}, {}, tmp_path / "whole.safetensors")
     for name in ("whole.pt", "whole.safetensors"):
         content = (tmp_path / name).read_bytes()
@@ -42,9 +42,12 @@ def test_foreign_and_damaged_files_are_refused_and_not_run(load, tmp_path, capsy
     (tmp_path / "pickle.pt").write_bytes(pickle.dumps(Evil()))
     torch.save({"a": Evil()}, tmp_path / "zip.pt")
     torch.save({"format": "another", "a": 1}, tmp_path / "foreign.pt")
+    torch.save({"format": c.FORMAT}, tmp_path / "hollow.pt")
+    save_file({"a": torch.zeros(1)}, tmp_path / "hollow.safetensors", metadata={"format": c.FORMAT, "stylenet": "{"})
     save_file({"a": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     (tmp_path / "empty").touch()
     names = ["cut_whole.pt", "cut_whole.safetensors", "pickle.pt", "zip.pt", "foreign.pt", "foreign.safetensors", "empty", "absent"]
+    names += ["hollow.pt", "hollow.safetensors"]
     for name in names:
         with pytest.raises(WeightsError, match=name) as caught:
             load(tmp_path / name)
@@ -53,7 +56,7 @@ def test_foreign_and_damaged_files_are_refused_and_not_run(load, tmp_path, capsy
 
 
 def test_interrupted_saving_keeps_the_old_file(tmp_path):
-    c.save_state({"step": 1}, tmp_path / "s.pt")
+    c.save_state({"release": {}, "step": 1}, tmp_path / "s.pt")
     with pytest.raises(Exception, match="pickle"):
         c.save_state({"step": 2, "bad": lambda: None}, tmp_path / "s.pt")
     assert c.load_state(tmp_path / "s.pt")["step"] == 1
@@ -85,3 +88,19 @@ def test_another_encoder_is_refused():
     c.check_encoder(description, "a" * 64, "x")
     with pytest.raises(WeightsError, match="expected the encoder that model.x was trained with"):
         c.check_encoder(description, "b" * 64, "model.x")
+
+
+def test_a_failed_write_is_said(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos")
+
+    monkeypatch.setattr(c.torch, "save", fail)
+    with pytest.raises(UsageError, match="expected to write.*is the disk full"):
+        c.save_state({"step": 1}, tmp_path / "s.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_holds_a_run(tmp_path):
+    assert not c.holds_run(tmp_path)
+    c.save_model({"a": torch.zeros(1)}, {}, tmp_path / "model.safetensors")
+    assert c.holds_run(tmp_path)

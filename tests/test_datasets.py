@@ -1,6 +1,7 @@
 """Splits, the stateless sampler, caches, and unreadable files."""
 
 import itertools
+import os
 import shutil
 
 import pytest
@@ -52,12 +53,18 @@ def test_split_messages(tmp_path):
     (tmp_path / "n.csv").write_text("path,split\na.png,test\n")
     (tmp_path / "o.csv").write_text("path,split\na.png,held_out\n")
     (tmp_path / "p.txt").touch()
+    (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
+    (tmp_path / "short.csv").write_text("split,path\ntrain\n")
+    (tmp_path / "twice.csv").write_text("path,split\na.png,train\na.png,held_out\n")
     (tmp_path / "empty").mkdir()
     for name, expected in {
         "m.csv": "columns path and split",
         "n.csv": "'test' came",
         "o.csv": "lists none",
         "p.txt": "folder or a manifest",
+        "binary.csv": "cannot be read as one",
+        "short.csv": "line 2, but 'train' came",
+        "twice.csv": "a.png in both",
         "empty": "there are none",
         "absent": "there is no",
     }.items():
@@ -182,3 +189,11 @@ def test_calibration_images_come_from_both_sets_and_pass_over_bad_ones(damaged):
     batches = list(d.calibration_batches(damaged, 12, 16, batch_size=4))
     assert sum(len(batch) for batch in batches) == 11
     assert all(batch.dtype == torch.float32 for batch in batches)
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    for i in range(3):
+        draw(tmp_path / f"{i}.png", i)
+    (tmp_path / "0.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    split = d.read_split(str(tmp_path), 0.3, "x")
+    assert len(split.train) + len(split.held_out) == 3 and len(d.hash_of_list(split.train)) == 64

@@ -125,3 +125,25 @@ def test_grid_places_every_image():
     grid = images.make_grid(rows, gap_px=1)
     assert grid.shape == (3, 5, 7)
     assert [round(float(grid[0, y, x]), 1) for y, x in ((0, 0), (0, 4), (3, 0), (2, 0), (4, 6))] == [0.1, 0.2, 0.3, 1.0, 1.0]
+
+
+def test_whatever_pillow_raises_is_a_data_error(tmp_path, monkeypatch):
+    Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
+    for kind in (TypeError, MemoryError, KeyError):
+        monkeypatch.setattr(images.ImageOps, "exif_transpose", lambda _, kind=kind: (_ for _ in ()).throw(kind("damaged")))
+        with pytest.raises(DataError, match="x.png.*damaged"):
+            images.open_rgb(tmp_path / "x.png")
+
+
+def test_thin_pictures_do_not_explode():
+    with pytest.raises(images.TooLargeError, match="would be resized to 7680000 x 512"):
+        images.resize_shortest(Image.new("RGB", (30000, 2)), 512)
+
+
+def test_linked_folders_are_entered_and_circles_are_not_endless(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "set").mkdir()
+    (tmp_path / "real/a.png").touch()
+    (tmp_path / "set/linked").symlink_to(tmp_path / "real")
+    (tmp_path / "real/circle").symlink_to(tmp_path / "set")
+    assert images.list_images(tmp_path / "set") == [tmp_path / "set/linked/a.png"]

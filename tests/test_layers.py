@@ -18,6 +18,7 @@ LEVELS = {
     "tracking": 4,
     "inference": 5,
     "build": 5,
+    "training": 6,
 }
 
 

@@ -2,8 +2,11 @@
 
 import csv
 import hashlib
+import os
 import re
 import shutil
+import struct
+import zlib
 
 import numpy as np
 import prepare
@@ -14,6 +17,17 @@ from PIL import Image
 import train
 from stylenet import datasets, images
 from stylenet.errors import DataError, UsageError
+
+
+def png_16_bit_rgb(width, height):
+    """A 16-bit RGB PNG, which Pillow reads but cannot write."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = b"".join(b"\0" + bytes([row, 0, 90, 0, 200, row]) * width for row in range(height))
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 @pytest.fixture
@@ -30,6 +44,8 @@ def folder(tmp_path, monkeypatch):
     Image.new("CMYK", (80, 80), (9, 99, 0, 0)).save(root / "cmyk.jpg")
     Image.new("RGBA", (80, 80), (9, 9, 99, 50)).save(root / "alpha.png")
     Image.fromarray(np.full((80, 80), 30000, dtype=np.uint16)).save(root / "deep.png")
+    (root / "deep_rgb.png").write_bytes(png_16_bit_rgb(80, 80))
+    (root / "good9.png").rename(os.fsdecode(os.fsencode(root) + b"/caf\xe9.png"))
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (90, 70), (200, 10, 10)).save(root / "turned.jpg", exif=exif)
@@ -47,9 +63,9 @@ def test_everything_is_listed(folder, capsys):
     assert check(folder) == 0
     out = capsys.readouterr().out
     counts = dict(re.findall(r"^([\w-]+): (\d+)", out, re.MULTILINE))
-    expected = {"corrupt": "1", "truncated": "1", "huge": "0", "tiny": "1", "duplicate": "2"}
-    assert counts == expected | {"CMYK": "1", "alpha": "1", "16-bit": "1", "EXIF-rotated": "1"}
-    assert "sub/same.png: the same picture as" in out and "13 to train, 1 held out, 5 left out" in out
+    expected = {"corrupt": "2", "truncated": "1", "huge": "0", "tiny": "1", "duplicate": "2"}
+    assert counts == expected | {"CMYK": "1", "alpha": "1", "16-bit": "2", "EXIF-rotated": "1"}
+    assert "sub/same.png: the same picture as" in out and "13 to train, 1 held out, 6 left out" in out and r"caf\xe9.png" in out
 
 
 def test_huge_pictures_are_left_out(folder, monkeypatch, capsys):
@@ -98,6 +114,7 @@ def test_training_takes_the_manifest(folder, tmp_path, tiny_options, capsys):
 def test_mistakes(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad").mkdir()
+    (tmp_path / "folder.csv").mkdir()
     (tmp_path / "bad/x.png").write_bytes(b"")
     cases = [
         ([tmp_path / "absent"], DataError, "expected a folder"),
@@ -105,6 +122,7 @@ def test_mistakes(folder, tmp_path):
         ([tmp_path / "bad"], DataError, "all 1 were left out"),
         ([folder, "--held-out", "1"], UsageError, "held-out in"),
         ([folder, "--output", tmp_path / "m.txt"], UsageError, "named"),
+        ([folder, "--output", tmp_path / "folder.csv"], UsageError, "is a folder"),
     ]
     for arguments, kind, message in cases:
         with pytest.raises(kind, match=message):

@@ -136,7 +136,7 @@ def test_documented_exit_codes_are_the_real_ones():
     text = (ROOT / "README.md").read_text()
     kinds = (errors.UsageError, errors.DataError, errors.WeightsError, errors.NonFiniteLossError)
     for code in (*(kind.exit_code for kind in kinds), errors.EXIT_INTERRUPTED, errors.EXIT_TERMINATED):
-        assert re.search(rf"\b{code} ", text)
+        assert re.search(rf"(^|· ){code} \w", text, re.MULTILINE), code
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """A resumed run is the uninterrupted one, bit for bit."""
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from conftest import ROOT
 
 import train
 from stylenet.checkpoint import list_states, load_state, state_path
+from stylenet.errors import DataError, UsageError
 
 RECIPE = str(ROOT / "configs/adain.yaml")
 
@@ -61,7 +64,8 @@ def test_two_n_steps_equal_n_resume_n(tiny_options, tmp_path, options):
 
 def spawn(tiny_options, run_dir, *overrides):
     command = [sys.executable, "train.py", "--config", RECIPE, *tiny_options, f"run.dir={run_dir}", *overrides]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, **pipes, text=True, start_new_session=True)
 
 
 def wait_for_states(process, run_dir, n, timeout_s=120):
@@ -85,11 +89,13 @@ def test_after_sigkill_it_goes_on_from_the_last_checkpoint(tiny_options, tmp_pat
     process.kill()
     process.wait()
     last = load_state(list_states(tmp_path / "killed")[-1])["step"]
-    assert not list((tmp_path / "killed" / "checkpoints").glob("*.safetensors"))
+    assert not (tmp_path / "killed" / "model.safetensors").exists()
+    (tmp_path / "killed" / "checkpoints" / ".writing-half.pt").touch()  # as a kill in the middle of saving leaves it
     assert train.main(["--resume", str(tmp_path / "killed"), f"train.steps={last + 3}"]) == 0
     whole = [*options, f"train.steps={last + 3}"]
     assert begin(tiny_options, tmp_path / "whole", *whole) == 0
     assert_equal(comparable(tmp_path / "killed", last + 3) | {"best": 0}, comparable(tmp_path / "whole", last + 3) | {"best": 0})
+    assert not (tmp_path / "killed" / "checkpoints" / ".writing-half.pt").exists()
     steps = [line.split(",")[0] for line in (tmp_path / "killed" / "history.jsonl").read_text().splitlines() if '"train"' in line]
     assert len(steps) == len(set(steps)) == last + 3
 
@@ -98,12 +104,29 @@ def test_after_sigkill_it_goes_on_from_the_last_checkpoint(tiny_options, tmp_pat
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_signals_save_first_then_exit(tiny_options, tmp_path, number, code, workers):
+    """The signal goes to the whole process group, loader workers included, as a terminal or a batch system sends it."""
     process = spawn(tiny_options, tmp_path / "x", *LONG, "checkpoint.every_steps=4", f"data.workers={workers}")
     wait_for_states(process, tmp_path / "x", 1)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     out, error = process.communicate(timeout=60)
     assert process.returncode == code, error
     step = load_state(list_states(tmp_path / "x")[-1])["step"]
     assert f"stopped at step {step}; go on with: python train.py --resume" in out
     assert "Traceback" not in error and not (tmp_path / "x/model.safetensors").exists()
     assert train.main(["--resume", str(tmp_path / "x"), f"train.steps={step + 1}"]) == 0
+
+
+def test_other_images_are_not_taken_for_the_old_ones(tiny_options, image_folders, tmp_path):
+    shutil.copytree(image_folders[0], tmp_path / "content")
+    options = [*tiny_options, f"data.content={tmp_path / 'content'}", "train.steps=2"]
+    assert begin(options, tmp_path / "x") == 0
+    state = list_states(tmp_path / "x")[-1]
+    (tmp_path / "content/c0.png").rename(tmp_path / "content/c00.png")
+    with pytest.raises(DataError, match="content images that the run began with"):
+        train.main(["--resume", str(tmp_path / "x"), "train.steps=3"])
+    assert list_states(tmp_path / "x")[-1] == state
+
+
+def test_run_dir_beside_resume_is_refused(trained_run):
+    with pytest.raises(UsageError, match="expected a run to go on where it is"):
+        train.main(["--resume", str(trained_run), "run.dir=elsewhere"])

@@ -20,6 +20,13 @@ def test_samples_are_deterministic_varied_and_usable(tmp_path):
     assert (tmp_path / "c/content/content_00.png").read_bytes() != pictures[0]
 
 
-def test_a_count_of_none_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="--count of 1"):
-        samples.main(["--count", "0", "--output", str(tmp_path / "x")])
+def test_mistakes(tmp_path):
+    (tmp_path / "file").touch()
+    cases = {
+        "--count of 1": ["--count", "0"],
+        "--seed of 0": ["--seed", "-1"],
+        "can be written": ["--output", str(tmp_path / "file")],
+    }
+    for message, arguments in cases.items():
+        with pytest.raises(UsageError, match=message):
+            samples.main(["--output", str(tmp_path / "x"), *arguments])

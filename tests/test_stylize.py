@@ -86,6 +86,16 @@ def test_alike_names_do_not_overwrite_each_other(call, folders, tmp_path):
     assert names(tmp_path / "out") == ["a_c0__s0.png", "b_c0_jpg__s0.png", "b_c0_png__s0.png"]
 
 
+def test_joined_names_that_collide_and_long_ones(call, folders, tmp_path):
+    for name in ("a", "a__b"):
+        shutil.copy(folders[0] / "c0.png", tmp_path / f"{name}.png")
+    for name in ("c", "b__c", "x" * 240):
+        shutil.copy(folders[1] / "s0.png", tmp_path / f"{name}.png")
+    contents = (tmp_path / "a.png", tmp_path / "a__b.png")
+    assert call(content=contents, style=(tmp_path / "c.png", tmp_path / "b__c.png", tmp_path / f"{'x' * 240}.png")) == 0
+    assert len(names(tmp_path / "out")) == 6 and {"a__b__c.png", "a__b__c_2.png"} < set(names(tmp_path / "out"))
+
+
 def test_each_style_and_content_is_encoded_once(call, monkeypatch):
     counts = {"encode_style": 0, "encode_content": 0}
     for method in counts:
@@ -123,12 +133,13 @@ def test_mistakes(call, folders, tmp_path, trained_run):
         (["--device", "cuda:9"], {}, UsageError, "expected a device"),
         (["--modle", "x"], {}, UsageError, "unrecognized arguments"),
         ([], {"output": tmp_path / "one.png"}, UsageError, "expected a folder as --output"),
+        ([], {"output": ""}, UsageError, "an empty name"),
         ([], {"output": tmp_path / "file"}, UsageError, "folder that can be written"),
         ([], {"content": (tmp_path / "empty",)}, DataError, "there are none"),
         ([], {"style": (tmp_path / "absent.png",)}, DataError, "there is no"),
         (["--model", str(tmp_path / "bad.safetensors")], {}, WeightsError, "truncated, a pickle"),
         (["--model", str(tmp_path / "absent")], {}, WeightsError, "there is no file"),
-        (["--model", str(tmp_path / "empty")], {}, UsageError, "there are none"),
+        (["--model", str(tmp_path / "empty")], {}, WeightsError, "has neither"),
     ]
     for extra, options, kind, message in cases:
         with pytest.raises(kind, match=message):

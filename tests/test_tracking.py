@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, run_python
 
 import train
-from stylenet import tracking
+from stylenet import tracking, training
 from stylenet.tracking import Tracker, make_tracker
 
 RECIPE = str(ROOT / "configs/adain.yaml")
@@ -39,7 +39,7 @@ def test_an_offline_run_can_be_read_back(tiny_options, tmp_path):
         assert expected in text, expected
     for expected in ("train/content", "train/style/relu1_1", "val/total", "trainer/step", "train/lr", "train/steps_per_s"):
         assert expected in text, expected
-    for expected in ("val/samples", "image-file", "best/total", "model-", "latest", "best"):
+    for expected in ("val/samples", "image-file", "best/total", '"latest"', '"best"'):
         assert expected in text, expected
     staged = [path for path in (tmp_path / "x/wandb/data").rglob("*") if path.is_file()]
     assert len(staged) >= 2  # the artifacts stay with the run
@@ -70,7 +70,28 @@ print("wandb" in sys.modules)
 def test_a_missing_package_is_said_and_survived(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "wandb", None)
     assert make_tracker(tmp_path, "offline", "id", 1.0, {}, "train").run is None
-    assert "not installed" in capsys.readouterr().err
+    assert "cannot be imported" in capsys.readouterr().err
+
+
+def test_a_broken_package_is_said_and_survived(tmp_path, monkeypatch, capsys):
+    (tmp_path / "wandb.py").write_text("raise TypeError('Descriptors cannot be created directly')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    assert make_tracker(tmp_path, "offline", "id", 1.0, {}, "train").run is None
+    assert "Descriptors cannot be created" in capsys.readouterr().err
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+
+
+def test_a_damaged_history_is_no_obstacle(tmp_path):
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(b'{"step": 1, "kind": "train"}\n\xff\xfe\n[1]\n{"step": 2}\n{"step": 9}\n{"step": 1, "ki')
+    tracking.trim_history(path, 2)
+    assert path.read_text() == '{"step": 1, "kind": "train"}\n{"step": 2}\n'
+
+
+@pytest.mark.parametrize("seconds, text", [(5, "00:00:05"), (3661, "01:01:01"), (160_000, "44:26:40")])
+def test_time_left_does_not_wrap_at_a_day(seconds, text):
+    assert tracking.duration(seconds) == text
 
 
 def test_auto_is_offline_without_a_key_and_online_with_one(monkeypatch, capsys):
@@ -101,7 +122,7 @@ def test_a_failure_in_mid_run_is_reported_once_and_ends_tracking(capsys):
 
 
 def test_training_survives_a_failing_tracker(tiny_options, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(tracking, "make_tracker", lambda *_, **__: Tracker(Failing()))
+    monkeypatch.setattr(training, "make_tracker", lambda *_, **__: Tracker(Failing()))
     assert train.main(["--config", RECIPE, *tiny_options, f"run.dir={tmp_path / 'x'}"]) == 0
     assert (tmp_path / "x/model.safetensors").exists() and "W&B failed" in capsys.readouterr().err
 
@@ -169,7 +190,8 @@ def test_a_killed_service_in_mid_run_does_not_stop_training(tiny_options, tmp_pa
 import os, signal, subprocess, sys
 sys.path[:0] = [{str(ROOT)!r}]
 import train
-counted = train.Run.finish_step
+from stylenet.training import Run
+counted = Run.finish_step
 def killing(self):
     counted(self)
     if self.step == 2:
@@ -178,7 +200,7 @@ def killing(self):
             if "wandb" in line:
                 os.kill(int(line.split()[0]), signal.SIGKILL)
                 print("killed the service", flush=True)
-train.Run.finish_step = killing
+Run.finish_step = killing
 sys.exit(train.main(sys.argv[1:]))
 """
     (tmp_path / "killing.py").write_text(code)

@@ -145,6 +145,42 @@ def test_averaged_weights_are_the_moving_average(start):
     torch.testing.assert_close(decoder_of(run_dir)["decoder." + key], expected)
 
 
+def test_a_released_model_is_not_overwritten(start, trained_run, tiny_options, tmp_path):
+    shutil.copytree(trained_run, tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy/checkpoints")
+    before = (tmp_path / "copy/model.safetensors").read_bytes()
+    with pytest.raises(UsageError, match="holds a run"):
+        start(name="copy")
+    assert (tmp_path / "copy/model.safetensors").read_bytes() == before
+
+
+def test_frozen_normalisation_keeps_its_statistics(start):
+    first = start("decoder.norm=batch", name="first")
+    second = start("decoder.norm=batch", f"train.init_from={first}", "train.freeze=[conv2_1]", name="second")
+    old, new = decoder_of(first), decoder_of(second)
+    names = [name for name in old if "norms" in name]
+    assert all(torch.equal(old[name], new[name]) == ("conv2_1" in name) for name in names)
+
+
+def test_fine_tuning_from_a_published_flat_decoder(start, tmp_path):
+    decoder = build.make_decoder(configuration.load_config(None, ["encoder.tap=relu2_1", "run.seed=8"]))
+    flat = {
+        f"{3 * i + 1}.{part}": getattr(conv, part).detach()
+        for i, conv in enumerate(decoder.convs.values())
+        for part in ("weight", "bias")
+    }
+    torch.save(flat, tmp_path / "decoder.pth")
+    tuned = decoder_of(start(f"train.init_from={tmp_path / 'decoder.pth'}", "train.steps=1"))
+    change = (tuned["decoder.convs.conv2_1.weight"] - flat["1.weight"]).abs().max()
+    assert 0 < change < 2e-3
+
+
+def test_a_manifest_of_missing_files_fails_the_dry_run(tiny_options, tmp_path):
+    (tmp_path / "m.csv").write_text("path,split\nnowhere.png,train\n")
+    with pytest.raises(DataError, match="1 are missing, first"):
+        train.main(["--config", RECIPE, *tiny_options, f"data.content={tmp_path / 'm.csv'}", "--dry-run"])
+
+
 def test_old_checkpoints_are_dropped(start):
     run_dir = start("checkpoint.every_steps=1", "checkpoint.keep=2")
     names = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
@@ -180,6 +216,8 @@ def test_fine_tuning_refuses_what_does_not_fit(start, trained_run, tmp_path):
     torch.save(random_torchvision_weights("vgg19", 9, seed=5), tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="expected the encoder that"):
         start(f"train.init_from={model}", f"encoder.weights={tmp_path / 'other.pth'}")
+    with pytest.raises(WeightsError, match="but conv2_2 is beyond them"):
+        start(f"train.init_from={model}", "loss.style_taps=[relu1_1,relu3_1]")
     with pytest.raises(UsageError, match="train.freeze names all"):
         start("train.freeze=[conv2_1, conv1_2, conv1_1]")
 
@@ -191,7 +229,7 @@ def test_mistakes_before_training(tiny_options, trained_run, tmp_path, monkeypat
     cases = [
         ([], UsageError, "--config FILE or --resume DIR"),
         (["--resume", str(tmp_path)], UsageError, "there are none"),
-        ([*arguments, "optim.larning_rate=1"], UsageError, "did you mean 'optim.lr_decay'|did you mean"),
+        ([*arguments, "optim.clipnorm=1"], UsageError, "did you mean 'optim.clip_norm'"),
         ([*arguments, f"data.content={tmp_path / 'empty'}"], DataError, "there are none"),
         ([*arguments, "data.style=None"], DataError, "data.style is not set"),
         ([*arguments, "encoder.weights=nowhere.pth"], WeightsError, "no such file"),
@@ -199,6 +237,9 @@ def test_mistakes_before_training(tiny_options, trained_run, tmp_path, monkeypat
         ([*arguments, "loss.style_taps=[relu5_1]"], WeightsError, "reaches only relu4_1"),
         ([*arguments, "train.freeze=[conv7]"], UsageError, "decoder layers out of"),
         ([*arguments, "run.device=cuda:7"], UsageError, "expected a device"),
+        ([*arguments, "run.device=meta"], UsageError, "expected a device"),
+        ([*arguments, "run.seed=99999999999999999999999"], UsageError, "run.seed of 0 or more"),
+        ([*arguments, "run.dir="], UsageError, "a folder as run.dir"),
         ([*arguments, f"run.dir={trained_run}"], UsageError, "holds a run; go on with --resume"),
         ([*arguments, f"run.dir={tmp_path / 'file' / 'x'}"], UsageError, "folder that can be written"),
     ]
@@ -260,9 +301,22 @@ def test_non_finite_loss_stops_with_step_losses_and_samples(start, tmp_path):
     step = int(re.search(r"at step (\d+) came", message).group(1))
     first = int(re.search(r"samples (\d+) to", message).group(1))
     assert first == 2 * (step - 1) and "content=" in message and re.search(r"c\d\.png \+ .*s\d\.png", message)
-    states = sorted((tmp_path / "run/checkpoints").glob("step_*.pt"))
-    assert states and load_state(states[-1])["step"] < step
-    assert not (tmp_path / "run/model.safetensors").exists()
+    assert not list((tmp_path / "run").rglob("*.pt")) and not (tmp_path / "run/model.safetensors").exists()
+
+
+def test_weights_ruined_by_the_last_update_do_not_replace_good_ones(start, tmp_path):
+    """The loss of a step is finite, the update makes the weights useless, and a checkpoint is due: the old one stays."""
+    run_dir = start("train.steps=2", "checkpoint.every_steps=1", "checkpoint.keep=1")
+    good = load_state(run_dir / "checkpoints/step_00000002.pt")
+    good["optimizer"]["param_groups"][0]["eps"] = 1e-45  # an update out of all measure
+    for moments in good["optimizer"]["state"].values():
+        moments["exp_avg"].fill_(1e30)
+    torch.save(good, run_dir / "checkpoints/step_00000002.pt")
+    with pytest.raises(NonFiniteLossError, match="at step 3 came"):
+        train.main(["--resume", str(run_dir), "train.steps=9"])
+    (kept,) = sorted((run_dir / "checkpoints").glob("step_*.pt"))
+    assert kept.name == "step_00000002.pt"
+    assert all(tensor.isfinite().all() for tensor in load_state(kept)["decoder"].values())
 
 
 def test_one_bad_file_does_not_stop_training(start, image_folders, tmp_path, capsys):
@@ -329,19 +383,27 @@ def test_gradients_of_two_processes(tiny_options, tmp_path):
 
 
 @pytest.mark.slow
+def test_several_processes_refuse_batch_statistics_on_the_cpu(tiny_options, tmp_path):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = run_python(*torchrun, "train.py", "--config", RECIPE, *tiny_options, "decoder.norm=batch", f"run.dir={tmp_path / 'x'}")
+    assert done.returncode != 0 and "expected GPUs for decoder.norm=batch" in done.stderr
+
+
+@pytest.mark.slow
 def test_a_dead_rank_ends_the_job(tiny_options, tmp_path):
     """Rank 1 dies in its third step; the job ends with a code that is not 0, soon, and without a released model."""
     code = f"""
 import os, sys
 sys.path[:0] = [{str(ROOT)!r}]
 import train
+from stylenet.training import Run
 if os.environ["RANK"] == "1":
-    counted = train.Run.finish_step
+    counted = Run.finish_step
     def dying(self):
         counted(self)
         if self.step == 3:
             os._exit(7)
-    train.Run.finish_step = dying
+    Run.finish_step = dying
 sys.exit(train.main(sys.argv[1:]))
 """
     (tmp_path / "dying.py").write_text(code)

@@ -42,6 +42,13 @@ class Decoder(nn.Module):
         self.norms = nn.ModuleDict({name: make_norm(norm, n_in) for name, (n_in, _) in mirrored[:-1] if norm != "none"})
         init_weights(self, init, generator)
 
+    def train(self, mode: bool = True) -> Decoder:
+        """As every module's; the normalisation of a frozen layer keeps its running statistics too."""
+        super().train(mode)
+        for norm in self.norms.values():
+            norm.train(mode and norm.weight.requires_grad)
+        return self
+
     def forward(self, features: Tensor) -> Tensor:
         x, names = features, list(self.convs)
         for name, following in zip(names, [*names[1:], None], strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 import urllib.error
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -155,7 +156,8 @@ def download_weights(network: str, root: str | None = None) -> Path:
     try:
         if not target.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(target), hash_prefix=digits, progress=False)
+            print(f"downloading {url} to {target}, once (about 550 MB)", file=sys.stderr)
+            torch.hub.download_url_to_file(url, str(target), hash_prefix=digits, progress=sys.stderr.isatty())
     except (OSError, urllib.error.URLError, RuntimeError) as error:
         raise WeightsError(f"expected to download {url}, but it failed ({one_line(error)}); {how_to_get(network)}") from None
     if not sha256_of_file(target).startswith(digits):
@@ -283,7 +285,7 @@ def mean_activations(vgg: VGG, batches: Iterable[Tensor]) -> dict[str, Tensor]:
     for batch in batches:
         features = vgg(batch, list(vgg.channels))
         for name in sums:
-            sums[name] += features[name.replace("conv", "relu")].double().mean(dim=(2, 3)).sum(0).cpu()
+            sums[name] += features[name.replace("conv", "relu")].cpu().double().mean(dim=(2, 3)).sum(0)  # mps has no float64
         n_images += len(batch)
     return {name: total / n_images for name, total in sums.items()}
 
@@ -298,9 +300,9 @@ def calibrate(vgg: VGG, mu: Mapping[str, Tensor]) -> None:
     """
     previous = torch.ones(3, dtype=torch.float64)
     for name, conv in vgg.convs.items():
-        means = mu[name].double()
+        means = mu[name].cpu().double()
         scale = torch.where(means > 0, means.clamp(min=NEAR_DEAD * float(means.mean())), torch.ones_like(means))
-        weight = conv.weight.double().cpu() * previous[None, :, None, None] / scale[:, None, None, None]
-        conv.bias.copy_(conv.bias.double().cpu() / scale)
-        conv.weight.copy_(weight)
+        weight = conv.weight.cpu().double() * previous[None, :, None, None] / scale[:, None, None, None]
+        conv.bias.copy_((conv.bias.cpu().double() / scale).float())
+        conv.weight.copy_(weight.float())
         previous = scale
