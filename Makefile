@@ -9,7 +9,7 @@ demo: .venv/installed
 	$(BIN)/python train.py --config configs/demo.yaml
 	$(BIN)/python stylize.py --model runs/demo --content data/samples/content --style data/samples/style/style_0[0-5].png \
 		--size 288 --style-size 288 --output runs/demo/pictures
-	@echo "picture grid (content, style, strength 0.25 to 1): runs/demo/samples/step_00000300.png"
+	@echo "picture grid (content, style, strength 0.25 to 1): runs/demo/samples/step_00000200.png"
 	@echo "every content in six styles: runs/demo/pictures/"
 
 test: .venv/installed-dev
