@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -92,6 +93,28 @@ def test_a_damaged_history_is_no_obstacle(tmp_path):
 @pytest.mark.parametrize("seconds, text", [(5, "00:00:05"), (3661, "01:01:01"), (160_000, "44:26:40")])
 def test_time_left_does_not_wrap_at_a_day(seconds, text):
     assert tracking.duration(seconds) == text
+
+
+def test_a_terminal_gets_a_bar_with_losses_rate_and_time_left(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    journal = tracking.Journal(tmp_path, Tracker(), step=3, n_steps=10)
+    journal.show_training(5, {"content": 1.25, "style/relu1_1": 2.0, "style/relu2_1": 1.0}, steps_per_s=2.0)
+    journal.bar.refresh()
+    journal.say("a line above the bar")
+    journal.close(0)
+    captured = capsys.readouterr()
+    assert re.search(r"5/10 .*\[.*<.*step.*content=1.25, style=3\]", captured.err)
+    assert "a line above the bar" in captured.out
+
+
+def test_other_ranks_are_quiet(capsys):
+    journal = tracking.Journal(None, Tracker(), step=0, n_steps=10)
+    journal.write("train", 1, {"content": 1.0})
+    journal.show_training(1, {"content": 1.0}, 1.0)
+    journal.say("x")
+    journal.close(0)
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
 
 
 def test_auto_is_offline_without_a_key_and_online_with_one(monkeypatch, capsys):

@@ -352,7 +352,7 @@ def test_piped_output_is_plain_lines(tiny_options, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("extra", [[], ["train.accumulate=2"]], ids=["plain", "accumulated"])
+@pytest.mark.parametrize("extra", [["loss.identity_weight=1"], ["train.accumulate=2"]], ids=["identity", "accumulated"])
 def test_two_processes_equal_one_with_the_doubled_batch(tiny_options, start, tmp_path, extra):
     one = decoder_of(start("data.batch_size=4", "train.steps=2", *extra, name="one"))
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
