@@ -83,7 +83,7 @@ Job = tuple[Path, tuple[Path, ...]]  # a content and the styles of one picture
 
 
 def plan(contents: Sequence[Path], styles: Sequence[Path], output: Path, is_mixture: bool) -> dict[Job, Path]:
-    """Where each picture goes. Raises UsageError if OUT is a single file but several pictures are asked for."""
+    """Where each picture goes, no two to one place. Raises UsageError if OUT is a single file for several pictures."""
     from stylenet.images import SUFFIXES
 
     groups = [tuple(styles)] if is_mixture else [(style,) for style in styles]
@@ -94,7 +94,7 @@ def plan(contents: Sequence[Path], styles: Sequence[Path], output: Path, is_mixt
                 f"expected a folder as --output for {len(jobs)} pictures, but {output} is a file name; leave the suffix out"
             )
         return {jobs[0]: output}
-    content_names, style_names = unique_names(contents), unique_names(styles)
+    content_names, style_names = short_names(contents), short_names(styles)
     targets: dict[Job, Path] = {}
     taken: set[Path] = set()
     for content, group in jobs:
@@ -106,24 +106,10 @@ def plan(contents: Sequence[Path], styles: Sequence[Path], output: Path, is_mixt
     return targets
 
 
-def unique_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A name for each file: its stem; where two are alike, with its folder, its suffix, and at last its number."""
-    numbered = {
-        path: f"{path.parent.name}_{path.stem}_{path.suffix[1:]}_{i}" for i, path in enumerate(dict.fromkeys(paths), start=1)
-    }
-    ways = (
-        lambda p: p.stem,
-        lambda p: f"{p.parent.name}_{p.stem}",
-        lambda p: f"{p.parent.name}_{p.stem}_{p.suffix[1:]}",
-        numbered.get,
-    )
-    names: dict[Path, str] = {}
-    for way in ways:
-        counts = Counter(way(path) for path in numbered)
-        for path in numbered.keys() - names.keys():
-            if counts[way(path)] == 1 and way(path) not in names.values():
-                names[path] = way(path)
-    return names
+def short_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """A name for each file: its stem, with its folder before it where two stems are alike."""
+    stems = Counter(path.stem for path in set(paths))
+    return {path: path.stem if stems[path.stem] == 1 else f"{path.parent.name}_{path.stem}" for path in paths}
 
 
 def stylise_all(stylizer: Stylizer, jobs: dict[Job, Path], options: argparse.Namespace) -> int:

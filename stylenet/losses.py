@@ -90,8 +90,8 @@ def effective_weight(term: str, weights: LossWeights) -> float:
 def term_names(weights: LossWeights) -> Sequence[str]:
     """The terms that have a weight; the others are not computed."""
     per_tap = [f"{kind}/{tap}" for kind in ("style", "gram") if getattr(weights, kind) for tap in weights.taps]
-    single = {name: name for name in ("content", "tv", "identity") if getattr(weights, name)}
-    return [*filter(None, [single.pop("content", None)]), *per_tap, *single]
+    others = [name for name in ("tv", "identity") if getattr(weights, name)]
+    return [*(["content"] if weights.content else []), *per_tap, *others]
 
 
 def describe_weights(weights: LossWeights, channels: Mapping[str, int]) -> str:

@@ -83,7 +83,7 @@ def test_alike_names_do_not_overwrite_each_other(call, folders, tmp_path):
         (tmp_path / "twins" / target).parent.mkdir(parents=True, exist_ok=True)
         Image.open(folders[0] / "c0.png").save(tmp_path / "twins" / target)
     assert call(content=(tmp_path / "twins",), style=(folders[1] / "s0.png",)) == 0
-    assert names(tmp_path / "out") == ["a_c0__s0.png", "b_c0_jpg__s0.png", "b_c0_png__s0.png"]
+    assert names(tmp_path / "out") == ["a_c0__s0.png", "b_c0__s0.png", "b_c0__s0_2.png"]
 
 
 def test_joined_names_that_collide_and_long_ones(call, folders, tmp_path):
