@@ -69,7 +69,7 @@ def test_he_keeps_the_signal_that_uniform_loses():
     for init in ("uniform", "he"):
         decoder = Decoder("vgg19", "relu4_1", init=init, generator=torch.Generator().manual_seed(0))
         seen = []
-        decoder.convs["conv1_2"].register_forward_hook(lambda *arguments, seen=seen: seen.append(arguments[2].std()))
+        decoder.convs["conv1_2"].register_forward_hook(lambda *arguments, seen=seen: seen.append(arguments[2].detach().std()))
         decoder(x)
         outputs[init] = float(seen[0])
     assert outputs["he"] > 0.3 and outputs["uniform"] < 0.1

@@ -118,8 +118,12 @@ def test_other_ranks_are_quiet(capsys):
 
 
 def test_auto_is_offline_without_a_key_and_online_with_one(monkeypatch, capsys):
+    wandb = pytest.importorskip("wandb")
     assert tracking.choose_mode("auto") == "offline"
     assert tracking.choose_mode("online") == "offline" and "no W&B key" in capsys.readouterr().err
+    with monkeypatch.context() as patched:
+        patched.setattr(wandb, "login", lambda **options: options == {"prompt": False, "verify": False})
+        assert tracking.choose_mode("auto") == tracking.choose_mode("online") == "online"
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert tracking.choose_mode("auto") == "disabled" and tracking.choose_mode("offline") == "offline"
 
