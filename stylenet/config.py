@@ -73,7 +73,7 @@ class DataConfig:
     crop_px: int = option(256, "side of the random square crop, pixels")
     resize_px: int = option(512, "shortest side before the crop, pixels")
     flip: bool = option(False, "mirror half of the images left to right (the paper does not)")
-    workers: int = option(4, "loader processes; not used when the images are cached")
+    workers: int = option(4, "loader processes; for cached images the threads that decode them once")
     cache: Literal["none", "ram", "device"] = option("none", "keep resized images as uint8: nowhere, in memory, on the GPU")
     held_out: float = option(0.02, "share of a folder's images kept for validation (a manifest brings its own split)")
     max_bad: float = option(0.05, "share of unreadable images above which training stops; one is always allowed")

@@ -180,9 +180,8 @@ class Journal:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
-        was_tracked = self.tracker.run is not None
         self.tracker.finish(exit_code)
-        command = sync_command(self.dir) if self.dir and was_tracked else None
+        command = sync_command(self.dir) if self.dir else None  # also what was tracked until W&B failed
         if command:
             self.say(f"to upload the offline run: {command}")
 

@@ -233,7 +233,7 @@ sys.exit(train.main(sys.argv[1:]))
     (tmp_path / "killing.py").write_text(code)
     options = [*tiny_options, "tracking.mode=offline", "tracking.init_timeout_s=5"]
     done = run_python(tmp_path / "killing.py", "--config", RECIPE, *options, f"run.dir={tmp_path / 'x'}", timeout=120)
-    assert "killed the service" in done.stdout
+    assert "killed the service" in done.stdout and "to upload the offline run: wandb sync" in done.stdout
     assert done.returncode == 0 and (tmp_path / "x/model.safetensors").exists(), done.stderr
 
 

@@ -209,8 +209,8 @@ def test_mean_activations_do_not_depend_on_batching(files):
         torch.testing.assert_close(whole[name], single[name], rtol=1e-6, atol=1e-8)
 
 
-def test_calibrated_raw_vgg_equals_the_published_normalised_one_in_spirit(real):
-    """Calibrated on real photos, the raw network's channels lie near the published ones, whose means are about 1."""
+def test_calibrating_the_real_vgg_brings_its_means_to_one_where_the_published_ones_are(real):
+    """On the photos it was calibrated on the median channel has mean 1, and the published network's lies around it."""
     photos = torch.stack([load_image(path, 256)[:, :256, :256] for path in sorted(real("content").iterdir())[:16]])
     raw, published = (load_vgg("vgg19", real(name), ["relu4_1"]) for name in ("vgg19", "vgg19_normalised"))
     v.calibrate(raw, v.mean_activations(raw, [photos]))
