@@ -20,7 +20,7 @@ from stylenet.losses import LossWeights
 from stylenet.models.decoder import Decoder, freeze_layers, load_flat_decoder
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.vgg import VGG, calibrate, find_weights, load_vgg, mean_activations, read_weights, sha256_of_encoder
-from stylenet.transforms import ADAIN
+from stylenet.transforms import TRANSFORMS
 
 __all__ = ["Config", "to_yaml"]  # for those who hold a configuration without importing config
 
@@ -92,14 +92,14 @@ def make_decoder(config: Config) -> Decoder:
     generator = torch.Generator().manual_seed(config.run.seed)
     options = config.decoder
     shape = (config.encoder.name, config.encoder.tap, options.norm, options.padding, options.upsampling)
-    decoder = Decoder(*shape, options.init, generator)
+    decoder = Decoder(*shape, options.init, generator, TRANSFORMS[config.transform.name].widening)
     freeze_layers(decoder, config.train.freeze)
     return decoder
 
 
 def make_net(config: Config, encoder: Encoder, decoder: nn.Module) -> StyleNet:
-    """Encoder, AdaIN and decoder."""
-    return StyleNet(encoder.network, ADAIN, decoder, config.encoder.tap)
+    """Encoder, feature transform and decoder."""
+    return StyleNet(encoder.network, TRANSFORMS[config.transform.name], decoder, config.encoder.tap)
 
 
 def make_loss_weights(config: Config) -> LossWeights:
@@ -176,6 +176,8 @@ def check_same_parts(config: Config, description: dict[str, Any], path: str) -> 
         for name, value in ours[part].items()
         if description[part][name] != value
     ]
+    if TRANSFORMS[description["transform"]].widening != TRANSFORMS[config.transform.name].widening:
+        differing.append("transform.name")
     if differing:
         raise WeightsError(
             f"expected the options of {path} for fine-tuning, but {', '.join(differing)} differ; set them as it has them"
@@ -199,7 +201,7 @@ def describe_run(config: Config, encoder: Encoder, data: Data, device: torch.dev
     return {
         "encoder": {**parts["encoder"], "sha256": encoder.sha256, "is_carried": carried, "mu_sha256": hash_of_mu(encoder.mu)},
         "decoder": parts["decoder"],
-        "transform": "adain",
+        "transform": config.transform.name,
         "config": to_flat(config),
         "data": sets,
         "git_commit": runtime.git_commit(),

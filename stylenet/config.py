@@ -105,6 +105,15 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
+class TransformConfig:
+    """What aligns the content's features with the style's."""
+
+    name: Literal["adain", "mean", "std", "none", "efdm", "histogram", "wct", "concat"] = option(
+        "adain", "adain (the paper), or what ablations put in its place; the content loss compares with its output"
+    )
+
+
+@dataclass(frozen=True)
 class DecoderConfig:
     """The learned mirror of the encoder."""
 
@@ -234,6 +243,7 @@ class Config:
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    transform: TransformConfig = field(default_factory=TransformConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

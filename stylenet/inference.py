@@ -15,7 +15,7 @@ from stylenet.errors import UsageError, WeightsError, one_line
 from stylenet.models.decoder import Decoder
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.vgg import VGG, calibrate, find_weights, load_vgg, sha256_of_encoder
-from stylenet.transforms import ADAIN, StyleCode
+from stylenet.transforms import TRANSFORMS, StyleCode
 
 ImageLike = Tensor | Image.Image | str | Path
 
@@ -121,10 +121,12 @@ def load_stylenet(path: str | Path, encoder_weights: str | None = None) -> Style
     """The network of a released model, a checkpoint or a run folder, on the CPU. Raises WeightsError."""
     tensors, description = read_release(path)
     about, parts = description["encoder"], description["decoder"]
-    decoder = Decoder(about["name"], about["tap"], parts["norm"], parts["padding"], parts["upsampling"])
+    transform = TRANSFORMS[description["transform"]]
+    shape = (about["name"], about["tap"], parts["norm"], parts["padding"], parts["upsampling"])
+    decoder = Decoder(*shape, widening=transform.widening)
     encoder = load_encoder(tensors, description, encoder_weights, path)
     fill(decoder, with_prefix(tensors, "decoder."), path)
-    return StyleNet(encoder, ADAIN, decoder, about["tap"])
+    return StyleNet(encoder, transform, decoder, about["tap"])
 
 
 def load_encoder(tensors: dict[str, Tensor], description: dict, weights: str | None, origin: str | Path) -> VGG:

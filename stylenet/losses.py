@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylenet.transforms import channel_stats
+from stylenet.transforms import channel_stats, full_precision
 
 Reduction = Literal["mean", "sum"]
 
@@ -51,7 +51,8 @@ def style_loss(output: Tensor, style: Tensor, reduction: Reduction = "mean") -> 
 def gram(features: Tensor) -> Tensor:
     """Channel Gram matrices over the number of positions: [N, C, H, W] -> [N, C, C] (Gatys et al. 2016, eq. 3)."""
     flat = features.float().flatten(2)  # [N, C, H*W]
-    return flat @ flat.transpose(1, 2) / flat.shape[2]
+    with full_precision(flat):
+        return flat @ flat.transpose(1, 2) / flat.shape[2]
 
 
 def gram_loss(output: Tensor, style: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What aligns content features with a style: adain, blend and mixing. Pure: tensors in, tensors out."""
+"""What aligns content features with a style: AdaIN, what ablations put in its place, blend and mixing. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 EPS = 1e-5
@@ -52,10 +53,115 @@ class FeatureTransform(NamedTuple):
     """A transform in two halves, so that a style is described once and applied to many contents."""
 
     describe: Callable[[Tensor], StyleCode]  # style features [N, C, H, W] -> what is kept of the style
-    apply: Callable[[Tensor, StyleCode], Tensor]  # content features, style code -> aligned features
+    apply: Callable[[Tensor, StyleCode], Tensor]  # content features, style code -> what the decoder inverts
+    # what the decoder sees of a content left as it is: the start of `blend`, and the input of the identity loss
+    unchanged: Callable[[Tensor], Tensor] = lambda content: content
+    widening: int = 1  # the decoder's input channels over the encoder's output channels
+
+
+def align_mean(content: Tensor, style: StyleCode) -> Tensor:
+    """Content features shifted to the style's channel means; the deviations stay the content's."""
+    mean = channel_stats(content)[0]
+    return (content.to(mean.dtype) - mean + style[0]).to(content.dtype)
+
+
+def align_std(content: Tensor, style: StyleCode) -> Tensor:
+    """Content features scaled to the style's channel deviations; the means stay the content's."""
+    return align(content, (channel_stats(content)[0], style[1]))
+
+
+def sorted_values(features: Tensor) -> StyleCode:
+    """Every channel's values in ascending order, [N, C, H, W] -> [N, C, H * W]: its empirical distribution."""
+    exact = features if features.dtype == torch.float64 else features.float()
+    return (exact.flatten(2).sort(dim=2).values,)
+
+
+def match_ranks(content: Tensor, style: StyleCode) -> Tensor:
+    """Exact feature distribution matching: the content's k-th smallest value becomes the style's (Zhang et al. 2022, eq. 5).
+
+    content [N, C, H, W], style sorted values [N or 1, C, M]. Where M differs from H * W the style's quantiles are
+    interpolated linearly; the paper resizes the style image instead.
+    """
+    ranks = content.flatten(2).argsort(dim=2, stable=True).argsort(dim=2)
+    n = ranks.shape[2]
+    quantiles = F.interpolate(style[0], size=n, mode="linear", align_corners=True) if style[0].shape[2] != n else style[0]
+    matched = quantiles.expand(len(content), -1, -1).gather(2, ranks)
+    return matched.reshape(content.shape).to(content.dtype)
+
+
+def match_histogram(content: Tensor, style: StyleCode) -> Tensor:
+    """Classical histogram matching: every value goes to the style's value at the same cumulative share.
+
+    content [N, C, H, W], style sorted values [N or 1, C, M]. Unlike `match_ranks`, equal values stay equal, which
+    matters after a ReLU: all the zeros of a channel go to one value.
+    """
+    values = content.to(style[0].dtype).flatten(2)  # [N, C, L]
+    ordered, reference = values.sort(dim=2).values, style[0].expand(len(content), -1, -1).contiguous()
+    share = torch.searchsorted(ordered, values.contiguous(), right=True) / values.shape[2]  # in (0, 1]
+    style_share = torch.searchsorted(reference, reference, right=True) / reference.shape[2]
+    above = torch.searchsorted(style_share.contiguous(), share).clamp(max=reference.shape[2] - 1)
+    below = (above - 1).clamp(min=0)
+    low, high = reference.gather(2, below), reference.gather(2, above)
+    low_share, high_share = style_share.gather(2, below), style_share.gather(2, above)
+    weight = torch.where(above > below, (share - low_share) / (high_share - low_share).clamp(min=1e-12), 1.0)
+    return torch.lerp(low, high, weight.clamp(0, 1)).reshape(content.shape).to(content.dtype)
+
+
+def full_precision(features: Tensor) -> torch.autocast:
+    """Context in which matrix products keep their inputs' precision under autocast."""
+    return torch.autocast(features.device.type, enabled=False)
+
+
+def covariance_root(centred: Tensor, power: float) -> Tensor:
+    """A power of the channel covariance of centred features [N, C, L] -> symmetric [N, C, C].
+
+    Directions with less than 1e-5 of the largest variance are left out, as in the authors' code: with fewer
+    positions than channels the covariance has no inverse.
+    """
+    with full_precision(centred):
+        covariance = centred @ centred.transpose(1, 2) / centred.shape[2]
+    values, vectors = torch.linalg.eigh(covariance.cpu().double())  # mps has no float64
+    is_kept = values > 1e-5 * values[:, -1:].clamp(min=torch.finfo(torch.float32).tiny)
+    powers = torch.where(is_kept, values.clamp(min=torch.finfo(torch.float32).tiny) ** power, 0.0)
+    return ((vectors * powers[:, None]) @ vectors.transpose(1, 2)).to(centred)
+
+
+def colouring(style: Tensor) -> StyleCode:
+    """Channel means [N, C, 1, 1] and the square root of the channel covariance [N, C, C]."""
+    exact = style if style.dtype == torch.float64 else style.float()
+    mean = exact.mean(dim=(2, 3), keepdim=True)
+    return mean, covariance_root((exact - mean).flatten(2), 0.5)
+
+
+def whiten_and_colour(content: Tensor, style: StyleCode) -> Tensor:
+    """Content features with the style's channel means and covariance (WCT, Li et al. 2017, eq. 1 and 2)."""
+    exact = content.to(style[0].dtype)
+    centred = (exact - exact.mean(dim=(2, 3), keepdim=True)).flatten(2)
+    with full_precision(centred):
+        coloured = style[1] @ (covariance_root(centred, -0.5) @ centred)
+    return (coloured.reshape(content.shape) + style[0]).to(content.dtype)
+
+
+def concatenate(content: Tensor, style: StyleCode) -> Tensor:
+    """Content and style features side by side, [N, 2C, H, W]; the style's are resampled to the content's size.
+
+    The paper's baseline without an alignment (section 7.1, Enc-Concat-Dec): the decoder has to find one.
+    """
+    resampled = F.interpolate(style[0], size=content.shape[-2:], mode="bilinear", antialias=True)
+    return torch.cat([content, resampled.to(content.dtype).expand(len(content), -1, -1, -1)], dim=1)
 
 
 ADAIN = FeatureTransform(channel_stats, align)
+TRANSFORMS = {
+    "adain": ADAIN,
+    "mean": FeatureTransform(channel_stats, align_mean),
+    "std": FeatureTransform(channel_stats, align_std),
+    "none": FeatureTransform(lambda style: (), lambda content, style: content),
+    "efdm": FeatureTransform(sorted_values, match_ranks),
+    "histogram": FeatureTransform(sorted_values, match_histogram),
+    "wct": FeatureTransform(colouring, whiten_and_colour),
+    "concat": FeatureTransform(lambda style: (style.float(),), concatenate, lambda content: torch.cat([content, content], 1), 2),
+}
 
 
 def mix(transform: FeatureTransform, content: Tensor, styles: Sequence[StyleCode], weights: Sequence[float]) -> Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stylenet.transforms import ADAIN, adain, align, blend, channel_stats, mix
+from stylenet.transforms import ADAIN, TRANSFORMS, adain, align, blend, channel_stats, mix
 
 
 def features(*shape, seed=0, dtype=torch.float32):
@@ -92,3 +92,110 @@ def test_mix_refuses_weights_that_do_not_fit(weights):
     code = channel_stats(features(1, 4, 5, 5))
     with pytest.raises(ValueError, match="expected 2 weights"):
         mix(ADAIN, features(1, 4, 6, 6), [code, code], weights)
+
+
+def numpy_histogram_matching(content, style):
+    """scikit-image's formula for one channel: interpolation between the two cumulative histograms."""
+    values, inverse, counts = np.unique(content.ravel(), return_inverse=True, return_counts=True)
+    reference, reference_counts = np.unique(style.ravel(), return_counts=True)
+    share, reference_share = np.cumsum(counts) / content.size, np.cumsum(reference_counts) / style.size
+    return np.interp(share, reference_share, reference)[inverse].reshape(content.shape)
+
+
+def numpy_wct(content, style):
+    """Whitening and colouring of one image [C, H, W] by singular values, float64."""
+    x, y = content.reshape(len(content), -1), style.reshape(len(style), -1)
+    x, y_mean = x - x.mean(1, keepdims=True), y.mean(1, keepdims=True)
+    ux, dx, _ = np.linalg.svd(x @ x.T / x.shape[1])
+    uy, dy, _ = np.linalg.svd((y - y_mean) @ (y - y_mean).T / y.shape[1])
+    whitened = ux @ np.diag(dx**-0.5) @ ux.T @ x
+    return (uy @ np.diag(dy**0.5) @ uy.T @ whitened + y_mean).reshape(content.shape)
+
+
+def restyled(name, content, style):
+    transform = TRANSFORMS[name]
+    return transform.apply(content, transform.describe(style))
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_own_style_changes_nothing(name):
+    x = features(2, 4, 6, 7).relu()
+    torch.testing.assert_close(restyled(name, x, x), TRANSFORMS[name].unchanged(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_one_encoded_style_serves_contents_of_other_sizes(name):
+    style, content = features(1, 4, 5, 8, seed=1).relu(), features(3, 4, 6, 6)
+    one_by_one = torch.cat([restyled(name, c[None], style) for c in content])
+    torch.testing.assert_close(restyled(name, content, style), one_by_one, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("shape", [(1, 3, 1, 1), (1, 3, 4, 4)])
+def test_every_transform_stays_finite_on_constant_channels(name, shape):
+    assert restyled(name, torch.full(shape, 2.0), torch.zeros(1, 3, 2, 2)).isfinite().all()
+
+
+def test_mean_only_and_deviation_only():
+    content, style = features(2, 3, 6, 6), 3 * features(2, 3, 5, 5, seed=1) + 2
+    (c_mean, c_std), (s_mean, s_std) = channel_stats(content), channel_stats(style)
+    for name, expected in {"mean": (s_mean, c_std), "std": (c_mean, s_std), "none": (c_mean, c_std)}.items():
+        torch.testing.assert_close(channel_stats(restyled(name, content, style)), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_rank_matching_gives_exactly_the_style_distribution():
+    content, style = features(1, 3, 5, 6), features(1, 3, 6, 5, seed=1)
+    output = restyled("efdm", content, style)
+    assert torch.equal(output.flatten(2).sort().values, style.flatten(2).sort().values)
+    assert torch.equal(output.flatten(2).argsort(), content.flatten(2).argsort())
+
+
+def test_rank_matching_interpolates_quantiles_of_another_number():
+    content, style = features(1, 1, 4, 5), features(1, 1, 3, 3, seed=1)
+    ordered = np.sort(style.numpy().ravel())
+    expected = np.interp(np.linspace(0, 8, 20), np.arange(9), ordered)
+    np.testing.assert_allclose(np.sort(restyled("efdm", content, style).numpy().ravel()), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+def test_histogram_matching_against_numpy(rectified):
+    content, style = features(2, 3, 7, 6), 2 * features(2, 3, 5, 9, seed=1) + 0.5
+    content, style = (content.relu(), style.relu()) if rectified else (content, style)
+    expected = [[numpy_histogram_matching(c, s) for c, s in zip(cs, ss)] for cs, ss in zip(content.numpy(), style.numpy())]
+    np.testing.assert_allclose(restyled("histogram", content, style).numpy(), np.array(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_histogram_matching_keeps_ties_and_rank_matching_does_not():
+    content, style = features(1, 1, 8, 8).relu(), features(1, 1, 8, 8, seed=1)
+    zeros = content == 0
+    assert len(restyled("histogram", content, style)[zeros].unique()) == 1 < len(restyled("efdm", content, style)[zeros].unique())
+
+
+def test_whitening_and_colouring_against_numpy():
+    content = features(2, 4, 9, 8, dtype=torch.float64)
+    style = torch.einsum(
+        "ij,njhw->nihw", features(4, 4, seed=3, dtype=torch.float64), features(2, 4, 7, 7, seed=1, dtype=torch.float64)
+    )
+    expected = np.stack([numpy_wct(c, s) for c, s in zip(content.numpy(), style.numpy() + 1)])
+    np.testing.assert_allclose(restyled("wct", content, style + 1).numpy(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_whitening_survives_fewer_positions_than_channels():
+    content, style = features(1, 32, 4, 4), 3 * features(1, 32, 3, 3, seed=1) + 1
+    output = restyled("wct", content, style)
+    assert output.isfinite().all()
+    torch.testing.assert_close(output.mean((2, 3)), style.mean((2, 3)), rtol=1e-4, atol=1e-4)
+
+
+def test_matrix_products_keep_their_precision_under_autocast():
+    content, style = features(1, 8, 9, 9), features(1, 8, 9, 9, seed=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = restyled("wct", content, style)
+    torch.testing.assert_close(inside, restyled("wct", content, style))
+
+
+def test_concatenation_resamples_the_style():
+    content, style = features(1, 3, 6, 6), features(1, 3, 3, 3, seed=1)
+    output = restyled("concat", content, style)
+    assert torch.equal(output[:, :3], content) and output.shape == (1, 6, 6, 6)
+    assert torch.equal(restyled("concat", content, features(1, 3, 6, 6, seed=1))[:, 3:], features(1, 3, 6, 6, seed=1))

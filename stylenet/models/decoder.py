@@ -34,11 +34,16 @@ class Decoder(nn.Module):
         upsampling: Upsampling = "nearest",
         init: Init = "uniform",
         generator: torch.Generator | None = None,
+        widening: int = 1,
     ) -> None:
+        """`widening`: input channels over the encoder's output channels (2 where a style is concatenated)."""
         super().__init__()
         self.padding, self.upsampling = padding, upsampling
         mirrored = [(name, shape) for name, shape in reversed(conv_shapes(encoder_name, tap).items())]
         self.convs = nn.ModuleDict({name: nn.Conv2d(n_out, n_in, 3) for name, (n_in, n_out) in mirrored})
+        if widening > 1:
+            first, (n_in, n_out) = mirrored[0]
+            self.convs[first] = nn.Conv2d(widening * n_out, n_in, 3)
         self.norms = nn.ModuleDict({name: make_norm(norm, n_in) for name, (n_in, _) in mirrored[:-1] if norm != "none"})
         init_weights(self, init, generator)
 

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from stylenet.losses import LossWeights, content_loss, gram_loss, identity_loss, style_loss, total_variation
 from stylenet.models.vgg import VGG
-from stylenet.transforms import FeatureTransform, StyleCode, blend, mix
+from stylenet.transforms import FeatureTransform, StyleCode, adain, blend, mix
 
 
 class Stylised(NamedTuple):
     """What a training step needs of a forward pass."""
 
     output: Tensor  # [N, 3, H, W], the decoded image
-    target: Tensor  # [N, C, h, w], the AdaIN output t that the decoder inverts
+    target: Tensor  # [N, C, h, w], the AdaIN output t that the decoder inverts: what the content loss compares with
     content_features: Tensor  # [N, C, h, w] at the tap
     style_features: dict[str, Tensor]  # at the tap and the style taps
 
@@ -52,7 +52,8 @@ class StyleNet(nn.Module):
         self, features: Tensor, shape: Sequence[int], styles: Sequence[StyleCode], weights: Sequence[float], alpha: float
     ) -> Tensor:
         """The same from the features of a content of the given shape, which serve any number of styles."""
-        return self.decode(blend(features, mix(self.transform, features, styles, weights), alpha), shape)
+        mixed = mix(self.transform, features, styles, weights)
+        return self.decode(blend(self.transform.unchanged(features), mixed, alpha), shape)
 
     def decode(self, features: Tensor, shape: Sequence[int]) -> Tensor:
         """Features as an image of the given [..., H, W].
@@ -68,8 +69,10 @@ class StyleNet(nn.Module):
             content_features = self.encode(content)
             style_features = self.encoder(style, [*style_taps, self.tap])
             code = self.transform.describe(style_features[self.tap])
-            target = self.transform.apply(content_features, code)
-        return Stylised(self.decode(target, content.shape), target, content_features, style_features)
+            aligned = self.transform.apply(content_features, code)
+            # what is only concatenated is no target; there it is the AdaIN output, as for the paper's baseline
+            target = aligned if self.transform.widening == 1 else adain(content_features, style_features[self.tap])
+        return Stylised(self.decode(aligned, content.shape), target, content_features, style_features)
 
     def losses(self, stylised: Stylised, content: Tensor, style: Tensor, weights: LossWeights) -> dict[str, Tensor]:
         """The terms that have a weight, themselves unweighted: content, style and Gram per tap, total variation, identity."""
@@ -97,4 +100,4 @@ class StyleNet(nn.Module):
         """
         features = torch.cat([stylised.content_features, stylised.style_features[self.tap]])
         images = torch.cat([content, style])
-        return identity_loss(self.decode(features, images.shape), images)
+        return identity_loss(self.decode(self.transform.unchanged(features), images.shape), images)
