@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import hashlib
+import json
 import re
 import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 
@@ -22,6 +24,10 @@ from stylenet.errors import UsageError
 
 TAP_PATTERN = re.compile(r"relu[1-5]_[1-4]")
 NONE_WORDS = ("none", "null", "~", "")
+METRICS = (
+    *("content", "content_norm", "target", "style", "style_relative", "gram", "ssim", "lpips", "cfsd", "colour"),
+    *("fid", "kid", "artfid", "vgg_frechet", "efficiency"),
+)
 TRUE_WORDS, FALSE_WORDS = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -54,7 +60,7 @@ def require_not_negative(section: Any, prefix: str, *names: str) -> None:
 class RunConfig:
     """Where a run lives and what it starts from."""
 
-    dir: str = option("runs/default", "folder of the run: config, checkpoints, samples, released model")
+    dir: str = option("runs/default", "folder of the run: config, checkpoints, samples, released model; {id} in it is the W&B run's id")
     seed: int = option(0, "seed of the decoder's start weights, the sampler and every augmentation")
     device: str = option("auto", "auto (cuda, else mps, else cpu), or a torch device such as cpu or cuda:1")
 
@@ -254,6 +260,122 @@ class Config:
 
 
 @dataclass(frozen=True)
+class PairsConfig:
+    """Which content meets which style."""
+
+    contents: int = option(0, "contents drawn from the set; 0: all")
+    styles: int = option(0, "styles drawn from the set; 0: all")
+    n: int = option(0, "pairs drawn from the drawn contents x styles, every image as often as the others; 0: all")
+    seed: int = option(0, "seed of the draws")
+    list: str | None = option(None, "CSV with the columns content and style (paths below the sets), instead of a draw")
+    held_out: float = option(
+        0.0, "share of a folder: only what train.py with the same data.held_out keeps from training; 0: all of it"
+    )
+
+    def __post_init__(self) -> None:
+        require_not_negative(self, "pairs", "contents", "styles", "n", "seed")
+        require(0 <= self.held_out < 1, "pairs.held_out in [0, 1)", self.held_out)
+
+
+@dataclass(frozen=True)
+class ImagesConfig:
+    """How a picture reaches the model and the metrics; outputs are judged as 8-bit pictures, as a PNG would hold them."""
+
+    resize_px: int = option(512, "shortest side of contents and styles, pixels")
+    filter: Literal["bilinear", "bicubic", "lanczos"] = option("bilinear", "Pillow's filter for it, antialiased when shrinking")
+    crop: Literal["centre", "none"] = option("centre", "cut the square from the middle, or keep the whole picture")
+
+    def __post_init__(self) -> None:
+        require_positive(self, "images", "resize_px")
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """The VGG that content, style, Gram, CFSD and the VGG Fréchet distance are taken from."""
+
+    name: Literal["vgg19", "vgg16"] = option("vgg19", "network")
+    weights: str | None = option(None, "weights file; None: STYLENET_VGG19 or STYLENET_VGG16, else torchvision's download")
+    calibrate: Literal["auto", "yes", "no"] = option(
+        "auto", "scale channels to mean activation 1 over the evaluated pictures; auto: unless the file is normalised already"
+    )
+    padding: Literal["reflect", "zeros", "circular"] = option("reflect", "padding of the convolutions")
+    channel_order: Literal["rgb", "bgr"] = option("rgb", "what the network is fed; bgr repeats a known slip of others' scripts")
+
+
+@dataclass(frozen=True)
+class MetricsConfig:
+    """What is computed, and each formula's choices."""
+
+    names: tuple[str, ...] = option(METRICS, "metrics to compute")
+    content_taps: tuple[str, ...] = option(("relu4_1",), "layers of the content losses; their mean is reported too")
+    style_taps: tuple[str, ...] = option(
+        ("relu1_1", "relu2_1", "relu3_1", "relu4_1"), "layers of the style losses and Gram distance; their mean is reported too"
+    )
+    style_reduction: Literal["mean", "sum"] = option("mean", "of the style loss over channels")
+    target_tap: str = option("relu4_1", "layer whose AdaIN output `target` compares with, as the content loss of training does")
+    ssim_window: Literal["gaussian", "uniform"] = option("gaussian", "gaussian 11x11 on colours, or uniform 7x7 on grey")
+    lpips_net: Literal["alex", "vgg"] = option("alex", "backbone of LPIPS")
+    cfsd_tap: str = option("relu3_1", "layer of CFSD")
+    cfsd_px: int = option(256, "CFSD is taken at this shortest side; 0: at the pictures' own")
+    cfsd_reduction: Literal["mean", "sum"] = option("mean", "of CFSD over positions; the reference sums, so size moves it")
+    colour_bins: int = option(8, "bins per channel of the colour histograms")
+    frechet_tap: str = option("relu4_1", "layer whose channel means `vgg_frechet` compares (not FID)")
+    kid_subsets: int = option(100, "random subsets of KID")
+    kid_subset_size: int = option(50, "vectors in each of them, at most as many as there are")
+    bootstrap: int = option(2000, "resamples of the 95 % intervals over pairs")
+    timing_rounds: int = option(5, "timed passes whose median is the latency")
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.names if name not in METRICS]
+        require(not unknown, f"metrics.names out of {', '.join(METRICS)}", ", ".join(unknown))
+        require(bool(self.names), "at least one of metrics.names", list(self.names))
+        for tap in (*self.content_taps, *self.style_taps, self.target_tap, self.cfsd_tap, self.frechet_tap):
+            require(bool(TAP_PATTERN.fullmatch(tap)), "taps such as relu4_1 in metrics.*", tap)
+        require(bool(self.content_taps and self.style_taps), "at least one tap in metrics.content_taps and style_taps", 0)
+        require_positive(self, "metrics", "colour_bins", "kid_subsets", "bootstrap", "timing_rounds")
+        require_not_negative(self, "metrics", "cfsd_px")
+        require(self.kid_subset_size > 1, "metrics.kid_subset_size above 1", self.kid_subset_size)
+
+
+@dataclass(frozen=True)
+class NetworksConfig:
+    """The networks of LPIPS, FID and ArtFID: files, else torch's cache, else a download, each checked by its sha256."""
+
+    lpips: str | None = option(None, "backbone of LPIPS, torchvision's alexnet-owt-7be5be79.pth or vgg16-397923af.pth")
+    inception: str | None = option(None, "Inception of FID and KID, torch-fidelity's weights-inception-2015-12-05-6726825d.pth")
+    art_inception: str | None = option(None, "Inception of ArtFID, art-fid's art_inception.pth; never downloaded, since no hash is known")
+    download: bool = option(True, "fetch what is neither named nor in the cache")
+
+
+@dataclass(frozen=True)
+class OracleConfig:
+    """Pixels optimised for one pair, as Gatys does, with the objective that feed-forward training has."""
+
+    iterations: int = option(100, "steps of Adam, from the content image")
+    lr: float = option(0.05, "its learning rate, in units of pixel values in [0, 1]")
+    style_weight: float = option(10.0, "weight of the style loss, summed over metrics.style_taps; the content loss has weight 1")
+
+    def __post_init__(self) -> None:
+        require_positive(self, "oracle", "iterations", "lr", "style_weight")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """All options of an evaluation; a card in configs/protocols fixes everything that moves a number."""
+
+    pairs: PairsConfig = field(default_factory=PairsConfig)
+    images: ImagesConfig = field(default_factory=ImagesConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    networks: NetworksConfig = field(default_factory=NetworksConfig)
+    oracle: OracleConfig = field(default_factory=OracleConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+Kind = TypeVar("Kind", Config, Protocol)
+
+
+@dataclass(frozen=True)
 class Option:
     """One option as `--help` shows it."""
 
@@ -264,10 +386,10 @@ class Option:
 
 
 @functools.cache
-def list_options() -> dict[str, Option]:
-    """Every option by its dotted key, in declaration order."""
+def list_options(kind: type = Config) -> dict[str, Option]:
+    """Every option of a training run, or of a Protocol, by its dotted key, in declaration order."""
     options = {}
-    for name, section in typing.get_type_hints(Config).items():
+    for name, section in typing.get_type_hints(kind).items():
         hints = typing.get_type_hints(section)
         for item in dataclasses.fields(section):
             key = f"{name}.{item.name}"
@@ -275,37 +397,37 @@ def list_options() -> dict[str, Option]:
     return options
 
 
-def load_config(path: str | Path | None = None, overrides: list[str] = ()) -> Config:
+def load_config(path: str | Path | None = None, overrides: list[str] = (), kind: type[Kind] = Config) -> Kind:
     """Configuration from defaults, the YAML file and `key=value` overrides, in this order.
 
     Raises UsageError for an unreadable file, an unknown or repeated key, and an ill-typed value.
     """
-    values = flatten(read_yaml(path), str(path)) if path else {}
+    values = flatten(read_yaml(path), str(path), kind) if path else {}
     for override in overrides:
-        values |= parse_override(override)
-    return make_config(values)
+        values |= parse_override(override, kind)
+    return make_config(values, kind)
 
 
-def make_config(values: dict[str, Any]) -> Config:
+def make_config(values: dict[str, Any], kind: type[Kind] = Config) -> Kind:
     """Configuration from dotted keys; values may be text or of their own type. What is not named keeps its default."""
-    sections: dict[str, dict[str, Any]] = {}
+    options, sections = list_options(kind), {}
     for key, value in values.items():
-        if key not in list_options():
-            raise UsageError(unknown_key_message(key))
+        if key not in options:
+            raise UsageError(unknown_key_message(key, kind))
         section, name = key.split(".", 1)
-        sections.setdefault(section, {})[name] = coerce(value, list_options()[key].type, key)
-    kinds = typing.get_type_hints(Config)
-    return Config(**{name: kinds[name](**chosen) for name, chosen in sections.items()})
+        sections.setdefault(section, {})[name] = coerce(value, options[key].type, key)
+    kinds = typing.get_type_hints(kind)
+    return kind(**{name: kinds[name](**chosen) for name, chosen in sections.items()})
 
 
-def to_flat(config: Config) -> dict[str, Any]:
+def to_flat(config: Config | Protocol) -> dict[str, Any]:
     """The configuration as {dotted key: value}; tuples become lists, as JSON and YAML have them."""
     plain = dataclasses.asdict(config)
     values = {f"{section}.{name}": value for section, options in plain.items() for name, value in options.items()}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
-def to_yaml(config: Config) -> str:
+def to_yaml(config: Config | Protocol) -> str:
     """The resolved configuration as YAML that `load_config` reads back to an equal one."""
     nested: dict[str, dict[str, Any]] = {}
     for key, value in to_flat(config).items():
@@ -314,10 +436,16 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(nested, sort_keys=False, default_flow_style=None, allow_unicode=True, width=1000)
 
 
-def differing_keys(old: Config, new: Config) -> list[str]:
+def differing_keys(old: Kind, new: Kind) -> list[str]:
     """Dotted keys whose values differ."""
     before, after = to_flat(old), to_flat(new)
     return [key for key in before if before[key] != after[key]]
+
+
+def name_of_computation(config: Config) -> str:
+    """Ten hex digits for what a run computes: all of its options but where it lies, on what it runs, and its tracking."""
+    kept = {key: value for key, value in to_flat(config).items() if not key.startswith(("run.dir", "run.device", "tracking."))}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
 
 
 class StrictLoader(yaml.BaseLoader):
@@ -351,12 +479,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def flatten(tree: dict[str, Any], origin: str) -> dict[str, Any]:
+def flatten(tree: dict[str, Any], origin: str, kind: type = Config) -> dict[str, Any]:
     """{section: {name: value}} as {dotted key: value}; dotted keys are taken as they are."""
     values: dict[str, Any] = {}
     for key, value in tree.items():
         items = {f"{key}.{name}": item for name, item in value.items()} if isinstance(value, dict) else {key: value}
-        empty_section = key in typing.get_type_hints(Config) and value == ""
+        empty_section = key in typing.get_type_hints(kind) and value == ""
         repeated = sorted(values.keys() & items.keys())
         if repeated:
             raise UsageError(f"expected each key once in {origin}, but {', '.join(repeated)} is given twice; remove one")
@@ -364,13 +492,13 @@ def flatten(tree: dict[str, Any], origin: str) -> dict[str, Any]:
     return values
 
 
-def parse_override(text: str) -> dict[str, Any]:
+def parse_override(text: str, kind: type = Config) -> dict[str, Any]:
     """`key=value` (or `--key=value`, or `section={name: value}`) as {dotted key: text}."""
     key, separator, value = text.removeprefix("--").partition("=")
     if not separator:
         raise UsageError(f"expected key=value, but {text!r} came; see --help for the options")
-    if key in typing.get_type_hints(Config):
-        return flatten({key: parse_flow(value, key)}, "the command line")
+    if key in typing.get_type_hints(kind):
+        return flatten({key: parse_flow(value, key)}, "the command line", kind)
     return {key: value}
 
 
@@ -453,18 +581,18 @@ def ill_typed_message(key: str, kind: Any, value: Any) -> str:
     return f"expected {type_name(kind)} for {key}, but {value!r} came; see --help for its meaning"
 
 
-def unknown_key_message(key: str) -> str:
+def unknown_key_message(key: str, kind: type = Config) -> str:
     """An unknown key with the nearest one, by its whole name or by its last part."""
-    keys = list(list_options())
+    keys = list(list_options(kind))
     by_name = [known for known in keys if known.split(".")[-1] == key.split(".")[-1]]
     near = by_name or difflib.get_close_matches(key, keys, n=1, cutoff=0.0)
     return f"expected an option of stylenet, but {key!r} is none; did you mean {near[0]!r}? (--help lists all)"
 
 
-def format_options() -> str:
+def format_options(kind: type = Config) -> str:
     """Every option with type, default and meaning, one per line, for `--help`."""
     lines = []
-    for item in list_options().values():
+    for item in list_options(kind).values():
         default = list(item.default) if isinstance(item.default, tuple) else item.default
         lines.append(f"  {item.key}: {type_name(item.type)} = {default}\n      {item.meaning}")
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 import uuid
 from pathlib import Path
@@ -32,15 +33,22 @@ class BatchLosses(NamedTuple):
     terms: dict[str, Tensor]
 
 
+def new_tracking_id() -> str:
+    """The id of a new run: the one that a W&B sweep agent has chosen, else eight random hex digits."""
+    return os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:8]
+
+
 class Run:
     """The objects of a run, and its bookkeeping. A context: within it the run is tracked, at its end all is closed."""
 
     def __init__(self, config: Config, device: torch.device, state: dict[str, Any] | None) -> None:
-        self.config, self.device, self.dir = config, device, Path(config.run.dir)
+        self.config, self.device = config, device
         self.layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+        self.tracking_id = state["tracking_id"] if state else runtime.from_main(new_tracking_id())
+        self.dir = Path(config.run.dir.replace("{id}", self.tracking_id))
         if not state and checkpoint.holds_run(self.dir):
             raise UsageError(f"expected a new run.dir, but {self.dir} holds a run; go on with --resume {self.dir} or name another")
-        self.step, self.samples_seen, self.best, self.tracking_id = 0, 0, None, uuid.uuid4().hex[:8]
+        self.step, self.samples_seen, self.best = 0, 0, None
         self.recent: list[BatchLosses] = []
         if runtime.is_main():
             images.check_writable(self.dir)
@@ -101,7 +109,7 @@ class Run:
         if self.average:
             self.average.load_state_dict(state["average"])
         self.step, self.samples_seen = state["step"], state["samples_seen"]
-        self.best, self.tracking_id = state["best"], state["tracking_id"]
+        self.best = state["best"]
         self.last_saved = self.step
 
     def make_training_net(self) -> StyleNet:
@@ -323,7 +331,9 @@ class Run:
 
     def release_description(self) -> dict[str, Any]:
         """The description of the model as it would be released now."""
-        return self.description | {"step": self.step, "best": self.best}
+        options = self.config.tracking
+        wandb_run = {"project": options.project, "entity": options.entity, "id": self.tracking_id}
+        return self.description | {"step": self.step, "best": self.best, "wandb_run": wandb_run}
 
     def stop_early(self, exit_code: int) -> int:
         """Save because of a signal; the signal's exit code."""

@@ -1,0 +1,1 @@
+"""The metrics suite: pure formulas, the networks behind some of them, the evaluation itself, and its reports."""

@@ -1,0 +1,214 @@
+"""The formulas of the metrics. Pure: tensors in, numbers out; no network, no file, no resizing.
+
+Images are RGB in [0, 1], [N, 3, H, W]; features are [N, C, h, w]. A distance is 0 for equal inputs and grows with
+the difference; only SSIM is a similarity. Content and style losses are those of training (`stylenet.losses`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stylenet.losses import gram
+from stylenet.transforms import channel_stats
+
+GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as OpenCV and Pillow convert
+
+
+def content_norm(output: Tensor, content: Tensor) -> Tensor:
+    """Mean squared difference of features after each channel is brought to mean 0 and deviation 1.
+
+    The plain content loss also moves with contrast and colour, which a style is meant to change; this one does not.
+    """
+    return F.mse_loss(standardised(output), standardised(content))
+
+
+def standardised(features: Tensor) -> Tensor:
+    """Every channel of every image at mean 0 and deviation 1."""
+    mean, std = channel_stats(features)
+    return (features.to(mean.dtype) - mean) / std
+
+
+def gram_distance(output: Tensor, style: Tensor) -> Tensor:
+    """Frobenius distance of the Gram matrices over the norm of the style's, averaged over N."""
+    wanted = gram(style)
+    return ((gram(output) - wanted).norm(dim=(1, 2)) / wanted.norm(dim=(1, 2)).clamp(min=1e-12)).mean()
+
+
+def ssim(a: Tensor, b: Tensor, window: Literal["gaussian", "uniform"] = "gaussian") -> Tensor:
+    """Structural similarity in [-1, 1], averaged over the positions where the window fits (Wang et al. 2004, eq. 13).
+
+    gaussian: 11 x 11, sigma 1.5, biased, per colour channel (the paper; torchmetrics). uniform: 7 x 7 on grey values
+    with unbiased covariance (scikit-image's default, which MicroAST's script takes).
+    """
+    if window == "uniform":
+        a, b = to_grey(a), to_grey(b)
+    kernel = window_weights(window).to(a)
+    unbiased = kernel.numel() / (kernel.numel() - 1) if window == "uniform" else 1.0
+    c1, c2 = 0.01**2, 0.03**2
+    mean_a, mean_b = (local_mean(x, kernel) for x in (a, b))
+    var_a = unbiased * (local_mean(a * a, kernel) - mean_a.square())
+    var_b = unbiased * (local_mean(b * b, kernel) - mean_b.square())
+    covariance = unbiased * (local_mean(a * b, kernel) - mean_a * mean_b)
+    structure = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    return (structure / ((mean_a.square() + mean_b.square() + c1) * (var_a + var_b + c2))).mean()
+
+
+def window_weights(window: Literal["gaussian", "uniform"]) -> Tensor:
+    """The window of `ssim` [k, k], summing to 1, float64."""
+    if window == "uniform":
+        return torch.full((7, 7), 1 / 49, dtype=torch.float64)
+    line = torch.exp(-((torch.arange(11, dtype=torch.float64) - 5) ** 2) / (2 * 1.5**2))
+    line = line / line.sum()
+    return line[:, None] * line[None, :]
+
+
+def local_mean(x: Tensor, kernel: Tensor) -> Tensor:
+    """Weighted mean in the window at every position where it fits, each channel by itself."""
+    n_channels = x.shape[1]
+    return F.conv2d(x, kernel.expand(n_channels, 1, *kernel.shape), groups=n_channels)
+
+
+def to_grey(image: Tensor) -> Tensor:
+    """Luma [N, 1, H, W]."""
+    return (image * torch.tensor(GREY_WEIGHTS).to(image).reshape(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+def lpips(features_a: Sequence[Tensor], features_b: Sequence[Tensor], heads: Sequence[Tensor]) -> Tensor:
+    """Learned perceptual distance from a backbone's layers (Zhang et al. 2018, eq. 1), averaged over N.
+
+    heads: one weight per channel for every layer, [C] each.
+    """
+    layers = zip(features_a, features_b, heads, strict=True)
+    return torch.stack([_lpips_layer(a, b, head) for a, b, head in layers]).sum()
+
+
+def _lpips_layer(a: Tensor, b: Tensor, head: Tensor) -> Tensor:
+    # eps outside the root, as in the authors' normalize_tensor
+    unit_a, unit_b = (x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10) for x in (a, b))
+    return ((unit_a - unit_b).square() * head.to(a).reshape(1, -1, 1, 1)).sum(1).mean()
+
+
+def cfsd(content: Tensor, output: Tensor, reduction: Literal["mean", "sum"] = "mean", block: int = 1024) -> Tensor:
+    """Content feature structural distance: how far each position's likeness to all others moved (Chung et al. 2024).
+
+    Features over C; row softmax of their inner products; KL(content || output) per row, then `sum` over the rows (as
+    the reference does, so it grows with the size) or their `mean`. One image each, [1, C, h, w]; rows are taken
+    `block` at a time, so that memory stays at block x (h w) instead of (h w)^2.
+    """
+    a, b = (x.flatten(2)[0].T.float() / x.shape[1] for x in (content, output))  # [positions, C]
+    rows = [_row_divergence(a[i : i + block] @ a.T, b[i : i + block] @ b.T) for i in range(0, len(a), block)]
+    divergence = torch.cat(rows)
+    return divergence.sum() if reduction == "sum" else divergence.mean()
+
+
+def _row_divergence(p: Tensor, q: Tensor) -> Tensor:
+    log_p, log_q = p.double().log_softmax(1), q.double().log_softmax(1)
+    return (log_p.exp() * (log_p - log_q)).sum(1)
+
+
+def colour_histogram(image: Tensor, bins: int = 8) -> Tensor:
+    """Share of the pixels in each of bins^3 boxes of RGB space, [N, bins^3]."""
+    index = (image.clamp(0, 1) * bins).long().clamp(max=bins - 1)  # [N, 3, H, W]
+    box = (index[:, 0] * bins + index[:, 1]) * bins + index[:, 2]
+    counts = torch.stack([torch.bincount(b.flatten(), minlength=bins**3) for b in box])
+    return counts.double() / box[0].numel()
+
+
+def colour_distance(output: Tensor, style: Tensor, bins: int = 8) -> Tensor:
+    """Hellinger distance of the colour histograms, in [0, 1]; the sizes may differ."""
+    root_a, root_b = colour_histogram(output, bins).sqrt(), colour_histogram(style, bins).sqrt()
+    return ((root_a - root_b).norm(dim=1) / 2**0.5).mean()
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """Fréchet distance of two sets of feature vectors, [N, D] and [M, D] (Heusel et al. 2017, eq. 6), in float64.
+
+    Covariances are unbiased, as numpy's and the FID implementations'. tr((S_a S_b)^1/2) is the sum of the singular
+    values of S_a^1/2 S_b^1/2, which stays exact where a set is smaller than D and the product singular.
+    Raises ValueError for a set of one.
+    """
+    if min(len(a), len(b)) < 2:
+        raise ValueError(f"expected at least two vectors a set, but {len(a)} and {len(b)} came")
+    a, b = a.double(), b.double()
+    centred_a, centred_b = ((x - x.mean(0)) / (len(x) - 1) ** 0.5 for x in (a, b))  # S = X^T X
+    # the nuclear norm of S_a^1/2 S_b^1/2 is that of X_a X_b^T, an N x M matrix
+    cross = torch.linalg.svdvals(centred_a @ centred_b.T).sum()
+    distance = (a.mean(0) - b.mean(0)).square().sum() + centred_a.square().sum() + centred_b.square().sum() - 2 * cross
+    return max(0.0, float(distance))
+
+
+def kernel_distance(a: Tensor, b: Tensor, n_subsets: int, subset_size: int, seed: int) -> float:
+    """KID: squared maximum mean discrepancy with the kernel (x.y / D + 1)^3, unbiased (Binkowski et al. 2018).
+
+    The mean over `n_subsets` random subsets of `subset_size` vectors of each set, drawn from the seed. Unlike the
+    Fréchet distance its expectation does not depend on the number of images; it may be slightly negative.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    size = min(subset_size, len(a), len(b))
+    draws = (pick(x.double(), size, generator) for _ in range(n_subsets) for x in (a, b))
+    return float(np.mean([mmd(x, y) for x, y in zip(draws, draws, strict=True)]))
+
+
+def pick(vectors: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """n of the vectors, none twice."""
+    return vectors[torch.randperm(len(vectors), generator=generator)[:n]]
+
+
+def mmd(a: Tensor, b: Tensor) -> float:
+    """Unbiased squared maximum mean discrepancy of two sets of the same size n > 1, [n, D] each."""
+    n, dimension = a.shape
+
+    def kernel(x: Tensor, y: Tensor) -> Tensor:
+        return (x @ y.T / dimension + 1) ** 3
+
+    within = sum((k.sum() - k.diagonal().sum()) / (n * (n - 1)) for k in (kernel(a, a), kernel(b, b)))
+    return float(within - 2 * kernel(a, b).mean())
+
+
+def art_fid(mean_lpips: float, fid: float) -> float:
+    """(1 + LPIPS to the content) (1 + FID to the styles) (Wright & Ommer 2022, eq. 3)."""
+    return (1 + mean_lpips) * (1 + fid)
+
+
+class Interval(NamedTuple):
+    """A mean with its bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap(values: Sequence[float], n_resamples: int, seed: int, level: float = 0.95) -> Interval:
+    """The mean and its percentile interval, resampling the values with replacement (Efron 1979)."""
+    exact = np.asarray(values, dtype=np.float64)
+    generator = np.random.default_rng(seed)
+    means = exact[generator.integers(len(exact), size=(n_resamples, len(exact)))].mean(1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(exact.mean()), float(low), float(high))
+
+
+class Point(NamedTuple):
+    """A method at one strength: how far it is from the content and from the style."""
+
+    content: float
+    style: float
+
+
+def frontier_area(points: Sequence[Point], content_copy: Point, style_copy: Point) -> float:
+    """Area under the best style loss reachable at each content loss, in units of the box of the two copies: 0 best, 1 worst.
+
+    The curve starts at the content copy, falls linearly between neighbouring strengths, never rises (a weaker
+    strength remains available), and stays level to the right of its last point up to the style copy's content loss.
+    """
+    reach = style_copy.content
+    ordered = sorted([content_copy, *points])
+    x = np.array([p.content for p in ordered])
+    y = np.minimum.accumulate([p.style for p in ordered])
+    grid = np.unique(np.concatenate([x[x < reach], np.linspace(0, reach, 513)]))
+    return float(np.trapezoid(np.interp(grid, x, y), grid) / (reach * content_copy.style))
