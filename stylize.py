@@ -51,7 +51,9 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--output", required=True, metavar="OUT", help="a file for one picture, else a folder for <content>__<style>.png"
     )
-    parser.add_argument("--model", metavar="PATH", help="model.safetensors, a checkpoint, or a run folder")
+    parser.add_argument(
+        "--model", metavar="PATH", help="model.safetensors, a checkpoint, a run folder, or pytorch-AdaIN's decoder.pth"
+    )
     parser.add_argument("--encoder", metavar="FILE", help="VGG weights, for a model that does not carry its encoder")
     parser.add_argument("--alpha", type=float, default=1.0, help="strength in [0, 1] (default 1)")
     parser.add_argument(

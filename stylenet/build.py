@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,16 +13,25 @@ from torch import Tensor, nn
 
 from stylenet import datasets, runtime
 from stylenet.checkpoint import check_encoder, read_release, with_prefix
-from stylenet.config import Config, to_flat, to_yaml
+from stylenet.config import Config, Protocol, to_flat, to_yaml
 from stylenet.datasets import PairDataset, PixelSource, Split
 from stylenet.errors import UsageError, WeightsError
 from stylenet.losses import LossWeights
 from stylenet.models.decoder import Decoder, freeze_layers, load_flat_decoder
 from stylenet.models.stylenet import StyleNet
-from stylenet.models.vgg import VGG, calibrate, find_weights, load_vgg, mean_activations, read_weights, sha256_of_encoder
+from stylenet.models.vgg import (
+    VGG,
+    calibrate,
+    find_weights,
+    is_flat_layout,
+    load_vgg,
+    mean_activations,
+    read_weights,
+    sha256_of_encoder,
+)
 from stylenet.transforms import TRANSFORMS
 
-__all__ = ["Config", "to_yaml"]  # for those who hold a configuration without importing config
+__all__ = ["Config", "Protocol", "to_flat", "to_yaml"]  # for those who hold a configuration without importing config
 
 
 class Data(NamedTuple):
@@ -85,6 +94,35 @@ def measure_mu(config: Config, encoder: Encoder, sources: tuple[PixelSource, Pix
     device = next(iter(encoder.network.convs.values())).weight.device
     batches = datasets.calibration_batches(sources, config.encoder.calibrate_images, config.data.crop_px)
     return mean_activations(encoder.network, (batch.to(device) for batch in batches))
+
+
+class Judge(NamedTuple):
+    """The VGG of an evaluation, with what identifies it."""
+
+    network: VGG
+    sha256: str  # of the weights up to the deepest tap used, before calibration
+    is_normalised_file: bool
+    mu_sha256: str | None
+
+
+def make_judge(protocol: Protocol, taps: set[str], pictures: Callable[[], Iterable[Tensor]]) -> Judge:
+    """The evaluation's VGG up to the deepest of the taps, calibrated over `pictures()` [1, 3, H, W] where it is wanted.
+
+    Raises WeightsError.
+    """
+    options = protocol.judge
+    path = find_weights(options.name, options.weights)
+    is_normalised = is_flat_layout(read_weights(path))
+    network = load_vgg(options.name, path, taps, options.padding)
+    if options.channel_order == "bgr":
+        first = network.convs["conv1_1"]
+        first.weight.copy_(first.weight.flip(1))
+        network.mean.copy_(network.mean.flip(1))
+    digest, mu = sha256_of_encoder(network, network.reach), {}
+    if options.calibrate == "yes" or (options.calibrate == "auto" and not is_normalised):
+        mu = mean_activations(network, pictures())
+        calibrate(network, mu)
+    return Judge(network, digest, is_normalised, hash_of_mu(mu))
 
 
 def make_decoder(config: Config) -> Decoder:

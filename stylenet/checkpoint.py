@@ -124,17 +124,22 @@ def load_model(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise WeightsError(f"expected a model released by train.py, but the description in {path} is damaged") from None
 
 
+def find_release(path: str | Path) -> Path:
+    """The file of a model: itself, or a run folder's released model, else its newest resume state."""
+    found = Path(path)
+    if not found.is_dir():
+        return found
+    released, states = found / MODEL_FILE, list_states(found)
+    if not released.is_file() and not states:
+        raise WeightsError(
+            f"expected a run folder with {MODEL_FILE} or checkpoints, but {path} has neither; train one with train.py"
+        )
+    return released if released.is_file() else states[-1]
+
+
 def read_release(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and description of a model: a released file, a resume state (.pt), or a run folder that holds either."""
-    found = Path(path)
-    if found.is_dir():
-        released = found / MODEL_FILE
-        states = list_states(found)
-        if not released.is_file() and not states:
-            raise WeightsError(
-                f"expected a run folder with {MODEL_FILE} or checkpoints, but {path} has neither; train one with train.py"
-            )
-        found = released if released.is_file() else states[-1]
+    found = find_release(path)
     if found.suffix != ".pt":
         return load_model(found)
     release = load_state(found)["release"]

@@ -60,7 +60,9 @@ def require_not_negative(section: Any, prefix: str, *names: str) -> None:
 class RunConfig:
     """Where a run lives and what it starts from."""
 
-    dir: str = option("runs/default", "folder of the run: config, checkpoints, samples, released model; {id} in it is the W&B run's id")
+    dir: str = option(
+        "runs/default", "folder of the run: config, checkpoints, samples, released model; {id} in it is the W&B run's id"
+    )
     seed: int = option(0, "seed of the decoder's start weights, the sampler and every augmentation")
     device: str = option("auto", "auto (cuda, else mps, else cpu), or a torch device such as cpu or cuda:1")
 
@@ -343,7 +345,9 @@ class NetworksConfig:
 
     lpips: str | None = option(None, "backbone of LPIPS, torchvision's alexnet-owt-7be5be79.pth or vgg16-397923af.pth")
     inception: str | None = option(None, "Inception of FID and KID, torch-fidelity's weights-inception-2015-12-05-6726825d.pth")
-    art_inception: str | None = option(None, "Inception of ArtFID, art-fid's art_inception.pth; never downloaded, since no hash is known")
+    art_inception: str | None = option(
+        None, "Inception of ArtFID, art-fid's art_inception.pth; never downloaded, since no hash is known"
+    )
     download: bool = option(True, "fetch what is neither named nor in the cache")
 
 

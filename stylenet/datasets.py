@@ -387,9 +387,14 @@ def describe_set(split: Split) -> dict[str, Any]:
     }
 
 
+def name_below(path: Path, origin: str) -> str:
+    """The path relative to the root of its set (a manifest's is its folder), whole where it does not lie below it."""
+    root = Path(origin)
+    root = root if root.is_dir() else root.parent
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+
 def hash_of_list(image_set: ImageSet) -> str:
     """sha256 over the file names, relative to the set's root where they lie below it."""
-    root = Path(image_set.origin)
-    root = root if root.is_dir() else root.parent
-    names = (path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix() for path in image_set.paths)
+    names = (name_below(path, image_set.origin) for path in image_set.paths)
     return hashlib.sha256(os.fsencode("\n".join(names))).hexdigest()

@@ -81,8 +81,8 @@ def grey16_to_grey8(pixels: np.ndarray) -> np.ndarray:
     return ((pixels.clip(0, 65535).astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def resize_shortest(image: Image.Image, shortest_px: int) -> Image.Image:
-    """The image with its shortest side at `shortest_px`: bilinear, antialiased when shrinking.
+def resize_shortest(image: Image.Image, shortest_px: int, resample: int = Image.Resampling.BILINEAR) -> Image.Image:
+    """The image with its shortest side at `shortest_px`, by Pillow's filter, antialiased when shrinking.
 
     Raises TooLargeError for a picture so thin, or a side so long, that the result would exceed MAX_PIXELS.
     """
@@ -93,7 +93,14 @@ def resize_shortest(image: Image.Image, shortest_px: int) -> Image.Image:
         raise TooLargeError(
             f"expected at most {MAX_PIXELS:,} pixels, but {width} x {height} would be resized to {size[0]} x {size[1]}"
         )
-    return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
+    return image if size == image.size else image.resize(size, resample)
+
+
+def cut_centre(image: Image.Image) -> Image.Image:
+    """The largest square from the middle."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
 
 
 def to_bytes_tensor(image: Image.Image) -> Tensor:
@@ -121,6 +128,11 @@ def load_image(path: str | Path, shortest_px: int | None = None) -> Tensor:
     """The image file as float32 [3, H, W] in [0, 1], shortest side `shortest_px` if given."""
     image = open_rgb(path)
     return to_tensor(resize_shortest(image, shortest_px) if shortest_px else image)
+
+
+def quantised(image: Tensor) -> Tensor:
+    """A float image as it comes back from an 8-bit file: clipped to [0, 1], in steps of 1/255."""
+    return image.float().clamp(0, 1).mul(255).round().div(255)
 
 
 def save_image(image: Tensor, path: str | Path) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor
 from stylenet import images, runtime
 from stylenet.checkpoint import check_encoder, read_release, with_prefix
 from stylenet.errors import UsageError, WeightsError, one_line
-from stylenet.models.decoder import Decoder
+from stylenet.models.decoder import Decoder, load_flat_decoder
 from stylenet.models.stylenet import StyleNet
-from stylenet.models.vgg import VGG, calibrate, find_weights, load_vgg, sha256_of_encoder
+from stylenet.models.vgg import VGG, calibrate, find_weights, is_flat_layout, load_vgg, read_weights, sha256_of_encoder
 from stylenet.transforms import TRANSFORMS, StyleCode
 
 ImageLike = Tensor | Image.Image | str | Path
@@ -118,7 +118,12 @@ def check_mixture(weights: Sequence[float] | None, n_styles: int) -> list[float]
 
 
 def load_stylenet(path: str | Path, encoder_weights: str | None = None) -> StyleNet:
-    """The network of a released model, a checkpoint or a run folder, on the CPU. Raises WeightsError."""
+    """The network of a released model, a checkpoint or a run folder, on the CPU. Raises WeightsError.
+
+    A file ending in .pth is a decoder published by pytorch-AdaIN; its encoder is the normalised VGG.
+    """
+    if Path(path).suffix == ".pth":
+        return load_published(path, encoder_weights)
     tensors, description = read_release(path)
     about, parts = description["encoder"], description["decoder"]
     transform = TRANSFORMS[description["transform"]]
@@ -127,6 +132,19 @@ def load_stylenet(path: str | Path, encoder_weights: str | None = None) -> Style
     encoder = load_encoder(tensors, description, encoder_weights, path)
     fill(decoder, with_prefix(tensors, "decoder."), path)
     return StyleNet(encoder, transform, decoder, about["tap"])
+
+
+def load_published(path: str | Path, encoder_weights: str | None) -> StyleNet:
+    """A decoder in pytorch-AdaIN's layout with the normalised VGG that such decoders were trained with."""
+    weights = find_weights("vgg19", encoder_weights)
+    if not is_flat_layout(read_weights(weights)):
+        raise WeightsError(
+            f"expected the normalised VGG for {path}, a decoder of pytorch-AdaIN, but {weights} is another network; "
+            "give its vgg_normalised.pth as --encoder"
+        )
+    decoder = Decoder("vgg19", "relu4_1")
+    load_flat_decoder(decoder, read_weights(path), str(path))
+    return StyleNet(load_vgg("vgg19", weights, ["relu4_1"]), TRANSFORMS["adain"], decoder, "relu4_1")
 
 
 def load_encoder(tensors: dict[str, Tensor], description: dict, weights: str | None, origin: str | Path) -> VGG:

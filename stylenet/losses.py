@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylenet.transforms import channel_stats, full_precision
+from stylenet.transforms import StyleCode, channel_stats, full_precision
 
 Reduction = Literal["mean", "sum"]
 
@@ -42,7 +42,12 @@ def style_loss(output: Tensor, style: Tensor, reduction: Reduction = "mean") -> 
     output [N, C, H, W], style [N, C, h, w] -> scalar, averaged over N. Over channels, `sum` is the Lua original's
     (its style weight is 1e-2), `mean` is pytorch-AdaIN's (its style weight is 10): the first is C times the second.
     """
-    (mean, std), (style_mean, style_std) = channel_stats(output), channel_stats(style)
+    return stats_distance(channel_stats(output), channel_stats(style), reduction)
+
+
+def stats_distance(output: StyleCode, style: StyleCode, reduction: Reduction = "mean") -> Tensor:
+    """The style loss from channel means and deviations, two of [N, C, 1, 1] each."""
+    (mean, std), (style_mean, style_std) = output, style
     squared = (mean - style_mean).square() + (std - style_std).square()  # [N, C, 1, 1]
     per_image = squared.flatten(1)
     return (per_image.sum(1) if reduction == "sum" else per_image.mean(1)).mean()

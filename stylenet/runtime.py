@@ -161,6 +161,31 @@ def hardware(device: torch.device) -> str:
     return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads x {world_size()}"
 
 
+class PeakMemory:
+    """The most memory in use since its making, above what was in use then; None on systems that cannot tell."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self.start = torch.cuda.memory_allocated(device)
+        elif sys.platform.startswith("linux"):
+            Path("/proc/self/clear_refs").write_text("5")  # sets the peak of the resident memory to its present value
+            self.start = self.resident("VmRSS")
+
+    @staticmethod
+    def resident(field: str) -> int:
+        """A field of /proc/self/status in bytes."""
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+    def above_start(self) -> int | None:
+        """Bytes."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) - self.start
+        return self.resident("VmHWM") - self.start if sys.platform.startswith("linux") else None
+
+
 def keep_freed_memory() -> None:
     """Let glibc keep large freed blocks instead of giving them back, in this process; nothing on other systems.
 

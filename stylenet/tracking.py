@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stylenet.errors import one_line
-from stylenet.images import replaced_file
+from stylenet.images import replaced_file, to_pil
 
 HISTORY_FILE = "history.jsonl"
 
@@ -53,6 +53,20 @@ class Tracker:
             import wandb
 
             run.log({name: wandb.Image(str(path)), STEP: step})
+
+        self.attempt(action)
+
+    def log_table(self, name: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A table; its cells may be pictures [1, 3, H, W] in [0, 1]."""
+
+        def action(run: Any) -> None:
+            import torch
+            import wandb
+
+            def shown(cell: Any) -> Any:
+                return wandb.Image(to_pil(cell[0])) if isinstance(cell, torch.Tensor) else cell
+
+            run.log({name: wandb.Table(columns=list(header), data=[[shown(cell) for cell in row] for row in rows])})
 
         self.attempt(action)
 

@@ -35,9 +35,13 @@ def standardised(features: Tensor) -> Tensor:
 
 
 def gram_distance(output: Tensor, style: Tensor) -> Tensor:
-    """Frobenius distance of the Gram matrices over the norm of the style's, averaged over N."""
-    wanted = gram(style)
-    return ((gram(output) - wanted).norm(dim=(1, 2)) / wanted.norm(dim=(1, 2)).clamp(min=1e-12)).mean()
+    """Frobenius distance of the features' Gram matrices over the norm of the style's, averaged over N."""
+    return relative_distance(gram(output), gram(style))
+
+
+def relative_distance(output: Tensor, style: Tensor) -> Tensor:
+    """Frobenius distance of matrices [N, C, C] over the norm of the second, averaged over N."""
+    return ((output - style).norm(dim=(1, 2)) / style.norm(dim=(1, 2)).clamp(min=1e-12)).mean()
 
 
 def ssim(a: Tensor, b: Tensor, window: Literal["gaussian", "uniform"] = "gaussian") -> Tensor:

@@ -144,25 +144,36 @@ def find_weights(network: str, path: str | None) -> Path:
 
 
 def download_weights(network: str, root: str | None = None) -> Path:
-    """torchvision's IMAGENET1K_V1 file in torch's cache, fetched if it is not there, checked by its hash.
+    """torchvision's IMAGENET1K_V1 file in torch's cache, fetched if it is not there, checked by its hash."""
+    return download_checked(f"{root or DOWNLOAD_ROOT}/{DOWNLOAD_FILE[network]}", "about 550 MB", how_to_get(network))
 
-    The file's whole sha256 is compared with the digits in its name also when it was in the cache already, which
-    torch's own loader does not do.
+
+def download_checked(url: str, size: str, remedy: str, may_fetch: bool = True) -> Path:
+    """A file in torch's cache, fetched if it is not there, checked by the hex digits of its sha256 in its name.
+
+    The file's whole sha256 is compared with them also when it was in the cache already, which torch's own loader
+    does not do. Raises WeightsError, with the remedy, where it cannot be had.
     """
-    file = DOWNLOAD_FILE[network]
+    file = url.rsplit("/", 1)[1]
     target = Path(torch.hub.get_dir()) / "checkpoints" / file
-    url = f"{root or DOWNLOAD_ROOT}/{file}"
     digits = re.search(r"-([0-9a-f]{8})\.", file).group(1)
+    if not target.is_file() and not may_fetch:
+        raise WeightsError(f"expected {file} in {target.parent}, but it is not there; {remedy}")
     try:
         if not target.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
-            print(f"downloading {url} to {target}, once (about 550 MB)", file=sys.stderr)
+            print(f"downloading {url} to {target}, once ({size})", file=sys.stderr)
             torch.hub.download_url_to_file(url, str(target), hash_prefix=digits, progress=sys.stderr.isatty())
     except (OSError, urllib.error.URLError, RuntimeError) as error:
-        raise WeightsError(f"expected to download {url}, but it failed ({one_line(error)}); {how_to_get(network)}") from None
-    if not sha256_of_file(target).startswith(digits):
-        raise WeightsError(f"expected a sha256 beginning with {digits}, but {target} has another; delete the file and try again")
+        raise WeightsError(f"expected to download {url}, but it failed ({one_line(error)}); {remedy}") from None
+    check_digits(target, digits)
     return target
+
+
+def check_digits(file: str | Path, digits: str) -> None:
+    """Raise WeightsError unless the file's sha256 begins with the digits."""
+    if not sha256_of_file(file).startswith(digits):
+        raise WeightsError(f"expected a sha256 beginning with {digits}, but {file} has another; delete the file and try again")
 
 
 def how_to_get(network: str) -> str:
@@ -222,6 +233,15 @@ def load_vgg(network: str, path: str | Path, taps: Iterable[str], padding: Paddi
         conv.bias.copy_(weights[f"{keys[name]}.bias"])
     fold_preprocessing(vgg, weights if flat else None)
     return vgg.eval()
+
+
+def reach_of_file(network: str, path: str | Path) -> str:
+    """The deepest tap that a weights file leads to. Raises WeightsError for a file of another network."""
+    weights = read_weights(path)
+    held = [name for name, key in conv_keys(network, is_flat_layout(weights)).items() if f"{key}.weight" in weights]
+    if not held:
+        raise WeightsError(f"expected the weights of {network}, but {path} has keys such as {sorted(weights)[:3]}")
+    return held[-1].replace("conv", "relu")
 
 
 def check_reach(vgg: VGG, weights: Mapping[str, Tensor], keys: Mapping[str, str], path: str | Path) -> None:

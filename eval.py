@@ -1,0 +1,217 @@
+"""Score models under a named protocol: tables, intervals, paired differences, pictures of failures.
+
+    python eval.py --model runs/mine --content photos/ --style paintings/ --protocol quick --output runs/mine/eval
+    python eval.py --model runs/a --model runs/b --alpha 0.25,0.5,0.75,1 --oracle 10 --content … --style … --output OUT
+
+The same command again goes on where it stopped; torchrun shares the pairs among processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stylenet import config as configuration
+from stylenet.config import Protocol
+from stylenet.errors import Parser, UsageError, run_script
+
+if TYPE_CHECKING:
+    from stylenet.metrics.candidates import Candidate
+    from stylenet.metrics.pairs import Pairs
+    from stylenet.metrics.suite import Evaluation
+
+PROTOCOLS = Path(__file__).parent / "configs" / "protocols"
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code of one evaluation."""
+    options, overrides = make_parser().parse_known_args(arguments)
+    check_options(options)
+    protocol = load_protocol(options, overrides)
+    from stylenet import runtime
+    from stylenet.metrics.pairs import choose_pairs
+
+    device = runtime.pick_device(options.device)
+    pairs = choose_pairs(protocol, options.content, options.style)
+    if options.dry_run:
+        return dry_run(protocol, pairs, options)
+    runtime.keep_freed_memory()
+    runtime.allow_tf32(False)  # metrics are never computed in it
+    with runtime.processes(device):
+        return evaluate(protocol, pairs, options, overrides, device)
+
+
+def make_parser() -> Parser:
+    """The command line; every key=value changes the protocol."""
+    parser = Parser(
+        prog="eval.py",
+        usage="python eval.py [--model PATH ...] [--images DIR ...] --content SET --style SET --output DIR [key=value ...]",
+        description=__doc__,
+        epilog="options of a protocol (key: type = default), as key=value:\n" + configuration.format_options(Protocol),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add, several = parser.add_argument, {"action": "append", "default": []}
+    add(
+        "--model",
+        metavar="PATH",
+        **several,
+        help="released model, checkpoint, run folder, or pytorch-AdaIN's decoder.pth; repeatable",
+    )
+    add(
+        "--images",
+        metavar="DIR",
+        **several,
+        help="pictures of another program, with a manifest.csv: content, style, output; repeatable",
+    )
+    add("--content", metavar="SET", help="contents: a folder or a manifest")
+    add("--style", metavar="SET", help="styles: a folder or a manifest")
+    add("--protocol", metavar="NAME", default="quick", help=f"one of {', '.join(protocol_names())}, or a YAML file (default quick)")
+    add("--output", metavar="DIR", help="folder of the results")
+    add("--metrics", metavar="A,B", help="only these; one that cannot be computed is then an error")
+    add("--alpha", metavar="A,B", type=strengths, default=[1.0], help="strengths of the models, ascending (default 1)")
+    add("--oracle", metavar="N", type=int, default=0, help="optimise the pixels of N pairs, as a yardstick (default 0)")
+    add("--encoder", metavar="FILE", help="VGG weights for models that do not carry their encoder")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
+    add("--dry-run", action="store_true", help="print the protocol and what is missing, write the list of pairs, and stop")
+    return parser
+
+
+def strengths(text: str) -> list[float]:
+    """Numbers in [0, 1] with commas between them, ascending."""
+    found = sorted({float(part) for part in text.split(",")})
+    if not all(0 <= alpha <= 1 for alpha in found):
+        raise ValueError(text)
+    return found
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raise UsageError for what is missing or senseless."""
+    for name in ("content", "style", "output"):
+        if not getattr(options, name):
+            raise UsageError(f"expected --{name}, but none came; see eval.py --help")
+    if not (options.model or options.images or options.dry_run):
+        raise UsageError("expected --model PATH or --images DIR, but neither came; see eval.py --help")
+    if options.oracle < 0:
+        raise UsageError(f"expected a number of pairs as --oracle, but {options.oracle} came")
+
+
+def protocol_names() -> list[str]:
+    """The shipped protocols."""
+    return sorted(path.stem for path in PROTOCOLS.glob("*.yaml"))
+
+
+def load_protocol(options: argparse.Namespace, overrides: list[str]) -> Protocol:
+    """The named protocol with the changes of the command line."""
+    path = Path(options.protocol) if options.protocol.endswith((".yaml", ".yml")) else PROTOCOLS / f"{options.protocol}.yaml"
+    if not path.is_file():
+        raise UsageError(f"expected a protocol ({', '.join(protocol_names())}) or a YAML file, but {options.protocol!r} came")
+    if options.metrics is not None:
+        overrides.append(f"metrics.names=[{options.metrics}]")
+    protocol = configuration.load_config(path, overrides, Protocol)
+    if options.oracle and not {"target", "style"} <= set(protocol.metrics.names):
+        raise UsageError("expected the metrics target and style for --oracle, but they are left out; add them to --metrics")
+    return protocol
+
+
+def dry_run(protocol: Protocol, pairs: Pairs, options: argparse.Namespace) -> int:
+    """Print what would be done, and write the pairs for programs that make the pictures themselves."""
+    import csv
+
+    from stylenet import runtime
+    from stylenet.images import replaced_file
+    from stylenet.metrics.scorer import Scorer
+
+    scorer = Scorer(protocol, pairs, runtime.pick_device(options.device))
+    print(configuration.to_yaml(protocol), end="")
+    print(f"{len(pairs.pairs)} pairs of {len({c for c, _ in pairs.pairs})} contents and {len({s for _, s in pairs.pairs})} styles")
+    for metric, reason in scorer.missing.items():
+        print(f"{metric}: not computed: {reason}")
+    target = Path(options.output) / "pair_list.csv"
+    with replaced_file(target) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(
+            [("content", "style"), *((pairs.names[pairs.contents[c]], pairs.names[pairs.styles[s]]) for c, s in pairs.pairs)]
+        )
+    print(f"pairs: {target}")
+    return 0
+
+
+def evaluate(protocol: Protocol, pairs: Pairs, options: argparse.Namespace, overrides: list[str], device: Any) -> int:
+    """Score, sum up, write; exit code 0."""
+    from stylenet import images, runtime
+    from stylenet.metrics import report
+    from stylenet.metrics.scorer import Scorer
+    from stylenet.metrics.suite import Evaluation
+    from stylenet.metrics.summary import summarise
+
+    folder = Path(options.output)
+    images.check_writable(folder)
+    candidates = make_candidates(pairs, options)
+    scorer = Scorer(protocol, pairs, device, asked_for=protocol.metrics.names if options.metrics else ())
+    evaluation = Evaluation(protocol, pairs, candidates, scorer, folder, options.oracle)
+    evaluation.score_all(progress("pairs"))
+    runtime.barrier()
+    evaluation.store.read()
+    evaluation.run_oracle(progress("oracle pairs"))
+    runtime.barrier()
+    if not runtime.is_main():
+        return 0
+    evaluation.store.read()
+    evaluation.measure_cost()
+    results = summarise(evaluation, options.protocol, overrides)
+    report.write_all(evaluation, results, folder)
+    print(report.markdown_table(report.metric_table(results, "mean")))
+    for note in report.notes(results):
+        print(note)
+    print(f"report: {folder / 'report.html'}")
+    track(evaluation, results, folder)
+    return 0
+
+
+def make_candidates(pairs: Pairs, options: argparse.Namespace) -> list[Candidate]:
+    """The two controls, the models and the folders of pictures, under names that differ."""
+    from stylenet.metrics.candidates import ContentCopy, Folder, Model, StyleCopy, distinct, short_name
+
+    names = distinct(short_name(path) for path in (*options.model, *options.images))
+    models = [Model(path, name, options.alpha, options.device, options.encoder) for path, name in zip(options.model, names)]
+    folders = [Folder(path, name, pairs) for path, name in zip(options.images, names[len(models) :])]
+    return [ContentCopy(), StyleCopy(), *models, *folders]
+
+
+def progress(what: str) -> Callable[[int, int], None]:
+    """A line about every tenth of the work, from the main process."""
+    from stylenet import runtime
+
+    def show(done: int, total: int) -> None:
+        if runtime.is_main() and (done == total or done * 10 // total > (done - 1) * 10 // total):
+            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
+
+    return show
+
+
+def track(evaluation: Evaluation, results: dict[str, Any], folder: Path) -> None:
+    """Send the summary and the table of pairs with pictures to W&B, as a run of its own beside the training's."""
+    import uuid
+
+    from stylenet.tracking import make_tracker, sync_command
+
+    options = evaluation.protocol.tracking
+    trained = {c.name: c.facts["wandb_run"] for c in evaluation.candidates if "wandb_run" in c.facts}
+    values = results["protocol"]["values"] | {"protocol": results["protocol"]["name"], "training_runs": trained}
+    about = {"project": options.project, "entity": options.entity, "group": options.group, "notes": options.notes}
+    about |= {"name": f"eval {folder.name}", "tags": [*options.tags, results["protocol"]["name"]]}
+    tracker = make_tracker(folder, options.mode, uuid.uuid4().hex[:8], options.init_timeout_s, values, "eval", **about)
+    for entry in results["candidates"]:
+        strength = "" if entry["alpha"] is None else f"@{entry['alpha']:g}"
+        tracker.summarise({f"{entry['name']}{strength}/{name}": value["mean"] for name, value in entry["metrics"].items()})
+    tracker.log_table("pairs", *evaluation.pair_table())
+    tracker.finish(0)
+    command = sync_command(folder)
+    if command:
+        print(f"to upload the offline run: {command}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

@@ -1,0 +1,259 @@
+"""An evaluation: every pair scored for every candidate, the oracle, and what is said of a whole set.
+
+Every score is a line in the output folder as soon as it is known, under a name for all the settings that it depends
+on. So a restarted evaluation goes on where it stopped, processes share the pairs, and a changed setting starts anew.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylenet import build, images, runtime
+from stylenet.build import Protocol
+from stylenet.errors import DataError
+from stylenet.losses import content_loss, stats_distance
+from stylenet.metrics.candidates import Candidate, Model, measure_cost
+from stylenet.metrics.functional import Point
+from stylenet.metrics.pairs import Pairs, load_picture
+from stylenet.metrics.scorer import ContentReference, Score, Scorer, StyleReference
+from stylenet.models.vgg import VGG
+from stylenet.transforms import align, channel_stats
+
+VECTORS_OF = {"vgg_frechet": "vgg", "fid": "inception", "kid": "inception", "artfid": "art"}  # metrics of a whole set
+HIGHER_IS_BETTER = ("ssim",)
+
+
+class Store:
+    """Scores as lines of `work/rows-*.jsonl`: each process appends to a file of its own and reads all of them."""
+
+    def __init__(self, folder: Path, settings: str) -> None:
+        self.folder, self.settings = folder / "work", settings
+        self.rows: dict[tuple, dict[str, Any]] = {}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.read()
+
+    def read(self) -> None:
+        """Take in every whole line that was written under these settings."""
+        for file in sorted(self.folder.glob("rows-*.jsonl")):
+            for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+                row = parse_row(line)
+                if row.get("settings") == self.settings:
+                    self.rows[tuple(row["key"])] = row
+
+    def add(self, key: tuple, **values: Any) -> None:
+        """Keep a row; it is on the disk when this returns."""
+        row = {"settings": self.settings, "key": list(key), **values}
+        self.rows[key] = row
+        with open(self.folder / f"rows-{runtime.rank()}.jsonl", "a", encoding="utf-8") as file:
+            file.write(("\n" if needs_newline(file) else "") + json.dumps(row) + "\n")
+
+    def __contains__(self, key: tuple) -> bool:
+        return key in self.rows
+
+    def __getitem__(self, key: tuple) -> dict[str, Any]:
+        return self.rows[key]
+
+
+def needs_newline(file: Any) -> bool:
+    """Whether a killed process left half a line at the end."""
+    if file.tell() == 0:
+        return False
+    with open(file.name, "rb") as same:
+        same.seek(-1, 2)
+        return same.read(1) != b"\n"
+
+
+def parse_row(line: str) -> dict[str, Any]:
+    """A row, empty for a damaged line."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) and isinstance(row.get("key"), list) else {}
+
+
+def pack(vectors: Mapping[str, Tensor]) -> dict[str, str]:
+    """float32 vectors as text, exactly."""
+    return {name: base64.b64encode(vector.numpy().astype("<f4").tobytes()).decode() for name, vector in vectors.items()}
+
+
+def unpack(text: str) -> Tensor:
+    """The vector again."""
+    return torch.from_numpy(np.frombuffer(base64.b64decode(text), dtype="<f4").copy())
+
+
+class Evaluation:
+    """Scores every pair for every candidate, the oracle's course, and the models' cost, each once."""
+
+    def __init__(
+        self, protocol: Protocol, pairs: Pairs, candidates: Sequence[Candidate], scorer: Scorer, folder: Path, n_oracle: int = 0
+    ) -> None:
+        self.protocol, self.pairs, self.candidates, self.scorer = protocol, pairs, candidates, scorer
+        self.n_oracle, self.settings = n_oracle, settings_name(protocol, pairs, scorer)
+        self.store = Store(folder, self.settings)
+
+    def score_all(self, show: Callable[[int, int], None]) -> None:
+        """Score this process's share of the pairs; `show(done, total)` after each."""
+        share = range(runtime.rank(), len(self.pairs.pairs), runtime.world_size())
+        kept: dict[int, ContentReference] = {}
+        style_reference = functools.lru_cache(maxsize=64)(self.read_style)
+        for done, number in enumerate(share, start=1):
+            missing = [(c, alpha) for c in self.candidates for alpha in c.alphas if ("pair", c.id, alpha, number) not in self.store]
+            c, s = self.pairs.pairs[number]
+            if missing:
+                if c not in kept:
+                    kept = {c: self.scorer.content_reference(load_picture(self.pairs.contents[c], self.protocol))}
+                style = style_reference(s)
+                self.keep_style(s, style)
+                for candidate, alpha in missing:
+                    picture = images.quantised(candidate.picture(self.pairs, (c, s), kept[c].image.cpu(), style.image.cpu(), alpha))
+                    score = self.scorer.score(picture, kept[c], style)
+                    check_finite(score, candidate, self.pairs, (c, s))
+                    self.store.add(("pair", candidate.id, alpha, number), values=score.values, vectors=pack(score.vectors))
+            show(done, len(share))
+
+    def load_pair(self, number: int) -> tuple[Tensor, Tensor]:
+        """The content and the style of a pair, as the protocol prepares them."""
+        c, s = self.pairs.pairs[number]
+        return load_picture(self.pairs.contents[c], self.protocol), load_picture(self.pairs.styles[s], self.protocol)
+
+    def picture(self, candidate: Candidate, number: int) -> Tensor:
+        """A candidate's picture of a pair at its full strength."""
+        pair, inputs = self.pairs.pairs[number], self.load_pair(number)
+        return images.quantised(candidate.picture(self.pairs, pair, *inputs, candidate.alphas[-1]))
+
+    def pair_table(self, n_pictures: int = 50) -> tuple[list[str], list[list[Any]]]:
+        """Header and rows of all rivals' scores at full strength, with content, style and output for the first pairs."""
+        rows, names = [], []
+        for candidate in (c for c in self.candidates if c.kind != "control"):
+            for i, (c, s) in enumerate(self.pairs.pairs):
+                values = self.store["pair", candidate.id, candidate.alphas[-1], i]["values"]
+                names = list(values)
+                shown = [*self.load_pair(i), self.picture(candidate, i)] if i < n_pictures else [None] * 3
+                labels = [candidate.name, self.pairs.names[self.pairs.contents[c]], self.pairs.names[self.pairs.styles[s]]]
+                rows.append([*labels, *shown, *values.values()])
+        return [
+            "candidate",
+            "content file",
+            "style file",
+            "content",
+            "style",
+            "output",
+            *(f"metric/{name}" for name in names),
+        ], rows
+
+    def read_style(self, number: int) -> StyleReference:
+        """A style's reference."""
+        return self.scorer.style_reference(load_picture(self.pairs.styles[number], self.protocol))
+
+    def keep_style(self, number: int, style: StyleReference) -> None:
+        """A style's own vectors, once."""
+        if ("style", number) not in self.store:
+            self.store.add(("style", number), vectors=pack(self.scorer.style_vectors(style)))
+
+    def oracle_pairs(self) -> list[int]:
+        """The numbers of the pairs whose pixels are optimised, spread evenly."""
+        n = min(self.n_oracle, len(self.pairs.pairs))
+        return sorted({int(i) for i in np.linspace(0, len(self.pairs.pairs) - 1, n).round()}) if n else []
+
+    def run_oracle(self, show: Callable[[int, int], None]) -> None:
+        """Optimise this process's share of the oracle's pairs until every model is reached, or to the last iteration."""
+        share = self.oracle_pairs()[runtime.rank() :: runtime.world_size()]
+        for done, number in enumerate(share, start=1):
+            goals = [self.goal(candidate, number) for candidate in self.candidates if candidate.kind != "control"]
+            kept = self.store.rows.get(("oracle", number), {}).get("course", [])
+            if not is_enough(kept, goals, self.protocol.oracle.iterations):
+                course: list[Point] = []
+                for point in self.optimise(number):
+                    course.append(point)
+                    if is_enough(course, goals, self.protocol.oracle.iterations):
+                        break
+                self.store.add(("oracle", number), course=[list(point) for point in course])
+            show(done, len(share))
+
+    def goal(self, candidate: Candidate, number: int) -> Point:
+        """Content and style loss of a candidate's picture at its full strength."""
+        values = self.store["pair", candidate.id, candidate.alphas[-1], number]["values"]
+        return Point(values["target"], values["style"])
+
+    def optimise(self, number: int) -> Iterator[Point]:
+        """Content and style loss of the content image after 0, 1, 2, … steps on its pixels."""
+        content, style = (picture.to(self.scorer.device) for picture in self.load_pair(number))
+        taps = (*self.scorer.options.style_taps, self.scorer.options.target_tap)
+        return optimise_pixels(self.scorer.judge.network, content, style, taps, self.protocol)
+
+    def measure_cost(self) -> None:
+        """Parameters, MACs, latency and memory of every model, each in a process of its own."""
+        for candidate in self.candidates:
+            key = ("cost", candidate.id)
+            if isinstance(candidate, Model) and self.scorer.wants("efficiency") and key not in self.store:
+                rounds = self.scorer.options.timing_rounds
+                self.store.add(key, cost=measure_cost(candidate, self.protocol.images.resize_px, rounds))
+
+
+def settings_name(protocol: Protocol, pairs: Pairs, scorer: Scorer) -> str:
+    """Sixteen hex digits for all that a score depends on beside the candidate."""
+    values = {
+        name: value
+        for name, value in build.to_flat(protocol).items()
+        if not name.startswith(("tracking.", "networks.", "judge.weights"))
+    }
+    sizes = [[pairs.names[path], path.stat().st_size] for paths in pairs[:2] for path in paths]
+    facts = [values, scorer.networks, sorted(scorer.missing), sizes, pairs.pairs]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_finite(score: Score, candidate: Candidate, pairs: Pairs, pair: tuple[int, int]) -> None:
+    """Raise DataError for a picture that has no finite score."""
+    bad = [name for name, value in score.values.items() if not math.isfinite(value)]
+    if bad:
+        where = f"{pairs.names[pairs.contents[pair[0]]]} + {pairs.names[pairs.styles[pair[1]]]}"
+        raise DataError(f"expected finite metrics, but {bad[0]} of {candidate.name} on {where} is {score.values[bad[0]]}")
+
+
+def optimise_pixels(judge: VGG, content: Tensor, style: Tensor, taps: Sequence[str], protocol: Protocol) -> Iterator[Point]:
+    """Adam on the pixels of a content, with the objective of feed-forward training (Gatys et al. 2016; eq. 11 to 13).
+
+    content, style [1, 3, H, W]; the last of the taps is the content target's. Yields the content loss and the mean of the
+    style losses after 0, 1, 2, … steps; the pixels are clipped to [0, 1] after each.
+    """
+    options, (*style_taps, target_tap) = protocol.oracle, taps
+    with torch.no_grad():
+        wanted = {tap: channel_stats(f) for tap, f in judge(style, list(taps)).items()}
+        target = align(judge(content, [target_tap])[target_tap], wanted[target_tap])
+    pixels = content.clone().requires_grad_()
+    adam = torch.optim.Adam([pixels], lr=options.lr)
+    for _ in range(options.iterations + 1):
+        features = judge(pixels, list(taps))
+        loss_c = content_loss(features[target_tap], target)
+        losses_s = [
+            stats_distance(channel_stats(features[tap]), wanted[tap], protocol.metrics.style_reduction) for tap in style_taps
+        ]
+        loss_s = torch.stack(losses_s)
+        yield Point(loss_c.item(), loss_s.mean().item())
+        adam.zero_grad(set_to_none=True)
+        (loss_c + options.style_weight * loss_s.sum()).backward()
+        adam.step()
+        with torch.no_grad():
+            pixels.clamp_(0, 1)
+
+
+def iterations_to(course: Sequence[Sequence[float]], goal: Point) -> int | None:
+    """The first step at which both losses are at most the goal's; None if there is none."""
+    return next((k for k, (c, s) in enumerate(course) if c <= goal.content and s <= goal.style), None)
+
+
+def is_enough(course: Sequence[Sequence[float]], goals: Sequence[Point], n_iterations: int) -> bool:
+    """Whether a course ends only after every goal was reached, or after the last iteration."""
+    return len(course) > n_iterations or (bool(course) and all(iterations_to(course, goal) is not None for goal in goals))

@@ -1,0 +1,204 @@
+"""What an evaluation says: means with intervals, paired differences, set metrics, oracle, frontier, styles, failures.
+
+The result is plain data, the content of metrics.json; every other output is written from it.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylenet import build, runtime
+from stylenet.metrics import functional
+from stylenet.metrics.candidates import Candidate
+from stylenet.metrics.functional import Point
+from stylenet.metrics.suite import HIGHER_IS_BETTER, VECTORS_OF, Evaluation, iterations_to, unpack
+
+SCHEMA_VERSION = 1
+N_WORST = 3
+# of which worst pairs and per-style means are shown
+SHOWN = ("content_norm", "style", "style_relative", "gram", "ssim", "lpips", "colour")
+
+
+def summarise(evaluation: Evaluation, protocol_name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """The whole result, ready for JSON."""
+    scorer, pairs = evaluation.scorer, evaluation.pairs
+    n_unique = [len({pair[k] for pair in pairs.pairs}) for k in (0, 1)]
+    tracked = tuple(name for name in overrides if not name.removeprefix("--").startswith(("tracking.", "networks.")))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "protocol": {"name": protocol_name, "overrides": list(tracked), "values": build.to_flat(evaluation.protocol)},
+        "pairs": {"n": len(pairs.pairs), "unique_contents": n_unique[0], "unique_styles": n_unique[1]},
+        "settings": evaluation.settings,
+        "seed": evaluation.protocol.pairs.seed,
+        "networks": scorer.networks,
+        "not_computed": dict(scorer.missing),
+        "git_commit": runtime.git_commit(),
+        "versions": runtime.versions(),
+        "hardware": runtime.hardware(scorer.device),
+        "candidates": [entry for c in evaluation.candidates for entry in describe_candidate(evaluation, c)],
+        "differences": differences(evaluation),
+        "oracle": oracle(evaluation),
+        "frontier": frontier(evaluation),
+        "per_style": {c.name: per_style(evaluation, c) for c in evaluation.candidates},
+        "worst": {c.name: worst(evaluation, c) for c in evaluation.candidates if c.kind != "control"},
+    }
+
+
+def describe_candidate(evaluation: Evaluation, candidate: Candidate) -> list[dict[str, Any]]:
+    """One entry for each strength: who it is, and its metrics."""
+    cost = evaluation.store.rows.get(("cost", candidate.id), {}).get("cost")
+    about = {"name": candidate.name, "kind": candidate.kind, "facts": candidate.facts, "efficiency": cost}
+    return [
+        about | {"alpha": alpha, "metrics": pair_metrics(evaluation, candidate, alpha) | set_metrics(evaluation, candidate, alpha)}
+        for alpha in candidate.alphas
+    ]
+
+
+def columns(evaluation: Evaluation, candidate: Candidate, alpha: float | None) -> dict[str, list[float]]:
+    """{metric: its value for every pair, in the pairs' order}."""
+    rows = [evaluation.store["pair", candidate.id, alpha, i]["values"] for i in range(len(evaluation.pairs.pairs))]
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def pair_metrics(evaluation: Evaluation, candidate: Candidate, alpha: float | None) -> dict[str, dict[str, float]]:
+    """Mean, 95 % interval and median over the pairs."""
+    options = evaluation.scorer.options
+    found = {}
+    for name, values in columns(evaluation, candidate, alpha).items():
+        mean, low, high = functional.bootstrap(values, options.bootstrap, evaluation.protocol.pairs.seed)
+        found[name] = {"mean": mean, "low": low, "high": high, "median": statistics.median(values), "n": len(values)}
+    return found
+
+
+def set_metrics(evaluation: Evaluation, candidate: Candidate, alpha: float | None) -> dict[str, dict[str, float]]:
+    """FID, KID, ArtFID and the VGG Fréchet distance of all pictures to the styles they were made from."""
+    styles = sorted({pair[1] for pair in evaluation.pairs.pairs})
+    found = {}
+    for name in VECTORS_OF:
+        if not evaluation.scorer.wants(name) or min(len(styles), len(evaluation.pairs.pairs)) < 2:
+            continue
+        outputs = vectors(evaluation, [("pair", candidate.id, alpha, i) for i in range(len(evaluation.pairs.pairs))], name)
+        wanted = vectors(evaluation, [("style", number) for number in styles], name)
+        value = set_metric(evaluation, name, outputs, wanted, columns(evaluation, candidate, alpha))
+        found[name] = {"mean": value, "n": len(outputs), "n_styles": len(styles)}
+    return found
+
+
+def vectors(evaluation: Evaluation, keys: Sequence[tuple], metric: str) -> Tensor:
+    """The vectors of rows, [N, D]."""
+    return torch.stack([unpack(evaluation.store[key]["vectors"][VECTORS_OF[metric]]) for key in keys])
+
+
+def set_metric(evaluation: Evaluation, name: str, outputs: Tensor, wanted: Tensor, values: dict[str, list[float]]) -> float:
+    """One metric of two sets of vectors."""
+    options = evaluation.scorer.options
+    if name == "kid":
+        seed = evaluation.protocol.pairs.seed
+        return functional.kernel_distance(outputs, wanted, options.kid_subsets, options.kid_subset_size, seed)
+    distance = functional.frechet_distance(outputs, wanted)
+    return functional.art_fid(statistics.fmean(values["lpips"]), distance) if name == "artfid" else distance
+
+
+def rivals(evaluation: Evaluation) -> list[Candidate]:
+    """Those who are compared: all but the controls."""
+    return [c for c in evaluation.candidates if c.kind != "control"]
+
+
+def differences(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Every other candidate less the first, pair by pair at full strength, with 95 % intervals."""
+    first, *others = rivals(evaluation) or [None]
+    found = []
+    for other in others:
+        base, own = (columns(evaluation, c, c.alphas[-1]) for c in (first, other))
+        for name in (name for name in own if "/" not in name):
+            found.append({"metric": name, "a": first.name, "b": other.name} | difference(base[name], own[name], name, evaluation))
+    return found
+
+
+def difference(base: Sequence[float], own: Sequence[float], metric: str, evaluation: Evaluation) -> dict[str, float]:
+    """Mean of own - base with its interval, the median, and the share of pairs in which own is better."""
+    gaps = np.subtract(own, base)
+    seed, n = evaluation.protocol.pairs.seed, evaluation.scorer.options.bootstrap
+    mean, low, high = functional.bootstrap(gaps, n, seed)
+    is_better = gaps > 0 if metric in HIGHER_IS_BETTER else gaps < 0
+    share = float(is_better.mean())
+    return {"mean": mean, "low": low, "high": high, "median": float(np.median(gaps)), "better_in": share, "n": len(gaps)}
+
+
+def oracle(evaluation: Evaluation) -> dict[str, Any] | None:
+    """How many steps of pixel optimisation reach each candidate's style loss at no more content loss."""
+    numbers = evaluation.oracle_pairs()
+    if not numbers:
+        return None
+    courses = {number: evaluation.store["oracle", number]["course"] for number in numbers}
+    reached = {c.name: reach(evaluation, c, courses) for c in rivals(evaluation)}
+    options = evaluation.protocol.oracle
+    about = {"iterations": options.iterations, "lr": options.lr, "style_weight": options.style_weight, "start": "content image"}
+    return about | {"pairs": numbers, "courses": list(courses.values()), "reached": reached}
+
+
+def reach(evaluation: Evaluation, candidate: Candidate, courses: dict[int, list]) -> dict[str, Any]:
+    """The steps for each pair (None: not within the limit) and their median."""
+    each = [iterations_to(course, evaluation.goal(candidate, number)) for number, course in courses.items()]
+    median = statistics.median(math.inf if k is None else k for k in each)
+    goals = [evaluation.goal(candidate, number) for number in courses]
+    losses = {"content": statistics.fmean(g.content for g in goals), "style": statistics.fmean(g.style for g in goals)}
+    n_reached = sum(k is not None for k in each)
+    return {"each": each, "median": None if math.isinf(median) else median, "n_reached": n_reached, "n": len(each)} | losses
+
+
+def frontier(evaluation: Evaluation) -> dict[str, Any] | None:
+    """The course of every model with several strengths from content to style, and the area under it."""
+    several = [c for c in rivals(evaluation) if len(c.alphas) > 1]
+    if not several or not (evaluation.scorer.wants("content_norm") and evaluation.scorer.wants("style")):
+        return None
+    copies = [point_of(evaluation, c, None) for c in evaluation.candidates if c.kind == "control"]
+    curves = {}
+    for candidate in several:
+        points = [point_of(evaluation, candidate, alpha) for alpha in candidate.alphas]
+        rows = [{"alpha": a, "content_norm": p.content, "style": p.style} for a, p in zip(candidate.alphas, points)]
+        curves[candidate.name] = {"points": rows, "area": functional.frontier_area(points, *copies)}
+    ends = dict(zip(("content copy", "style copy"), (copy._asdict() for copy in copies)))
+    return {"curves": curves, "copies": ends}
+
+
+def point_of(evaluation: Evaluation, candidate: Candidate, alpha: float | None) -> Point:
+    """Mean normalised content loss and mean style loss."""
+    values = columns(evaluation, candidate, alpha)
+    return Point(statistics.fmean(values["content_norm"]), statistics.fmean(values["style"]))
+
+
+def per_style(evaluation: Evaluation, candidate: Candidate) -> dict[str, dict[str, float]]:
+    """{style: means over its pairs at full strength}."""
+    pairs, values = evaluation.pairs, columns(evaluation, candidate, candidate.alphas[-1])
+    found = {}
+    for style in sorted({pair[1] for pair in pairs.pairs}):
+        chosen = [i for i, pair in enumerate(pairs.pairs) if pair[1] == style]
+        means = {name: statistics.fmean(values[name][i] for i in chosen) for name in SHOWN if name in values}
+        found[pairs.names[pairs.styles[style]]] = {"n": len(chosen)} | means
+    return found
+
+
+def worst(evaluation: Evaluation, candidate: Candidate) -> dict[str, list[dict[str, Any]]]:
+    """{metric: the pairs where the candidate does worst, worst first}."""
+    pairs, values = evaluation.pairs, columns(evaluation, candidate, candidate.alphas[-1])
+    found = {}
+    for name in (name for name in SHOWN if name in values):
+        order = sorted(range(len(values[name])), key=lambda i: values[name][i], reverse=name not in HIGHER_IS_BETTER)
+        found[name] = [
+            {
+                "pair": i,
+                "content": pairs.names[pairs.contents[pairs.pairs[i][0]]],
+                "style": pairs.names[pairs.styles[pairs.pairs[i][1]]],
+                "value": values[name][i],
+            }
+            for i in order[:N_WORST]
+        ]
+    return found
