@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stylenet import datasets, runtime
 from stylenet.checkpoint import check_encoder, read_release, with_prefix
-from stylenet.config import Config, Protocol, to_flat, to_yaml
+from stylenet.config import Config, Protocol, make_config, to_flat, to_yaml
 from stylenet.datasets import PairDataset, PixelSource, Split
 from stylenet.errors import UsageError, WeightsError
 from stylenet.losses import LossWeights
@@ -94,6 +94,11 @@ def measure_mu(config: Config, encoder: Encoder, sources: tuple[PixelSource, Pix
     device = next(iter(encoder.network.convs.values())).weight.device
     batches = datasets.calibration_batches(sources, config.encoder.calibrate_images, config.data.crop_px)
     return mean_activations(encoder.network, (batch.to(device) for batch in batches))
+
+
+def make_protocol(values: dict[str, Any]) -> Protocol:
+    """The protocol whose values a metrics.json holds."""
+    return make_config(values, Protocol)
 
 
 class Judge(NamedTuple):

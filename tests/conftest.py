@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -130,6 +131,14 @@ def run_python(*arguments: str, timeout: float = 300, **environment: str) -> sub
         stdin=subprocess.DEVNULL,
         timeout=timeout,
     )
+
+
+def read_back(run_dir):
+    """The records of an offline run by type, as W&B's own command line prints them."""
+    (folder,) = (run_dir / "wandb").glob("offline-run-*")
+    command = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(folder)]
+    lines = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout.splitlines()
+    return [json.loads(line) for line in lines]
 
 
 @pytest.fixture(scope="session")

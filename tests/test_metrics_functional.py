@@ -112,7 +112,14 @@ def test_gram_distance_against_loops_with_other_sizes():
     for x, y in zip(output.numpy(), style.numpy()):
         wanted = loop_gram(y)
         ratios.append(math.sqrt(((loop_gram(x) - wanted) ** 2).sum()) / math.sqrt((wanted**2).sum()))
+    # the Gram matrices are float32
     assert functional.gram_distance(output, style).item() == pytest.approx(np.mean(ratios), rel=1e-5)
+
+
+def test_relative_distance_of_matrices_against_numpy():
+    a, b = features(3, 4, 4), 2 * features(3, 4, 4, seed=1)
+    expected = np.mean([np.linalg.norm(x - y) / np.linalg.norm(y) for x, y in zip(a.numpy(), b.numpy())])
+    assert functional.relative_distance(a, b).item() == pytest.approx(expected, rel=1e-10)
 
 
 def test_gram_distance_is_relative_to_the_style():
@@ -199,20 +206,29 @@ def test_uniform_ssim_of_eight_bit_greys_against_scikit_image():
 
 def test_window_weights():
     gaussian, uniform = functional.window_weights("gaussian"), functional.window_weights("uniform")
-    assert gaussian.shape == (11, 11) and uniform.shape == (7, 7)
+    assert gaussian.shape == (11,) and uniform.shape == (7,)
     assert gaussian.sum().item() == pytest.approx(1) and uniform.sum().item() == pytest.approx(1)
-    assert uniform.unique().numel() == 1
-    assert torch.equal(gaussian, gaussian.T) and torch.equal(gaussian, gaussian.flip(0))
-    assert (gaussian[5, 5] / gaussian[5, 8]).item() == pytest.approx(math.exp(3**2 / (2 * 1.5**2)))
+    assert uniform.unique().numel() == 1 and torch.equal(gaussian, gaussian.flip(0))
+    assert (gaussian[5] / gaussian[8]).item() == pytest.approx(math.exp(3**2 / (2 * 1.5**2)))
 
 
 def test_local_mean_against_loops():
-    x, kernel = features(2, 3, 5, 6), features(3, 2, seed=1)
+    x, line = features(2, 3, 5, 6), features(3, seed=1)
+    kernel = line[:, None] * line[None, :]
     expected = [
-        [[[(x[n, c, i : i + 3, j : j + 2] * kernel).sum().item() for j in range(5)] for i in range(3)] for c in range(3)]
+        [[[(x[n, c, i : i + 3, j : j + 3] * kernel).sum().item() for j in range(4)] for i in range(3)] for c in range(3)]
         for n in range(2)
     ]
-    np.testing.assert_allclose(functional.local_mean(x, kernel).numpy(), expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(functional.local_mean(x, line).numpy(), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("window", ["gaussian", "uniform"])
+def test_ssim_of_flat_float32_pictures_is_exact(window):
+    """Differences of near equals: float32 would give 0.9988 or more than 1 here."""
+    x = torch.full((1, 3, 64, 64), 0.9)
+    expected = functional.ssim(x.double(), x.double() + 1 / 255, window).item()
+    assert functional.ssim(x, x + 1 / 255, window).item() == pytest.approx(expected, abs=1e-6)
+    assert expected < 1
 
 
 def test_grey_as_pillow_converts():
@@ -431,6 +447,16 @@ def test_kernel_distance_of_whole_sets_is_their_mmd():
         assert functional.kernel_distance(a, b, 3, size, seed) == pytest.approx(functional.mmd(a, b), rel=1e-9)
 
 
+def test_kernel_distance_of_one_draw_is_the_mmd_of_a_pair_of_subsets():
+    a, b = features(5, 4), features(4, 4, seed=1) + 0.5
+    pairs = itertools.product(itertools.combinations(range(5), 3), itertools.combinations(range(4), 3))
+    choices = [functional.mmd(a[list(rows)], b[list(others)]) for rows, others in pairs]
+    draws = [functional.kernel_distance(a, b, 1, 3, seed) for seed in range(400)]
+    nearest = [min(choices, key=lambda choice: abs(choice - draw)) for draw in draws]
+    assert draws == pytest.approx(nearest, rel=1e-9)
+    assert len(set(nearest)) == len(choices) == 40
+
+
 def test_kernel_distance_takes_subsets_of_the_smaller_size():
     a, b = features(9, 4), features(4, 4, seed=1) + 0.5
     choices = [functional.mmd(a[list(picked)], b) for picked in itertools.combinations(range(9), 4)]
@@ -527,7 +553,7 @@ def area(points):
         ([(1, 1)], 1.5 + 3),
         ([(1, 1), (3, 0)], 1.5 + 1),
         ([(1, 1), (3, 1.5)], 1.5 + 3),
-        ([(1, 1), (2, 1.5), (3, 0.5)], 1.5 + 1 + 0.75 + 0.5),
+        ([(1, 1), (2, 1.5), (3, 0.5)], 1.5 + 1.5 + 0.5),
         ([(8, 0)], 6),
         ([(2, 3)], 8),
         ([(0, 0)], 0),
@@ -560,5 +586,19 @@ def test_frontier_area_ignores_a_point_that_another_beats(dominated):
 def test_frontier_area_counts_a_point_off_the_grid_exactly():
     """A narrow fall between two positions of a regular grid."""
     left, right = 1.0001, 1.0002
-    expected = 2 * left + (right - left) * 1.0
-    assert area([Point(left, 2.0), Point(right, 0.0)]) == pytest.approx(expected / 8, rel=1e-12)
+    expected = (2 + 1.9) / 2 * left + (right - left) * 1.9 / 2
+    assert area([Point(left, 1.9), Point(right, 0.0)]) == pytest.approx(expected / 8, rel=1e-12)
+
+
+def test_a_point_beaten_in_both_losses_changes_nothing_wherever_it_lies():
+    copies = Point(0, 1), Point(1, 0)
+    kept = [Point(0.2, 0.8), Point(0.6, 0.2)]
+    assert functional.frontier_area([*kept, Point(0.4, 0.9)], *copies) == functional.frontier_area(kept, *copies)
+
+
+def test_sets_too_small_for_a_distance_are_refused():
+    one = torch.zeros(1, 3)
+    with pytest.raises(ValueError, match="at least two vectors a subset"):
+        functional.kernel_distance(one, one, 2, 5, 0)
+    with pytest.raises(ValueError, match=r"expected features \[1, C, h, w\]"):
+        functional.cfsd(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4))

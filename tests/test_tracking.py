@@ -4,28 +4,19 @@ import http.server
 import json
 import os
 import re
-import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run_python
+from conftest import ROOT, read_back, run_python
 
 import train
 from stylenet import tracking, training
 from stylenet.tracking import Tracker, make_tracker
 
 RECIPE = str(ROOT / "configs/adain.yaml")
-
-
-def read_back(run_dir):
-    """The records of an offline run by type, as W&B's own command line prints them."""
-    (folder,) = (run_dir / "wandb").glob("offline-run-*")
-    command = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(folder)]
-    lines = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout.splitlines()
-    return [json.loads(line) for line in lines]
 
 
 @pytest.mark.slow

@@ -47,40 +47,43 @@ def relative_distance(output: Tensor, style: Tensor) -> Tensor:
 def ssim(a: Tensor, b: Tensor, window: Literal["gaussian", "uniform"] = "gaussian") -> Tensor:
     """Structural similarity in [-1, 1], averaged over the positions where the window fits (Wang et al. 2004, eq. 13).
 
-    gaussian: 11 x 11, sigma 1.5, biased, per colour channel (the paper; torchmetrics). uniform: 7 x 7 on grey values
-    with unbiased covariance (scikit-image's default, which MicroAST's script takes).
+    gaussian: 11 x 11, sigma 1.5, biased, per colour channel (the paper). uniform: 7 x 7 on grey values with unbiased
+    covariance (scikit-image's default, which MicroAST's script takes). torchmetrics averages over a reflected border
+    too and so differs in the third digit. In float64: in flat parts the variances are differences of near equals.
     """
+    a, b = a.double(), b.double()
     if window == "uniform":
         a, b = to_grey(a), to_grey(b)
-    kernel = window_weights(window).to(a)
-    unbiased = kernel.numel() / (kernel.numel() - 1) if window == "uniform" else 1.0
+    line = window_weights(window).to(a)
+    n = len(line) ** 2
+    unbiased = n / (n - 1) if window == "uniform" else 1.0
     c1, c2 = 0.01**2, 0.03**2
-    mean_a, mean_b = (local_mean(x, kernel) for x in (a, b))
-    var_a = unbiased * (local_mean(a * a, kernel) - mean_a.square())
-    var_b = unbiased * (local_mean(b * b, kernel) - mean_b.square())
-    covariance = unbiased * (local_mean(a * b, kernel) - mean_a * mean_b)
+    mean_a, mean_b = (local_mean(x, line) for x in (a, b))
+    var_a = unbiased * (local_mean(a * a, line) - mean_a.square())
+    var_b = unbiased * (local_mean(b * b, line) - mean_b.square())
+    covariance = unbiased * (local_mean(a * b, line) - mean_a * mean_b)
     structure = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     return (structure / ((mean_a.square() + mean_b.square() + c1) * (var_a + var_b + c2))).mean()
 
 
 def window_weights(window: Literal["gaussian", "uniform"]) -> Tensor:
-    """The window of `ssim` [k, k], summing to 1, float64."""
+    """One side of the separable window of `ssim` [k], summing to 1, float64."""
     if window == "uniform":
-        return torch.full((7, 7), 1 / 49, dtype=torch.float64)
+        return torch.full((7,), 1 / 7, dtype=torch.float64)
     line = torch.exp(-((torch.arange(11, dtype=torch.float64) - 5) ** 2) / (2 * 1.5**2))
-    line = line / line.sum()
-    return line[:, None] * line[None, :]
+    return line / line.sum()
 
 
-def local_mean(x: Tensor, kernel: Tensor) -> Tensor:
-    """Weighted mean in the window at every position where it fits, each channel by itself."""
-    n_channels = x.shape[1]
-    return F.conv2d(x, kernel.expand(n_channels, 1, *kernel.shape), groups=n_channels)
+def local_mean(x: Tensor, line: Tensor) -> Tensor:
+    """Weighted mean at every position where the window line x line fits, each channel by itself."""
+    flat = x.reshape(-1, 1, *x.shape[-2:])
+    mean = F.conv2d(F.conv2d(flat, line.reshape(1, 1, 1, -1)), line.reshape(1, 1, -1, 1))
+    return mean.reshape(*x.shape[:2], *mean.shape[-2:])
 
 
 def to_grey(image: Tensor) -> Tensor:
     """Luma [N, 1, H, W]."""
-    return (image * torch.tensor(GREY_WEIGHTS).to(image).reshape(1, 3, 1, 1)).sum(1, keepdim=True)
+    return (image * torch.tensor(GREY_WEIGHTS, dtype=image.dtype, device=image.device).reshape(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def lpips(features_a: Sequence[Tensor], features_b: Sequence[Tensor], heads: Sequence[Tensor]) -> Tensor:
@@ -103,8 +106,10 @@ def cfsd(content: Tensor, output: Tensor, reduction: Literal["mean", "sum"] = "m
 
     Features over C; row softmax of their inner products; KL(content || output) per row, then `sum` over the rows (as
     the reference does, so it grows with the size) or their `mean`. One image each, [1, C, h, w]; rows are taken
-    `block` at a time, so that memory stays at block x (h w) instead of (h w)^2.
+    `block` at a time, so that memory stays at block x (h w) instead of (h w)^2. Raises ValueError for a batch.
     """
+    if len(content) != 1 or content.shape != output.shape:
+        raise ValueError(f"expected features [1, C, h, w] of one shape, but {tuple(content.shape)} and {tuple(output.shape)} came")
     a, b = (x.flatten(2)[0].T.float() / x.shape[1] for x in (content, output))  # [positions, C]
     rows = [_row_divergence(a[i : i + block] @ a.T, b[i : i + block] @ b.T) for i in range(0, len(a), block)]
     divergence = torch.cat(rows)
@@ -144,7 +149,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     # the nuclear norm of S_a^1/2 S_b^1/2 is that of X_a X_b^T, an N x M matrix
     cross = torch.linalg.svdvals(centred_a @ centred_b.T).sum()
     distance = (a.mean(0) - b.mean(0)).square().sum() + centred_a.square().sum() + centred_b.square().sum() - 2 * cross
-    return max(0.0, float(distance))
+    return max(float(distance), 0.0)  # in this order a NaN stays one
 
 
 def kernel_distance(a: Tensor, b: Tensor, n_subsets: int, subset_size: int, seed: int) -> float:
@@ -152,9 +157,12 @@ def kernel_distance(a: Tensor, b: Tensor, n_subsets: int, subset_size: int, seed
 
     The mean over `n_subsets` random subsets of `subset_size` vectors of each set, drawn from the seed. Unlike the
     Fréchet distance its expectation does not depend on the number of images; it may be slightly negative.
+    Raises ValueError for subsets of one.
     """
     generator = torch.Generator().manual_seed(seed)
     size = min(subset_size, len(a), len(b))
+    if size < 2:
+        raise ValueError(f"expected at least two vectors a subset, but {size} came")
     draws = (pick(x.double(), size, generator) for _ in range(n_subsets) for x in (a, b))
     return float(np.mean([mmd(x, y) for x, y in zip(draws, draws, strict=True)]))
 
@@ -207,12 +215,13 @@ class Point(NamedTuple):
 def frontier_area(points: Sequence[Point], content_copy: Point, style_copy: Point) -> float:
     """Area under the best style loss reachable at each content loss, in units of the box of the two copies: 0 best, 1 worst.
 
-    The curve starts at the content copy, falls linearly between neighbouring strengths, never rises (a weaker
-    strength remains available), and stays level to the right of its last point up to the style copy's content loss.
+    The curve starts at the content copy and falls linearly from point to point; points that another one beats in
+    both losses are left out; to the right of the last one it stays level up to the style copy's content loss.
     """
-    reach = style_copy.content
-    ordered = sorted([content_copy, *points])
-    x = np.array([p.content for p in ordered])
-    y = np.minimum.accumulate([p.style for p in ordered])
+    reach, kept = style_copy.content, [content_copy]
+    for point in sorted(points):
+        if point.style < kept[-1].style:
+            kept.append(point)
+    x, y = np.array([p.content for p in kept]), np.array([p.style for p in kept])
     grid = np.unique(np.concatenate([x[x < reach], np.linspace(0, reach, 513)]))
     return float(np.trapezoid(np.interp(grid, x, y), grid) / (reach * content_copy.style))

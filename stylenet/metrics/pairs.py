@@ -25,6 +25,7 @@ class Pairs(NamedTuple):
     styles: tuple[Path, ...]
     pairs: tuple[tuple[int, int], ...]  # (number of the content, number of the style)
     names: dict[Path, str]  # each path below its set's root
+    origins: tuple[str, str]  # where contents and styles come from
 
 
 def choose_pairs(protocol: Protocol, content: str, style: str) -> Pairs:
@@ -36,7 +37,8 @@ def choose_pairs(protocol: Protocol, content: str, style: str) -> Pairs:
         return pairs_from_list(options.list, *sets, names)
     contents = draw(sets[0].paths, options.contents, options.seed, datasets.CONTENT)
     styles = draw(sets[1].paths, options.styles, options.seed, datasets.STYLE)
-    return Pairs(contents, styles, draw_pairs(len(contents), len(styles), options.n, options.seed), names)
+    drawn = draw_pairs(len(contents), len(styles), options.n, options.seed)
+    return Pairs(contents, styles, drawn, names, (content, style))
 
 
 def evaluated_part(origin: str, held_out: float, option_name: str) -> datasets.ImageSet:
@@ -68,7 +70,7 @@ def pairs_from_list(file: str, contents: datasets.ImageSet, styles: datasets.Ima
         reason = f"{unknown[0]!r} is in neither" if unknown else "it lists no pair"
         raise DataError(f"expected pairs of the given contents and styles in {file}, but {reason}; name them as below the folders")
     pairs = dict.fromkeys((numbers[0][row["content"]], numbers[1][row["style"]]) for row in rows)
-    return Pairs(contents.paths, styles.paths, tuple(pairs), names)
+    return Pairs(contents.paths, styles.paths, tuple(pairs), names, (contents.origin, styles.origin))
 
 
 def read_csv(file: str | Path, columns: Sequence[str]) -> list[dict[str, str]]:

@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from stylenet import images
 from stylenet.errors import one_line
+from stylenet.metrics.extractors import EXTRAS
 from stylenet.metrics.suite import HIGHER_IS_BETTER, Evaluation
 
 NOT_COMPUTED = "not computed"
@@ -390,24 +392,27 @@ def data_uri(image: Tensor, px: int = 256) -> str:
 
 
 def plots(results: Mapping[str, Any]) -> dict[str, str]:
+    """{caption: SVG} of everything that can be drawn."""
+    drawings: dict[str, Callable[[], str]] = {}
+    if results["frontier"]:
+        caption = "Style loss over normalised content loss as the strength grows; towards the lower left is better"
+        drawings[caption] = lambda: frontier_plot(results)
+    if results["oracle"]:
+        caption = "Style loss over the steps of the oracle, a line for each pair; the dashed lines are the candidates"
+        drawings[caption] = lambda: oracle_plot(results)
+    if any("low" in value for entry in results["candidates"] for value in entry["metrics"].values()):
+        drawings["Means with 95 % intervals"] = lambda: interval_plot(results)
+    return drawn_or_note(drawings)
+
+
+def drawn_or_note(drawings: Mapping[str, Callable[[], str]]) -> dict[str, str]:
     """{caption: SVG}, or a note in their place where matplotlib is not installed."""
     try:
         import matplotlib as mpl
-
-        mpl.use("svg")
     except ImportError as error:
-        return {f"plots: {NOT_COMPUTED}: needs matplotlib ({one_line(error)}); pip install -r requirements-metrics.txt": ""}
-    found = {}
-    if results["frontier"]:
-        found["Style loss over normalised content loss as the strength grows; towards the lower left is better"] = frontier_plot(
-            results
-        )
-    if results["oracle"]:
-        found["Style loss over the steps of the oracle: median and all pairs; the dashed lines are the candidates"] = oracle_plot(
-            results
-        )
-    found["Means with 95 % intervals"] = interval_plot(results)
-    return {caption: svg for caption, svg in found.items() if svg}
+        return {f"plots: {NOT_COMPUTED}: needs matplotlib ({one_line(error)}); {EXTRAS}": ""}
+    mpl.use("svg")
+    return {caption: draw() for caption, draw in drawings.items()}
 
 
 def frontier_plot(results: Mapping[str, Any]) -> str:
@@ -447,7 +452,7 @@ def interval_plot(results: Mapping[str, Any]) -> str:
     entries = results["candidates"]
 
     def draw(panels: Any) -> None:
-        for panel, name in zip(panels, names):
+        for panel, name in zip(np.atleast_1d(panels), names):
             for row, (entry, colour) in enumerate(zip(entries, cycle())):
                 value = entry["metrics"][name]
                 colour = INK if entry["kind"] == "control" else colour
@@ -455,11 +460,11 @@ def interval_plot(results: Mapping[str, Any]) -> str:
                 panel.plot(value["mean"], row, "o", color=colour)
             panel.set_title(COLUMNS[name].title, fontsize=9, color=INK)
             panel.set_yticks(
-                range(len(entries)), [label_of(entry) for entry in entries] if panel is panels[0] else [""] * len(entries)
+                range(len(entries)), [label_of(entry) for entry in entries] if name == names[0] else [""] * len(entries)
             )
             panel.invert_yaxis()
 
-    return figure(draw, len(names), (1.6 * len(names) + 2, 0.3 * len(entries) + 1)) if names else ""
+    return figure(draw, len(names), (1.6 * len(names) + 2, 0.3 * len(entries) + 1))
 
 
 def cycle() -> Any:
@@ -491,10 +496,12 @@ def html_page(
     drawn: Mapping[str, str],
     pictures: Mapping[str, Sequence[Strip]],
     results: Mapping[str, Any],
+    failed: Sequence[str] = (),
 ) -> str:
-    """The self-contained page."""
+    """The self-contained page; `failed` are what took no part and should have."""
     from jinja2 import Environment, FileSystemLoader, select_autoescape
 
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(default=True))
-    facts = {"notes": notes(results), "protocol": protocol_text(results), "provenance": provenance(results)}
+    lost = [f"failed, and not in the tables: {name}" for name in failed]
+    facts = {"notes": [*lost, *notes(results)], "protocol": protocol_text(results), "provenance": provenance(results)}
     return environment.get_template("report.html").render(title=title, tables=tables, plots=drawn, pictures=pictures, **facts)

@@ -34,7 +34,7 @@ def summarise(evaluation: Evaluation, protocol_name: str, overrides: Sequence[st
     return {
         "schema_version": SCHEMA_VERSION,
         "protocol": {"name": protocol_name, "overrides": list(tracked), "values": build.to_flat(evaluation.protocol)},
-        "pairs": {"n": len(pairs.pairs), "unique_contents": n_unique[0], "unique_styles": n_unique[1]},
+        "pairs": {"n": len(pairs.pairs), "unique_contents": n_unique[0], "unique_styles": n_unique[1], "sets": pairs.origins},
         "settings": evaluation.settings,
         "seed": evaluation.protocol.pairs.seed,
         "networks": scorer.networks,

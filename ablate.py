@@ -1,0 +1,258 @@
+"""Run an ablation: train every cell of a W&B sweep file, score all of them alike, and write the comparison.
+
+    python ablate.py configs/ablations/transform.yaml data.content=photos/ data.style=paintings/ --dry-run
+    python ablate.py configs/ablations/transform.yaml data.content=photos/ data.style=paintings/
+    python ablate.py configs/ablations/transform.yaml data.content=photos/ data.style=paintings/ --resume
+
+A cell is a real run of train.py in a folder named after what it computes; finished ones are never trained again,
+whichever ablation needs them. With a W&B server the same file runs under `wandb sweep` and `wandb agent`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stylenet import config as configuration
+from stylenet.config import Config, Protocol
+from stylenet.errors import EXIT_INTERRUPTED, Parser, StylenetError, UsageError, run_script
+from stylenet.sweeps import Sweep, arguments_of, expand, label, read_sweep, varied
+
+ROOT = Path(__file__).parent
+MODEL_FILE, STATES = "model.safetensors", "checkpoints/step_*.pt"
+
+
+class Cell(NamedTuple):
+    """One training run of the ablation."""
+
+    parameters: dict[str, Any]
+    config: Config
+    command: list[str]  # of train.py
+    folder: Path
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has been trained to its end."""
+        return (self.folder / MODEL_FILE).is_file()
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return any(self.folder.glob(STATES))
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code: 0, or 1 if a cell failed."""
+    options, overrides = make_parser().parse_known_args(arguments)
+    sweep = read_sweep(options.sweep)
+    training, judging = split_overrides(overrides)
+    cells = make_cells(sweep, training, Path(options.output))
+    check_cells(cells)
+    folder = Path(options.output) / sweep.name
+    if options.dry_run:
+        return show_plan(sweep, cells)
+    begun = [cell for cell in cells if cell.is_finished or cell.is_begun]
+    if begun and not options.resume:
+        raise UsageError(f"expected a new ablation, but {len(begun)} of its {len(cells)} cells are begun; go on with --resume")
+    failed = train_all(sweep, cells, options.jobs, folder)
+    finished = [cell for cell in cells if cell.is_finished]
+    if not finished:
+        raise StylenetError(f"expected at least one finished cell, but all {len(cells)} failed; see {folder}/logs")
+    code = score_all(sweep, finished, folder, judging, options)
+    if code:
+        return code
+    compare(sweep, finished, folder, judging, [label(cell.parameters, varied(sweep)) for cell in failed])
+    return StylenetError.exit_code if failed else 0
+
+
+def make_parser() -> Parser:
+    """The command line; every key=value goes to train.py, or to eval.py if it is an option of a protocol."""
+    parser = Parser(prog="ablate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweep", metavar="FILE", help="sweep file such as configs/ablations/transform.yaml")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="cells at once; GPUs or CPU threads are dealt out (default 1)"
+    )
+    parser.add_argument("--output", default="runs/ablations", metavar="DIR", help="cells and results (default runs/ablations)")
+    parser.add_argument("--dry-run", action="store_true", help="list the cells and what is finished, and stop")
+    parser.add_argument("--resume", action="store_true", help="do only what is missing")
+    parser.add_argument("--alpha", default="1", metavar="A,B", help="strengths at which the cells are scored (default 1)")
+    parser.add_argument("--oracle", default="0", metavar="N", help="pairs of the oracle (default 0)")
+    parser.add_argument("--metrics", metavar="A,B", help="only these metrics")
+    return parser
+
+
+def split_overrides(overrides: list[str]) -> tuple[list[str], list[str]]:
+    """The overrides of train.py and those of eval.py; tracking goes to both. Raises UsageError for an unknown key."""
+    training, judging = [], []
+    for text in overrides:
+        key = text.removeprefix("--").partition("=")[0]
+        is_judging = key in configuration.list_options(Protocol)
+        if is_judging:
+            judging.append(text)
+        if key.startswith("tracking.") or not is_judging:
+            training.append(text)
+    return training, judging
+
+
+def make_cells(sweep: Sweep, overrides: list[str], output: Path) -> list[Cell]:
+    """The cells with their resolved configurations. An override that sets a varied parameter would make cells alike: UsageError."""
+    taken = [name for name in varied(sweep) if any(name in configuration.parse_override(text) for text in overrides)]
+    if taken:
+        raise UsageError(f"expected {taken[0]} to be left to the ablation, but an override sets it; edit the sweep file instead")
+    cells = []
+    for parameters in expand(sweep):
+        command = [*arguments_of(sweep, parameters), *overrides]
+        config = resolve(command)
+        folder = output / "cells" / configuration.name_of_computation(config)
+        tracked = [f"tracking.group={sweep.name}", f"tracking.tags=[ablation,{sweep.name}]"]
+        cells.append(Cell(parameters, config, [*command, *tracked, f"run.dir={folder}"], folder))
+    return cells
+
+
+def resolve(command: list[str]) -> Config:
+    """The configuration that train.py would make of its arguments."""
+    parser = Parser(prog="ablate.py")
+    parser.add_argument("--config")
+    options, overrides = parser.parse_known_args(command)
+    return configuration.load_config(options.config, overrides)
+
+
+def check_cells(cells: list[Cell]) -> None:
+    """Raise UsageError unless the cells can be compared."""
+    for key in ("data.content", "data.style", "data.held_out"):
+        values = {configuration.to_flat(cell.config)[key] for cell in cells}
+        if len(values) > 1 or None in values:
+            raise UsageError(
+                f"expected one {key} for all cells, but {sorted(map(str, values))} came; give {key}=… on the command line"
+            )
+
+
+def show_plan(sweep: Sweep, cells: list[Cell]) -> int:
+    """Print the cells."""
+    for cell in cells:
+        state = "finished" if cell.is_finished else "begun" if cell.is_begun else "to do"
+        print(f"{cell.folder}  {state:<8}  {label(cell.parameters, varied(sweep))}")
+    print(f"{len(cells)} cells, {sum(cell.is_finished for cell in cells)} finished; protocol {sweep.protocol}")
+    return 0
+
+
+def train_all(sweep: Sweep, cells: list[Cell], n_jobs: int, folder: Path) -> list[Cell]:
+    """Train what is missing, `n_jobs` at once; the failed ones. An interrupt lets the running cells save and ends."""
+    if n_jobs < 1:
+        raise UsageError(f"expected --jobs of 1 or more, but {n_jobs} came")
+    slots: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for slot in range(n_jobs):
+        slots.put(slot)
+    fleet, failed = Fleet(), []
+
+    def work(cell: Cell) -> None:
+        slot = slots.get()
+        try:
+            name, log = label(cell.parameters, varied(sweep)), folder / "logs" / f"{cell.folder.name}.log"
+            print(f"cell {name}: {cell.folder}", flush=True)
+            code = fleet.run(cell, environment(slot, n_jobs), log)
+            if code and not fleet.is_stopped:
+                failed.append(cell)
+                print(f"error: cell {name} failed with exit code {code}: {last_line(log)} ({log})", file=sys.stderr, flush=True)
+        finally:
+            slots.put(slot)
+
+    with fleet, ThreadPoolExecutor(n_jobs) as pool:
+        for result in [pool.submit(work, cell) for cell in cells if not cell.is_finished]:
+            result.result()
+    if fleet.is_stopped:
+        raise SystemExit(EXIT_INTERRUPTED)
+    return failed
+
+
+class Fleet:
+    """The running trainings. Within its context SIGINT and SIGTERM are passed on to them, and no new one starts."""
+
+    def __init__(self) -> None:
+        self.running: set[subprocess.Popen] = set()
+        self.is_stopped, self.lock = False, threading.Lock()
+
+    def __enter__(self) -> Fleet:
+        self.previous = {number: signal.signal(number, self.stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def stop(self, *_: object) -> None:
+        """The signal handler: every training saves and ends."""
+        self.is_stopped = True
+        for process in list(self.running):
+            process.send_signal(signal.SIGTERM)
+
+    def run(self, cell: Cell, environ: dict[str, str], log: Path) -> int:
+        """The exit code of a cell's training, which goes on from its newest checkpoint if it has one."""
+        arguments = ["--resume", str(cell.folder)] if cell.is_begun else cell.command
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "a", encoding="utf-8") as file:
+            with self.lock:
+                if self.is_stopped:
+                    return EXIT_INTERRUPTED
+                command = [sys.executable, str(ROOT / "train.py"), *arguments]
+                # a session of its own, so that Ctrl-C reaches it once, through stop()
+                process = subprocess.Popen(command, stdout=file, stderr=file, env=environ, start_new_session=True)
+                self.running.add(process)
+            code = process.wait()
+        self.running.discard(process)
+        return code
+
+
+def environment(slot: int, n_jobs: int) -> dict[str, str]:
+    """The environment of a job: one GPU of those there are, or its share of the CPU's threads."""
+    import torch
+
+    n_gpus = torch.cuda.device_count()
+    if n_gpus:
+        return os.environ | {"CUDA_VISIBLE_DEVICES": str(slot % n_gpus)}
+    n_threads = max(1, len(os.sched_getaffinity(0)) // n_jobs) if hasattr(os, "sched_getaffinity") else 1
+    return os.environ | ({"OMP_NUM_THREADS": str(n_threads)} if n_jobs > 1 else {})
+
+
+def last_line(log: Path) -> str:
+    """What a failed cell said last."""
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+def score_all(sweep: Sweep, cells: list[Cell], folder: Path, judging: list[str], options: argparse.Namespace) -> int:
+    """Score all cells on the same pairs with eval.py; its exit code."""
+    data = cells[0].config.data
+    command = [sys.executable, str(ROOT / "eval.py"), "--protocol", sweep.protocol, "--output", str(folder / "eval")]
+    command += ["--content", data.content, "--style", data.style, "--alpha", options.alpha, "--oracle", options.oracle]
+    command += ["--metrics", options.metrics] if options.metrics else []
+    command += [part for cell in cells for part in ("--model", str(cell.folder))]
+    weights = cells[0].config.encoder.weights
+    command += [f"judge.weights={weights}"] if weights and not any("judge.weights=" in text for text in judging) else []
+    held_out = [] if any("pairs.held_out=" in text for text in judging) else [f"pairs.held_out={data.held_out}"]
+    group = [f"tracking.group={sweep.name}"]
+    return subprocess.run([*command, *held_out, *group, *judging], check=False).returncode
+
+
+def compare(sweep: Sweep, cells: list[Cell], folder: Path, judging: list[str], failed: list[str]) -> None:
+    """Write the comparison and send it to W&B."""
+    from stylenet.metrics import comparison
+
+    names = [name for name in varied(sweep) if name != "run.seed"]
+    runs = [comparison.Trained(label(cell.parameters, names), cell.config.run.seed, cell.folder) for cell in cells]
+    comparison.write_all(runs, folder, sweep.name, failed)
+    print(f"comparison: {folder / 'report.html'}")
+    tracking = cells[0].config.tracking
+    comparison.track(folder, sweep.name, tracking.mode, tracking.project, tracking.entity, tracking.init_timeout_s)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

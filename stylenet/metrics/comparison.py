@@ -1,0 +1,248 @@
+"""The comparison of an ablation's cells: deviation over seeds, paired intervals against the baseline, curves, pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import ImageDraw
+from torch import Tensor
+
+from stylenet import build, images
+from stylenet.metrics import functional, report
+from stylenet.metrics.candidates import Model
+from stylenet.metrics.pairs import choose_pairs, load_picture
+from stylenet.metrics.report import COLUMNS, Strip, Table
+from stylenet.metrics.suite import HIGHER_IS_BETTER
+from stylenet.tracking import HISTORY_FILE, make_tracker, sync_command
+
+N_PICTURES = 6
+
+
+class Trained(NamedTuple):
+    """A finished cell: its setting (the first one is the baseline), its seed, its run folder."""
+
+    setting: str
+    seed: int
+    folder: Path
+
+
+class Scores(NamedTuple):
+    """What eval.py found of the cells, by the folders' names and at full strength."""
+
+    results: dict[str, Any]  # metrics.json
+    entries: dict[str, dict[str, Any]]  # of metrics.json
+    pairs: dict[str, dict[str, list[float]]]  # {metric: a value for every pair}
+
+
+def read_scores(folder: Path) -> Scores:
+    """The results that eval.py left in the folder."""
+    results = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    entries = {entry["name"]: entry for entry in results["candidates"]}  # the last strength wins
+    pairs: dict[str, dict[str, list[float]]] = {}
+    with open(folder / "pairs.csv", newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            entry = entries[row["candidate"]]
+            if row["alpha"] in ("", str(entry["alpha"])):
+                values = pairs.setdefault(entry["name"], {})
+                for name in entry["metrics"].keys() & row.keys():
+                    values.setdefault(name, []).append(float(row[name]))
+    return Scores(results, entries, pairs)
+
+
+def by_setting(runs: Sequence[Trained]) -> dict[str, list[Trained]]:
+    """The runs of every setting, in the order of the sweep file."""
+    return {setting: [run for run in runs if run.setting == setting] for setting in dict.fromkeys(run.setting for run in runs)}
+
+
+def write_all(runs: Sequence[Trained], folder: Path, name: str, failed: Sequence[str]) -> None:
+    """Tables as Markdown, LaTeX and HTML, plots, the grid of pictures, and the numbers as JSON."""
+    scores = read_scores(folder / "eval")
+    tables = [metric_table(runs, scores), difference_table(runs, scores), run_table(runs, scores)]
+    tables = [table for table in tables if table.rows]
+    title = f"Ablation {name}: {len(runs)} runs. {report.heading(scores.results)}"
+    lost = [f"- failed, and not in the tables: {cell}" for cell in failed]
+    parts = [f"## {title}", *map(report.markdown_table, tables), *lost, *(f"- {note}" for note in report.notes(scores.results))]
+    report.write_text(folder / "table.md", "\n\n".join(parts) + "\n")
+    report.write_text(folder / "table.tex", "\n".join(report.latex_table(table, title) for table in tables))
+    report.write_text(folder / "comparison.json", json.dumps(numbers(runs, scores), indent=1) + "\n")
+    strips = make_strips(runs, scores)
+    images.save_image(labelled_grid(strips), folder / "grid.png")
+    pictures = {"The same pairs for every setting": [Strip("", [(c, report.data_uri(p)) for c, p in strip]) for strip in strips]}
+    page = report.html_page(title, tables, plots(runs, scores), pictures, scores.results, failed)
+    report.write_text(folder / "report.html", page)
+
+
+def metric_names(scores: Scores) -> list[str]:
+    """The metrics of the tables that were computed."""
+    names = report.wanted_columns(scores.results)
+    return [name for name in names if any(name in entry["metrics"] for entry in scores.entries.values())]
+
+
+def over_seeds(runs: Sequence[Trained], scores: Scores, metric: str) -> list[float]:
+    """The metric's mean over the pairs, for every seed."""
+    return [scores.entries[run.folder.name]["metrics"][metric]["mean"] for run in runs]
+
+
+def metric_table(runs: Sequence[Trained], scores: Scores) -> Table:
+    """Mean ± deviation over the seeds; the best setting of each metric is marked. The controls stand at the end."""
+    names, settings = metric_names(scores), by_setting(runs)
+    rows, best = [], set()
+    for setting, members in settings.items():
+        rows.append([setting, str(len(members)), *(spread(over_seeds(members, scores, name), name) for name in names)])
+    for column, name in enumerate(names, start=2):
+        means = [statistics.fmean(over_seeds(members, scores, name)) for members in settings.values()]
+        pick = max if name in HIGHER_IS_BETTER else min
+        best.add((means.index(pick(means)), column))
+    for entry in (e for e in scores.entries.values() if e["kind"] == "control"):
+        rows.append([entry["name"], "–", *(report.number(entry["metrics"][name]["mean"], name) for name in names)])
+    header = ["", "seeds", *map(report.title_of, names)]
+    title = "Mean ± standard deviation over the seeds, of means over the pairs"
+    return Table(title, header, rows, frozenset(best) if len(settings) > 1 else frozenset())
+
+
+def spread(values: Sequence[float], metric: str) -> str:
+    """Mean ± sample deviation; without a deviation for one seed."""
+    mean = report.number(statistics.fmean(values), metric)
+    return f"{mean} ± {report.number(statistics.stdev(values), metric)}" if len(values) > 1 else mean
+
+
+def difference_table(runs: Sequence[Trained], scores: Scores) -> Table:
+    """Every setting less the baseline, pair by pair, each pair's value averaged over the seeds first."""
+    (baseline, base_runs), *others = by_setting(runs).items()
+    rows = []
+    for setting, members in others:
+        for name in (name for name in metric_names(scores) if name in scores.pairs[base_runs[0].folder.name]):
+            d = difference(base_runs, members, scores, name)
+            mean, low, high = (report.number(value, name, "+") for value in d)
+            verdict = report.verdict({"metric": name} | d._asdict())
+            rows.append([setting, report.title_of(name), f"{mean} [{low}, {high}]", verdict])
+    return Table(f"Paired differences to {baseline}, 95 % intervals over the pairs", ["", "metric", "mean difference", ""], rows)
+
+
+def difference(base: Sequence[Trained], own: Sequence[Trained], scores: Scores, metric: str) -> functional.Interval:
+    """Mean of own - base over the pairs with its interval."""
+    a, b = (np.mean([scores.pairs[run.folder.name][metric] for run in runs], axis=0) for runs in (base, own))
+    values = scores.results["protocol"]["values"]
+    return functional.bootstrap(b - a, values["metrics.bootstrap"], values["pairs.seed"])
+
+
+def run_table(runs: Sequence[Trained], scores: Scores) -> Table:
+    """Every run with what identifies it."""
+    rows = []
+    for run in runs:
+        facts = scores.entries[run.folder.name]["facts"]
+        commit = (facts["git_commit"] or "unknown")[:10]
+        rows.append([run.setting, str(run.seed), str(run.folder), str(facts["step"]), commit, facts["sha256"][:12]])
+    return Table("The runs", ["", "seed", "folder", "steps", "commit", "sha256"], rows)
+
+
+def numbers(runs: Sequence[Trained], scores: Scores) -> dict[str, Any]:
+    """The comparison for programs: means per run, and the paired differences."""
+    names, settings = metric_names(scores), by_setting(runs)
+    (baseline, base_runs), *others = settings.items()
+    own = [name for name in names if name in scores.pairs[base_runs[0].folder.name]]
+    means = {setting: {name: over_seeds(members, scores, name) for name in names} for setting, members in settings.items()}
+    gaps = {setting: {name: difference(base_runs, members, scores, name)._asdict() for name in own} for setting, members in others}
+    seeds = {setting: [run.seed for run in members] for setting, members in settings.items()}
+    return {"schema_version": 1, "baseline": baseline, "seeds": seeds, "means": means, "differences": gaps}
+
+
+def make_strips(runs: Sequence[Trained], scores: Scores) -> list[list[tuple[str, Tensor]]]:
+    """Rows of captioned pictures [1, 3, H, W]: content, style, and each setting's first seed, for a few pairs."""
+    results = scores.results
+    protocol = build.make_protocol(results["protocol"]["values"])
+    pairs = choose_pairs(protocol, *results["pairs"]["sets"])
+    chosen = np.unique(np.linspace(0, len(pairs.pairs) - 1, min(N_PICTURES, len(pairs.pairs))).round().astype(int))
+    inputs = {int(i): [load_picture(paths[k], protocol) for paths, k in zip(pairs[:2], pairs.pairs[i])] for i in chosen}
+    strips = {i: [("content", content), ("style", style)] for i, (content, style) in inputs.items()}
+    for setting, members in by_setting(runs).items():
+        model = Model(str(members[0].folder), setting, [1.0], "auto", None)
+        for i, strip in strips.items():
+            strip.append((setting, model.picture(pairs, pairs.pairs[i], *inputs[i], 1.0)))
+    return list(strips.values())
+
+
+def labelled_grid(strips: Sequence[Sequence[tuple[str, Tensor]]], px: int = 160, line_px: int = 14) -> Tensor:
+    """The rows as one picture [3, H, W], every column under its caption."""
+    size = (px, px)
+    rows = [[torch.nn.functional.interpolate(p, size, mode="bilinear", antialias=True)[0] for _, p in strip] for strip in strips]
+    grid = images.to_pil(images.make_grid(rows))
+    captions = [caption.replace(", ", "\n").replace("=", "\n") for caption, _ in strips[0]]
+    top = line_px * max(caption.count("\n") + 1 for caption in captions) + 4
+    page = grid.crop((0, -top, grid.width, grid.height))
+    pen = ImageDraw.Draw(page)
+    pen.rectangle((0, 0, page.width, top - 1), fill="white")
+    for column, caption in enumerate(captions):
+        pen.multiline_text((column * (px + 4) + 2, 1), caption, fill="black", spacing=1)
+    return images.to_tensor(page)
+
+
+def plots(runs: Sequence[Trained], scores: Scores) -> dict[str, str]:
+    """{caption: SVG}: every seed's metrics by setting, and the validation losses over the steps."""
+    return report.drawn_or_note(
+        {
+            "Every seed's mean over the pairs, by setting": lambda: seeds_plot(runs, scores),
+            "Total validation loss over the training steps": lambda: history_plot(runs),
+        }
+    )
+
+
+def seeds_plot(runs: Sequence[Trained], scores: Scores) -> str:
+    """A panel for each metric, a dot for each run."""
+    names, settings = metric_names(scores), by_setting(runs)
+
+    def draw(panels: Any) -> None:
+        for panel, name in zip(np.atleast_1d(panels), names):
+            for row, (members, colour) in enumerate(zip(settings.values(), report.cycle())):
+                values = over_seeds(members, scores, name)
+                panel.plot(values, [row] * len(values), "o", color=colour, alpha=0.7)
+            panel.set_title(COLUMNS[name].title, fontsize=9, color=report.INK)
+            panel.set_yticks(range(len(settings)), list(settings) if name == names[0] else [""] * len(settings))
+            panel.invert_yaxis()
+
+    return report.figure(draw, len(names), (1.6 * len(names) + 2, 0.3 * len(settings) + 1))
+
+
+def history_plot(runs: Sequence[Trained]) -> str:
+    """The courses of the validation loss."""
+
+    def draw(axes: Any) -> None:
+        for (setting, members), colour in zip(by_setting(runs).items(), report.cycle()):
+            for i, run in enumerate(members):
+                rows = [row for row in read_history(run.folder) if row.get("kind") == "val"]
+                label = setting if i == 0 else None
+                axes.plot([row["step"] for row in rows], [row["total"] for row in rows], "o-", color=colour, label=label, alpha=0.8)
+        axes.set(xlabel="steps", ylabel="total validation loss", yscale="log")
+        axes.legend(frameon=False, labelcolor=report.INK)
+
+    return report.figure(draw)
+
+
+def read_history(folder: Path) -> list[Mapping[str, Any]]:
+    """The lines of a run's history."""
+    path = folder / HISTORY_FILE
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def track(folder: Path, name: str, mode: str, project: str, entity: str | None, timeout_s: float) -> None:
+    """Send table and grid to W&B, as a run of their own in the ablation's group."""
+    import uuid
+
+    about = {"project": project, "entity": entity, "group": name, "name": f"ablation {name}", "tags": ["ablation", name]}
+    found = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    tracker = make_tracker(folder, mode, uuid.uuid4().hex[:8], timeout_s, {"ablation": name}, "ablation", **about)
+    metrics = list(next(iter(found["means"].values())))
+    rows = [[setting, *(statistics.fmean(means[m]) for m in metrics)] for setting, means in found["means"].items()]
+    tracker.log_table("comparison", ["setting", *metrics], rows)
+    tracker.log_image("grid", folder / "grid.png", 0)
+    tracker.finish(0)
+    command = sync_command(folder)
+    if command:
+        print(f"to upload the offline run: {command}")
