@@ -283,6 +283,7 @@ LATEX_SPECIAL = {character: "\\" + character for character in "&%$#_{}"} | {
     "↓": r"$\downarrow$",
     "↑": r"$\uparrow$",
     "–": "--",
+    "±": r"$\pm$",
     "é": r"\'e",
 }
 
