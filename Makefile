@@ -29,7 +29,7 @@ bench: .venv/installed
 	$(BIN)/pip install -q -r requirements.txt -c constraints.txt
 	@touch $@
 
-.venv/installed-dev: .venv/installed requirements-dev.txt
+.venv/installed-dev: .venv/installed requirements-dev.txt requirements-metrics.txt
 	$(BIN)/pip install -q -r requirements-dev.txt -c constraints.txt
 	@touch $@
 

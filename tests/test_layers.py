@@ -7,6 +7,7 @@ from conftest import ROOT, run_python
 
 LEVELS = {
     "errors": 0,
+    "sweeps": 1,
     "transforms": 1,
     "losses": 2,
     "images": 1,
@@ -19,6 +20,7 @@ LEVELS = {
     "inference": 5,
     "build": 5,
     "training": 6,
+    "metrics": 6,
 }
 
 
@@ -64,6 +66,14 @@ def test_no_circle_among_files():
     assert not graph
 
 
+def test_formulas_and_transforms_are_pure():
+    """They see tensors only: no file, no image library, no network but torch's own functions."""
+    for name in ("transforms", "losses", "metrics/functional"):
+        path = ROOT / f"stylenet/{name}.py"
+        assert {part(module) for module in imports_of(path)} <= {"transforms", "losses"}, name
+        assert not {"open(", "Path", "torchvision", "PIL"} & set(path.read_text().split()), name
+
+
 def test_only_build_and_scripts_import_config():
     importers = {module for module, path in package_files().items() if "stylenet.config" in imports_of(path)}
     assert importers == {"stylenet.build"}
@@ -78,7 +88,7 @@ try:
 except SystemExit:
     print("torch" in sys.modules, "wandb" in sys.modules)
 """
-    for script in ("train.py", "stylize.py"):
+    for script in ("train.py", "stylize.py", "eval.py", "ablate.py"):
         done = run_python("-c", code, script)
         assert done.stdout.splitlines()[-1] == "False False", done.stderr
 

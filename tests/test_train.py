@@ -411,3 +411,33 @@ sys.exit(train.main(sys.argv[1:]))
     options = [*tiny_options, "train.steps=100000", "checkpoint.every_steps=100000", "val.every_steps=100000"]
     done = run_python(*torchrun, "--config", RECIPE, *options, f"run.dir={tmp_path / 'x'}", OMP_NUM_THREADS="1", timeout=120)
     assert done.returncode != 0 and not (tmp_path / "x/model.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["mean", "none", "efdm", "histogram", "wct", "concat"])
+def test_every_transform_trains_and_restyles(tiny_options, tmp_path, name):
+    """A decoder of its own for each; the released model knows its transform."""
+    from stylenet.inference import Stylizer
+
+    run_dir = tmp_path / name
+    options = [*tiny_options, "train.steps=2", "train.precision=bf16", "loss.identity_weight=1", f"transform.name={name}"]
+    assert train.main(["--config", RECIPE, *options, f"run.dir={run_dir}"]) == 0
+    stylizer = Stylizer.load(run_dir)
+    content, styles = torch.rand(1, 3, 24, 20), [torch.rand(1, 3, 16, 30), torch.rand(1, 3, 20, 20)]
+    assert stylizer(content, styles, 0.5, [1, 2]).shape == (1, 3, 24, 20)
+    fresh, same = stylizer(content, styles[0], 0.0), stylizer(content, styles[1], 0.0)
+    torch.testing.assert_close(fresh, same)  # at strength 0 the style does not matter
+
+
+def test_a_transform_of_another_width_is_no_starting_point(trained_run, tiny_options, tmp_path):
+    options = [*tiny_options, "transform.name=concat", f"train.init_from={trained_run}", f"run.dir={tmp_path / 'x'}"]
+    with pytest.raises(WeightsError, match="but transform.name differ"):
+        train.main(["--config", RECIPE, *options])
+
+
+def test_sweep_agents_choose_the_run_id_and_with_it_the_folder(tiny_options, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_ID", "agent7")
+    options = [*tiny_options, "train.steps=2", f"run.dir={tmp_path}/sweep/{{id}}"]
+    assert train.main(["--config", RECIPE, *options]) == 0
+    assert (tmp_path / "sweep/agent7/model.safetensors").is_file()
+    state = load_state(tmp_path / "sweep/agent7/checkpoints/step_00000002.pt")
+    assert state["tracking_id"] == "agent7" == state["release"]["description"]["wandb_run"]["id"]
