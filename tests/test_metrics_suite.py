@@ -39,7 +39,7 @@ def test_scores_are_the_formulas_on_the_judges_features(vgg19_file, image_folder
     )
     content, style = load_picture(pairs.contents[0], chosen), load_picture(pairs.styles[0], chosen)
     output = (content + style.flip(-1)) / 2
-    values = scorer.score(output, scorer.content_reference(content), scorer.style_reference(style)).values
+    values = scorer.score(*map(scorer.describe, (output, content, style)))
     taps = ["relu1_1", "relu2_1", "relu3_1", "relu4_1"]
     f_o, f_c, f_s = (scorer.judge.network(x, taps) for x in (output, content, style))
 
@@ -81,7 +81,7 @@ def test_pixels_follow_the_objective_of_training(vgg19_file, image_folders):
     assert len(course) == 13
     total = [point.content + chosen.oracle.style_weight * 2 * point.style for point in course]
     assert total[12] < 0.8 * total[0] and course[12].style < course[0].style
-    values = scorer.score(content, scorer.content_reference(content), scorer.style_reference(style)).values
+    values = scorer.score(*map(scorer.describe, (content, content, style)))
     assert course[0].content == pytest.approx(values["target"], rel=1e-4)  # it starts from the content image
     assert course[0].style == pytest.approx(sum(values[f"style/{tap}"] for tap in ("relu1_1", "relu2_1")) / 2, rel=1e-4)
 
@@ -132,7 +132,7 @@ def test_style_copy_of_another_shape_fits_the_content(image_folders):
 def test_a_picture_without_a_finite_score_is_refused(image_folders):
     pairs = choose_pairs(protocol(), *map(str, image_folders))
     with pytest.raises(suite.DataError, match="expected finite metrics, but style of content copy on c0.png"):
-        suite.check_finite(suite.Score({"style": math.nan}, {}), ContentCopy(), pairs, (0, 0))
+        suite.check_finite({"style": math.nan}, ContentCopy(), pairs, (0, 0))
 
 
 def test_names_in_tables(tmp_path):

@@ -29,7 +29,7 @@ class Candidate:
         self.facts: dict[str, Any] = {}
 
     def picture(self, pairs: Pairs, pair: tuple[int, int], content: Tensor, style: Tensor, alpha: float | None) -> Tensor:
-        """[1, 3, H, W] of the content's size."""
+        """The picture of a content and a style [1, 3, H, W], in the content's size."""
         raise NotImplementedError
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,29 +18,16 @@ from stylenet.models.vgg import deepest, find_weights, reach_of_file, tap_names
 from stylenet.transforms import StyleCode, align, channel_stats
 
 
-class ContentReference(NamedTuple):
-    """What is kept of a content while its pictures are scored."""
+class Description(NamedTuple):
+    """What the metrics need of a picture, be it a content, a style or an output: small enough to be kept."""
 
     image: Tensor
-    features: dict[str, Tensor]
-    stats: dict[str, StyleCode]
+    features: dict[str, Tensor]  # at the content and target layers
+    stats: dict[str, StyleCode]  # at the style and target layers
+    grams: dict[str, Tensor]
     structure: Tensor | None  # features for CFSD
     perception: list[Tensor] | None  # features for LPIPS
-
-
-class StyleReference(NamedTuple):
-    """What is kept of a style."""
-
-    image: Tensor
-    stats: dict[str, StyleCode]
-    grams: dict[str, Tensor]
-
-
-class Score(NamedTuple):
-    """Of one picture: its metrics, and the vectors that the metrics of the whole set are made of."""
-
-    values: dict[str, float]
-    vectors: dict[str, Tensor]
+    vectors: dict[str, Tensor]  # one [D] for each network whose set metrics are wanted
 
 
 class Scorer:
@@ -125,91 +112,26 @@ class Scorer:
         """The Inception of ArtFID."""
         return extractors.load_art_inception(self.protocol.networks.art_inception)
 
-    def features(self, image: Tensor, taps: Iterable[str]) -> dict[str, Tensor]:
-        """The judge's features at those of the taps that it is loaded for."""
-        kept = [tap for tap in taps if self.judge and tap in self.judge_taps]
-        return self.judge.network(image.to(self.device), kept) if kept else {}
-
     @torch.inference_mode()
-    def content_reference(self, image: Tensor) -> ContentReference:
-        """What the scores of a content's pictures need of it."""
+    def describe(self, image: Tensor) -> Description:
+        """Run every network on a picture [1, 3, H, W]."""
         image, options = image.to(self.device), self.options
-        features = self.features(image, self.judge_taps) if self.judge else {}
-        stats = {tap: channel_stats(features[tap]) for tap in options.style_taps if tap in features}
-        kept = {tap: features[tap] for tap in (*options.content_taps, options.target_tap) if tap in features}
+        found = self.judge.network(image, sorted(self.judge_taps)) if self.judge else {}
+        kept = {tap: found[tap] for tap in (*options.content_taps, options.target_tap) if tap in found}
+        stats = {tap: channel_stats(found[tap]) for tap in (*options.style_taps, options.target_tap) if tap in found}
+        grams = {tap: gram(found[tap]) for tap in options.style_taps if tap in found and self.wants("gram")}
         perception = self.lpips.features(image) if self.lpips is not None else None
-        return ContentReference(image, kept, stats, self.structure(image), perception)
-
-    @torch.inference_mode()
-    def style_reference(self, image: Tensor) -> StyleReference:
-        """What the scores of a style's pictures need of it."""
-        image, options = image.to(self.device), self.options
-        features = self.features(image, self.judge_taps) if self.judge else {}
-        stats = {tap: channel_stats(features[tap]) for tap in (*options.style_taps, options.target_tap) if tap in features}
-        grams = {tap: gram(features[tap]) for tap in options.style_taps if tap in features and self.wants("gram")}
-        return StyleReference(image, stats, grams)
+        return Description(image, kept, stats, grams, self.structure(image), perception, self.vectors(image, found))
 
     def structure(self, image: Tensor) -> Tensor | None:
         """The features that CFSD compares."""
         if not self.wants("cfsd"):
             return None
-        return self.features(extractors.at_shortest(image, self.options.cfsd_px), [self.options.cfsd_tap])[self.options.cfsd_tap]
-
-    @torch.inference_mode()
-    def score(self, picture: Tensor, content: ContentReference, style: StyleReference) -> Score:
-        """All metrics of a picture [1, 3, H, W] that was made from the content and the style."""
-        picture, options = picture.to(self.device), self.options
-        features = self.features(picture, self.judge_taps) if self.judge else {}
-        values: dict[str, Tensor | float] = {}
-        for name, formula in (("content", content_loss), ("content_norm", functional.content_norm)):
-            if self.wants(name):
-                values |= per_tap(name, {t: formula(features[t], content.features[t]) for t in options.content_taps})
-        if self.wants("target"):
-            values["target"] = self.target_loss(features[options.target_tap], content, style)
-        if self.wants("style", "style_relative", "gram"):
-            values |= self.style_values(features, content, style)
-        values |= self.image_values(picture, content, style)
-        finite = {name: float(value) for name, value in values.items()}
-        return Score(finite, self.vectors(picture, features))
-
-    def target_loss(self, features: Tensor, content: ContentReference, style: StyleReference) -> Tensor:
-        """The content loss of training: the distance to the AdaIN output."""
-        tap = self.options.target_tap
-        return content_loss(features, align(content.features[tap], style.stats[tap]))
-
-    def style_values(self, features: Mapping[str, Tensor], content: ContentReference, style: StyleReference) -> dict[str, Tensor]:
-        """Style loss, the same relative to the content copy's, and the Gram distance."""
-        taps, reduction, values = self.options.style_taps, self.options.style_reduction, {}
-        own = {tap: stats_distance(channel_stats(features[tap]), style.stats[tap], reduction) for tap in taps}
-        copied = torch.stack([stats_distance(content.stats[tap], style.stats[tap], reduction) for tap in taps]).mean()
-        if self.wants("style"):
-            values |= per_tap("style", own)
-        if self.wants("style_relative"):
-            values["style_relative"] = torch.stack(list(own.values())).mean() / copied.clamp(min=1e-12)
-        if self.wants("gram"):
-            values |= per_tap("gram", {t: functional.relative_distance(gram(features[t]), style.grams[t]) for t in taps})
-        return values
-
-    def image_values(self, picture: Tensor, content: ContentReference, style: StyleReference) -> dict[str, Tensor]:
-        """The metrics that do not come from the judge's layers at full size."""
-        options, values = self.options, {}
-        if self.wants("ssim"):
-            values["ssim"] = functional.ssim(picture, content.image, options.ssim_window)
-        if self.wants("colour"):
-            values["colour"] = functional.colour_distance(picture, style.image, options.colour_bins)
-        if self.wants("cfsd"):
-            values["cfsd"] = functional.cfsd(content.structure, self.structure(picture), options.cfsd_reduction)
-        if self.lpips is not None:
-            values["lpips"] = functional.lpips(content.perception, self.lpips.features(picture), self.lpips.heads)
-        return values
-
-    @torch.inference_mode()
-    def style_vectors(self, style: StyleReference) -> dict[str, Tensor]:
-        """The vectors of a style itself."""
-        return self.vectors(style.image, self.features(style.image, [self.options.frechet_tap]))
+        tap = self.options.cfsd_tap
+        return self.judge.network(extractors.at_shortest(image, self.options.cfsd_px), [tap])[tap]
 
     def vectors(self, image: Tensor, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """One vector [D] for each network whose set metrics are wanted."""
+        """The vectors that the metrics of a whole set are made of."""
         found: dict[str, Tensor] = {}
         if self.wants("vgg_frechet"):
             found["vgg"] = features[self.options.frechet_tap].mean(dim=(2, 3))
@@ -218,6 +140,45 @@ class Scorer:
         if self.art_inception is not None:
             found["art"] = self.art_inception(image)
         return {name: vector[0].float().cpu() for name, vector in found.items()}
+
+    @torch.inference_mode()
+    def score(self, output: Description, content: Description, style: Description) -> dict[str, float]:
+        """All metrics of a picture that was made from the content and the style."""
+        options, values = self.options, {}
+        for name, formula in (("content", content_loss), ("content_norm", functional.content_norm)):
+            if self.wants(name):
+                values |= per_tap(name, {t: formula(output.features[t], content.features[t]) for t in options.content_taps})
+        if self.wants("target"):  # the content loss of training: the distance to the AdaIN output
+            tap = options.target_tap
+            values["target"] = content_loss(output.features[tap], align(content.features[tap], style.stats[tap]))
+        if self.wants("style", "style_relative"):
+            values |= self.style_values(output, content, style)
+        if self.wants("gram"):
+            values |= per_tap(
+                "gram", {t: functional.relative_distance(output.grams[t], style.grams[t]) for t in options.style_taps}
+            )
+        if self.wants("ssim"):
+            values["ssim"] = functional.ssim(output.image, content.image, options.ssim_window)
+        if self.wants("lpips"):
+            values["lpips"] = functional.lpips(content.perception, output.perception, self.lpips.heads)
+        if self.wants("cfsd"):
+            values["cfsd"] = functional.cfsd(content.structure, output.structure, options.cfsd_reduction)
+        if self.wants("colour"):
+            values["colour"] = functional.colour_distance(output.image, style.image, options.colour_bins)
+        return {name: float(value) for name, value in values.items()}
+
+    def style_values(self, output: Description, content: Description, style: Description) -> dict[str, Tensor]:
+        """The style loss, and the same relative to the content copy's."""
+        taps, reduction, values = self.options.style_taps, self.options.style_reduction, {}
+        own, copied = (
+            {tap: stats_distance(picture.stats[tap], style.stats[tap], reduction) for tap in taps} for picture in (output, content)
+        )
+        if self.wants("style"):
+            values |= per_tap("style", own)
+        if self.wants("style_relative"):
+            means = (torch.stack(list(losses.values())).mean() for losses in (own, copied))
+            values["style_relative"] = next(means) / next(means).clamp(min=1e-12)
+        return values
 
 
 def per_tap(name: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ from stylenet.losses import content_loss, stats_distance
 from stylenet.metrics.candidates import Candidate, Model, measure_cost
 from stylenet.metrics.functional import Point
 from stylenet.metrics.pairs import Pairs, load_picture
-from stylenet.metrics.scorer import ContentReference, Score, Scorer, StyleReference
+from stylenet.metrics.scorer import Description, Scorer
 from stylenet.models.vgg import VGG
 from stylenet.transforms import align, channel_stats
 
@@ -106,22 +106,32 @@ class Evaluation:
     def score_all(self, show: Callable[[int, int], None]) -> None:
         """Score this process's share of the pairs; `show(done, total)` after each."""
         share = range(runtime.rank(), len(self.pairs.pairs), runtime.world_size())
-        kept: dict[int, ContentReference] = {}
-        style_reference = functools.lru_cache(maxsize=64)(self.read_style)
+        # the pairs come in the contents' order, so one content is kept and several styles
+        self.content = functools.lru_cache(maxsize=1)(lambda i: self.describe(self.pairs.contents[i]))
+        self.style = functools.lru_cache(maxsize=16)(lambda i: self.describe(self.pairs.styles[i]))
         for done, number in enumerate(share, start=1):
-            missing = [(c, alpha) for c in self.candidates for alpha in c.alphas if ("pair", c.id, alpha, number) not in self.store]
-            c, s = self.pairs.pairs[number]
-            if missing:
-                if c not in kept:
-                    kept = {c: self.scorer.content_reference(load_picture(self.pairs.contents[c], self.protocol))}
-                style = style_reference(s)
-                self.keep_style(s, style)
-                for candidate, alpha in missing:
-                    picture = images.quantised(candidate.picture(self.pairs, (c, s), kept[c].image.cpu(), style.image.cpu(), alpha))
-                    score = self.scorer.score(picture, kept[c], style)
-                    check_finite(score, candidate, self.pairs, (c, s))
-                    self.store.add(("pair", candidate.id, alpha, number), values=score.values, vectors=pack(score.vectors))
+            for candidate in self.candidates:
+                for alpha in candidate.alphas:
+                    if ("pair", candidate.id, alpha, number) not in self.store:
+                        self.score_one(candidate, alpha, number)
             show(done, len(share))
+
+    def score_one(self, candidate: Candidate, alpha: float | None, number: int) -> None:
+        """Make a candidate's picture of a pair, and keep its score."""
+        pair = self.pairs.pairs[number]
+        content, style = self.content(pair[0]), self.style(pair[1])
+        if ("style", pair[1]) not in self.store:
+            self.store.add(("style", pair[1]), vectors=pack(style.vectors))
+        picture = candidate.picture(self.pairs, pair, content.image, style.image, alpha)
+        known = {id(content.image): content, id(style.image): style}  # what a control hands back is described already
+        output = known.get(id(picture)) or self.scorer.describe(images.quantised(picture))
+        values = self.scorer.score(output, content, style)
+        check_finite(values, candidate, self.pairs, pair)
+        self.store.add(("pair", candidate.id, alpha, number), values=values, vectors=pack(output.vectors))
+
+    def describe(self, path: Path) -> Description:
+        """A content or a style."""
+        return self.scorer.describe(load_picture(path, self.protocol))
 
     def load_pair(self, number: int) -> tuple[Tensor, Tensor]:
         """The content and the style of a pair, as the protocol prepares them."""
@@ -152,15 +162,6 @@ class Evaluation:
             "output",
             *(f"metric/{name}" for name in names),
         ], rows
-
-    def read_style(self, number: int) -> StyleReference:
-        """A style's reference."""
-        return self.scorer.style_reference(load_picture(self.pairs.styles[number], self.protocol))
-
-    def keep_style(self, number: int, style: StyleReference) -> None:
-        """A style's own vectors, once."""
-        if ("style", number) not in self.store:
-            self.store.add(("style", number), vectors=pack(self.scorer.style_vectors(style)))
 
     def oracle_pairs(self) -> list[int]:
         """The numbers of the pairs whose pixels are optimised, spread evenly."""
@@ -214,12 +215,12 @@ def settings_name(protocol: Protocol, pairs: Pairs, scorer: Scorer) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def check_finite(score: Score, candidate: Candidate, pairs: Pairs, pair: tuple[int, int]) -> None:
+def check_finite(values: Mapping[str, float], candidate: Candidate, pairs: Pairs, pair: tuple[int, int]) -> None:
     """Raise DataError for a picture that has no finite score."""
-    bad = [name for name, value in score.values.items() if not math.isfinite(value)]
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
         where = f"{pairs.names[pairs.contents[pair[0]]]} + {pairs.names[pairs.styles[pair[1]]]}"
-        raise DataError(f"expected finite metrics, but {bad[0]} of {candidate.name} on {where} is {score.values[bad[0]]}")
+        raise DataError(f"expected finite metrics, but {bad[0]} of {candidate.name} on {where} is {values[bad[0]]}")
 
 
 def optimise_pixels(judge: VGG, content: Tensor, style: Tensor, taps: Sequence[str], protocol: Protocol) -> Iterator[Point]:
