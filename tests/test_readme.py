@@ -10,7 +10,7 @@ from conftest import ROOT, draw, run_python
 
 from stylenet import config as configuration
 
-LINKED = ("train.py", "stylize.py", "stylenet", "configs", "data")
+LINKED = ("train.py", "stylize.py", "eval.py", "ablate.py", "stylenet", "configs", "data")
 
 
 def blocks(document, language=""):
@@ -44,13 +44,16 @@ def workplace(tmp_path, vgg19_file, monkeypatch):
 def shrink(line, tiny_options):
     """The command with options that make it short; data and folders stay as the document has them."""
     extra = []
-    if "train.py --config" in line:
+    if "train.py --config" in line or "ablate.py" in line:
         kept = [
             option
             for option in tiny_options
             if not option.startswith(("data.content", "data.style", "tracking", "encoder.weights"))
         ]
         extra = [*kept, "train.steps=2"]
+    if "eval.py" in line or "ablate.py" in line:
+        extra += ["pairs.n=2", "images.resize_px=32", "metrics.cfsd_px=16", "metrics.timing_rounds=1", "oracle.iterations=2"]
+        extra += ["networks.download=false"]
     if "stylize.py" in line:
         extra = ["--size", "24", "--style-size", "24"]
     return [*shlex.split(line), *extra]
@@ -65,12 +68,14 @@ def run_here(arguments, folder):
 @pytest.mark.slow
 def test_readme_commands(workplace, tiny_options):
     lines = commands("README.md")
-    assert len(lines) >= 7
+    assert len(lines) >= 13
     for line in lines:
         run_here(shrink(line, tiny_options), workplace)
     (code,) = blocks("README.md", "python")
     run_here(["python", "-c", code], workplace)
-    assert (workplace / "out.png").exists() and len(list((workplace / "out").iterdir())) == 36
+    assert (workplace / "out.png").exists() and len(list((workplace / "out").glob("*.png"))) == 36
+    assert (workplace / "runs/mine/eval/report.html").exists() and (workplace / "out/pairs/pair_list.csv").exists()
+    assert (workplace / "runs/ablations/decoder_norm/report.html").exists()
 
 
 @pytest.mark.slow
