@@ -1,0 +1,174 @@
+"""The fast form of a StyleNet: the same function from the same weights, arranged for the processor it runs on.
+
+Everything is derived on the fly, so that checkpoints and the plain modules stay as the paper has them; a property test
+holds the two together. What is done, and what it brings: docs/results.md, benchmarks/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stylenet.models.decoder import Decoder, upsample
+from stylenet.models.stylenet import StyleNet
+from stylenet.models.vgg import VGG, Padding, block_of, pad
+
+WINOGRAD_CHANNELS = 256  # from this many input channels on it wins on the CPU; below, its transforms cost more than it saves
+TILES_PER_BLOCK = 256  # of Winograd: so many tiles' transforms stay in the cache
+
+
+def make_fast(net: StyleNet, device: torch.device, dtype: torch.dtype = torch.float32) -> StyleNet:
+    """The network with fast encoder and decoder, for inference on the device in the dtype."""
+    use_winograd = device.type == "cpu" and dtype == torch.float32
+    encoder, decoder = FastEncoder(net.encoder, use_winograd), FastDecoder(net.decoder, use_winograd)
+    fast = StyleNet(encoder, net.transform, decoder, net.tap).eval().requires_grad_(False)
+    return fast.to(device, dtype, memory_format=torch.channels_last)
+
+
+class FastEncoder(nn.Module):
+    """A VGG with its preprocessing folded into conv1_1 where the padding allows it."""
+
+    def __init__(self, vgg: VGG, use_winograd: bool) -> None:
+        super().__init__()
+        self.pool = vgg.pool
+        self.convs = nn.ModuleDict({name: make_conv(conv, vgg.padding, use_winograd) for name, conv in vgg.convs.items()})
+        self.register_buffer("mean", vgg.mean.clone())
+        self.subtracts = vgg.padding == "zeros"  # there the border is the mean image, which no bias can express
+        if not self.subtracts:
+            first = self.convs["conv1_1"]
+            first.bias = nn.Parameter(first.bias - (first.weight.double().sum((2, 3)) @ vgg.mean.double().flatten()).float())
+
+    def forward(self, image: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
+        """As VGG.forward."""
+        features: dict[str, Tensor] = {}
+        x, block = image.to(self.mean.dtype), 1
+        x = x - self.mean if self.subtracts else x
+        for name, conv in self.convs.items():
+            if block_of(name) != block:
+                x, block = self.pool(x), block_of(name)
+            x = F.relu_(conv(x))
+            tap = name.replace("conv", "relu")
+            if tap in taps:
+                features[tap] = x
+            if len(features) == len(set(taps)):
+                break
+        return features
+
+
+class FastDecoder(nn.Module):
+    """A decoder whose nearest-neighbour upsampling is part of the convolution that follows it."""
+
+    def __init__(self, decoder: Decoder, use_winograd: bool) -> None:
+        super().__init__()
+        self.upsampling, self.norms = decoder.upsampling, decoder.norms
+        names, steps = list(decoder.convs), {}
+        for name, before in zip(names, [None, *names[:-1]], strict=True):
+            follows_upsampling = before is not None and block_of(before) != block_of(name)
+            is_merged = follows_upsampling and decoder.upsampling == "nearest"
+            conv = decoder.convs[name]
+            steps[name] = SubPixelConv(conv, decoder.padding) if is_merged else make_conv(conv, decoder.padding, use_winograd)
+            steps[name].upsamples_first = follows_upsampling and not is_merged
+        self.convs = nn.ModuleDict(steps)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """As Decoder.forward."""
+        x, last = features, list(self.convs)[-1]
+        for name, conv in self.convs.items():
+            x = conv(upsample(x, self.upsampling) if conv.upsamples_first else x)
+            x = self.norms[name](x) if name in self.norms else x
+            if name != last:
+                x = F.relu_(x)
+        return x
+
+
+def make_conv(conv: nn.Conv2d, padding: Padding, use_winograd: bool) -> nn.Module:
+    """The fastest form of a 3x3 convolution with its padding."""
+    kind = WinogradConv if use_winograd and conv.in_channels >= WINOGRAD_CHANNELS else PaddedConv
+    return kind(conv, padding)
+
+
+class PaddedConv(nn.Module):
+    """A 3x3 convolution that pads with zeros inside and then computes the border anew, instead of copying the whole map."""
+
+    def __init__(self, conv: nn.Conv2d, padding: Padding) -> None:
+        super().__init__()
+        self.weight, self.bias, self.padding = nn.Parameter(conv.weight.clone()), nn.Parameter(conv.bias.clone()), padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.padding == "circular" or min(x.shape[-2:]) < 4:
+            return F.conv2d(pad(x, self.padding), self.weight, self.bias)
+        y = F.conv2d(x, self.weight, self.bias, padding=1)
+        return y if self.padding == "zeros" else self.with_reflected_border(x, y)
+
+    def with_reflected_border(self, x: Tensor, y: Tensor) -> Tensor:
+        """y with its outermost rows and columns as reflection padding gives them."""
+        rows = F.pad(torch.cat([x[..., :2, :], x[..., -2:, :]], 2), (1, 1, 0, 0), mode="reflect")  # [.., 4, W + 2]
+        columns = F.pad(torch.cat([x[..., :2], x[..., -2:]], 3), (0, 0, 1, 1), mode="reflect")  # [.., H + 2, 4]
+        for end, inner, outer in ((0, 1, 0), (-1, 2, 3)):
+            band = torch.stack([rows[..., inner, :], rows[..., outer, :], rows[..., inner, :]], 2)
+            y[..., end, :] = F.conv2d(band, self.weight, self.bias)[..., 0, :]
+            band = torch.stack([columns[..., inner], columns[..., outer], columns[..., inner]], 3)
+            y[..., end] = F.conv2d(band, self.weight, self.bias)[..., 0]
+        return y
+
+
+class SubPixelConv(nn.Module):
+    """Nearest upsampling by two and a 3x3 convolution as one transposed convolution of the small map: 16 products for 36.
+
+    An output position sees only two different values of the small map in each direction, so the three taps of the
+    kernel fall on two: even positions have (w0, w1 + w2), odd ones (w0 + w1, w2). The border of the upsampled map,
+    reflected, is the border of the small map, replicated.
+    """
+
+    def __init__(self, conv: nn.Conv2d, padding: Padding) -> None:
+        super().__init__()
+        merge = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], dtype=torch.float64)
+        kernel = torch.einsum("ak,oikl,bl->ioab", merge, conv.weight.double(), merge)
+        self.weight, self.bias = nn.Parameter(kernel.float()), nn.Parameter(conv.bias.clone())
+        self.mode = {"reflect": "replicate", "zeros": "constant", "circular": "circular"}[padding]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv_transpose2d(F.pad(x, (1, 1, 1, 1), mode=self.mode), self.weight, self.bias, stride=2, padding=3)
+
+
+# Winograd's F(4x4, 3x3) with the points 0, ±1, ±2 (Lavin & Gray 2016, section 4.3)
+INPUT = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]
+KERNEL = [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]]
+OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
+
+
+class WinogradConv(nn.Module):
+    """A 3x3 convolution as 36 matrix products per 4x4 outputs instead of 144, in blocks of tiles that fit the cache."""
+
+    def __init__(self, conv: nn.Conv2d, padding: Padding) -> None:
+        super().__init__()
+        kernel = torch.tensor(KERNEL, dtype=torch.float64)
+        spread = torch.einsum("ak,oikl,bl->abio", kernel, conv.weight.double(), kernel)  # [6, 6, in, out]
+        self.weight = nn.Parameter(spread.reshape(36, conv.in_channels, conv.out_channels).float().contiguous())
+        self.bias, self.padding = nn.Parameter(conv.bias.clone()), padding
+        both = [torch.kron(torch.tensor(m, dtype=torch.float64), torch.tensor(m, dtype=torch.float64)) for m in (INPUT, OUTPUT)]
+        self.register_buffer("spread_input", both[0].float())  # [36, 36]
+        self.register_buffer("gather_output", both[1].float())  # [16, 36]
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, height, width = x.shape
+        rows, columns = -(-height // 4), -(-width // 4)
+        padded = pad(x, self.padding)
+        padded = F.pad(padded, (0, 4 * columns - width, 0, 4 * rows - height)).permute(0, 2, 3, 1)  # [n, 4r + 2, 4w + 2, c]
+        tiles = padded.unfold(1, 6, 4).unfold(2, 6, 4)  # [n, r, w, c, 6, 6], a view
+        out = x.new_empty(n, rows, columns, 4, 4, self.weight.shape[2])
+        step = max(1, TILES_PER_BLOCK // columns)
+        for i in range(n):
+            for row in range(0, rows, step):
+                block = tiles[i, row : row + step]
+                flat = block.permute(3, 4, 0, 1, 2)  # [6, 6, r, w, c]
+                size = flat.shape[2] * columns
+                spread = self.spread_input @ flat.reshape(36, size * c)
+                product = torch.bmm(spread.reshape(36, size, c), self.weight)
+                gathered = self.gather_output @ product.reshape(36, -1)
+                out[i, row : row + step] = gathered.reshape(4, 4, -1, columns, self.weight.shape[2]).permute(2, 3, 0, 1, 4)
+        whole = out.permute(0, 1, 3, 2, 4, 5).reshape(n, 4 * rows, 4 * columns, -1)[:, :height, :width]
+        return (whole + self.bias).permute(0, 3, 1, 2)
