@@ -15,6 +15,7 @@ from train_step import make_images, make_parts
 
 from stylenet import runtime
 from stylenet.inference import Stylizer
+from stylenet.models.fast import make_fast
 from stylenet.models.stylenet import StyleNet
 from stylenet.transforms import ADAIN
 
@@ -46,7 +47,7 @@ def largest_difference(px: int) -> float:
     content, style = make_images(1, px)
     with torch.no_grad():
         theirs = Textbook(encoder, decoder)(content, style)
-        ours = StyleNet(encoder, ADAIN, decoder).to(memory_format=torch.channels_last)(content, style)
+        ours = make_fast(StyleNet(encoder, ADAIN, decoder), torch.device("cpu"))(content, style)
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 

@@ -13,6 +13,7 @@ from stylenet import images, runtime
 from stylenet.checkpoint import check_encoder, read_release, with_prefix
 from stylenet.errors import UsageError, WeightsError, one_line
 from stylenet.models.decoder import Decoder, load_flat_decoder
+from stylenet.models.fast import make_fast
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.vgg import VGG, calibrate, find_weights, is_flat_layout, load_vgg, read_weights, sha256_of_encoder
 from stylenet.transforms import TRANSFORMS, StyleCode
@@ -27,8 +28,8 @@ class Stylizer:
     """
 
     def __init__(self, net: StyleNet, device: str = "auto", precision: str = "fp32") -> None:
-        self.device, self.precision = runtime.pick_device(device), precision
-        self.net = net.eval().to(self.device, memory_format=torch.channels_last)
+        self.device = runtime.pick_device(device)
+        self.net = make_fast(net, self.device, runtime.DTYPES.get(precision, torch.float32))
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto", precision: str = "fp32", encoder_weights: str | None = None) -> Stylizer:
@@ -64,15 +65,13 @@ class Stylizer:
         """What the network keeps of a style; reusable for any number of contents."""
         if isinstance(style, tuple):
             return style
-        with runtime.autocast(self.device, self.precision):
-            return self.net.encode_style(self.to_batch(style))
+        return self.net.encode_style(self.to_batch(style))
 
     @torch.inference_mode()
     def encode_content(self, content: ImageLike) -> tuple[Tensor, Sequence[int]]:
         """The content's features and shape, for `render` with any number of styles."""
         batch = self.to_batch(content)
-        with runtime.autocast(self.device, self.precision):
-            return self.net.encode(batch), batch.shape
+        return self.net.encode(batch), batch.shape
 
     @torch.inference_mode()
     def render(
@@ -86,8 +85,7 @@ class Stylizer:
         """Encoded content and styles as pictures [N, 3, H, W], float32 in [0, 1] on the CPU."""
         check_alpha(alpha)
         chosen = check_mixture(weights, len(styles))
-        with runtime.autocast(self.device, self.precision):
-            output = self.net.render(features, shape, styles, chosen, alpha)
+        output = self.net.render(features, shape, styles, chosen, alpha)
         return output.float().clamp(0, 1).contiguous().cpu()
 
     def to_batch(self, image: ImageLike) -> Tensor:

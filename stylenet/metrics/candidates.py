@@ -14,7 +14,7 @@ from torch import Tensor
 from stylenet import images, runtime
 from stylenet.checkpoint import find_release, read_release
 from stylenet.errors import DataError
-from stylenet.inference import Stylizer
+from stylenet.inference import Stylizer, load_stylenet
 from stylenet.metrics.pairs import Pairs, read_csv
 from stylenet.models.vgg import sha256_of_file
 
@@ -150,8 +150,9 @@ def cost_of(path: str, encoder: str | None, device: str, px: int, n_rounds: int)
     code = stylizer.encode_style(style)
     cost["seconds"] = median_seconds(lambda: stylizer(content, style), n_rounds)
     cost["seconds_cached_style"] = median_seconds(lambda: stylizer(content, code), n_rounds)
-    cost["parameters"] = sum(p.numel() for p in stylizer.net.parameters())
-    cost["macs"] = count_macs(stylizer.net, px)
+    plain = load_stylenet(path, encoder)
+    cost["parameters"] = sum(p.numel() for p in plain.parameters())
+    cost["macs"] = count_macs(plain, px)
     return cost | {"px": px, "hardware": runtime.hardware(stylizer.device)}
 
 

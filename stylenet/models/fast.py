@@ -6,6 +6,7 @@ holds the two together. What is done, and what it brings: docs/results.md, bench
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -63,7 +64,7 @@ class FastDecoder(nn.Module):
 
     def __init__(self, decoder: Decoder, use_winograd: bool) -> None:
         super().__init__()
-        self.upsampling, self.norms = decoder.upsampling, decoder.norms
+        self.upsampling, self.norms = decoder.upsampling, copy.deepcopy(decoder.norms)
         names, steps = list(decoder.convs), {}
         for name, before in zip(names, [None, *names[:-1]], strict=True):
             follows_upsampling = before is not None and block_of(before) != block_of(name)
@@ -91,28 +92,16 @@ def make_conv(conv: nn.Conv2d, padding: Padding, use_winograd: bool) -> nn.Modul
 
 
 class PaddedConv(nn.Module):
-    """A 3x3 convolution that pads with zeros inside and then computes the border anew, instead of copying the whole map."""
+    """A 3x3 convolution with its padding, as the library does it."""
 
     def __init__(self, conv: nn.Conv2d, padding: Padding) -> None:
         super().__init__()
         self.weight, self.bias, self.padding = nn.Parameter(conv.weight.clone()), nn.Parameter(conv.bias.clone()), padding
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.padding == "circular" or min(x.shape[-2:]) < 4:
-            return F.conv2d(pad(x, self.padding), self.weight, self.bias)
-        y = F.conv2d(x, self.weight, self.bias, padding=1)
-        return y if self.padding == "zeros" else self.with_reflected_border(x, y)
-
-    def with_reflected_border(self, x: Tensor, y: Tensor) -> Tensor:
-        """y with its outermost rows and columns as reflection padding gives them."""
-        rows = F.pad(torch.cat([x[..., :2, :], x[..., -2:, :]], 2), (1, 1, 0, 0), mode="reflect")  # [.., 4, W + 2]
-        columns = F.pad(torch.cat([x[..., :2], x[..., -2:]], 3), (0, 0, 1, 1), mode="reflect")  # [.., H + 2, 4]
-        for end, inner, outer in ((0, 1, 0), (-1, 2, 3)):
-            band = torch.stack([rows[..., inner, :], rows[..., outer, :], rows[..., inner, :]], 2)
-            y[..., end, :] = F.conv2d(band, self.weight, self.bias)[..., 0, :]
-            band = torch.stack([columns[..., inner], columns[..., outer], columns[..., inner]], 3)
-            y[..., end] = F.conv2d(band, self.weight, self.bias)[..., 0]
-        return y
+        if self.padding == "zeros":
+            return F.conv2d(x, self.weight, self.bias, padding=1)
+        return F.conv2d(pad(x, self.padding), self.weight, self.bias)
 
 
 class SubPixelConv(nn.Module):
@@ -137,6 +126,7 @@ class SubPixelConv(nn.Module):
 # Winograd's F(4x4, 3x3) with the points 0, ±1, ±2 (Lavin & Gray 2016, section 4.3)
 INPUT = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]
 KERNEL = [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]]
+BIAS_POINT = 7  # at the points (1, 1): what is added there comes out at all 16 positions
 OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 
 
@@ -157,18 +147,22 @@ class WinogradConv(nn.Module):
         n, c, height, width = x.shape
         rows, columns = -(-height // 4), -(-width // 4)
         padded = pad(x, self.padding)
-        padded = F.pad(padded, (0, 4 * columns - width, 0, 4 * rows - height)).permute(0, 2, 3, 1)  # [n, 4r + 2, 4w + 2, c]
-        tiles = padded.unfold(1, 6, 4).unfold(2, 6, 4)  # [n, r, w, c, 6, 6], a view
-        out = x.new_empty(n, rows, columns, 4, 4, self.weight.shape[2])
+        if (height, width) != (4 * rows, 4 * columns):
+            padded = F.pad(padded, (0, 4 * columns - width, 0, 4 * rows - height))
+        tiles = padded.permute(0, 2, 3, 1).unfold(1, 6, 4).unfold(2, 6, 4)  # [n, rows, columns, c, 6, 6], a view
+        out = x.new_empty(n, rows, 4, columns, 4, len(self.bias))
         step = max(1, TILES_PER_BLOCK // columns)
         for i in range(n):
             for row in range(0, rows, step):
-                block = tiles[i, row : row + step]
-                flat = block.permute(3, 4, 0, 1, 2)  # [6, 6, r, w, c]
-                size = flat.shape[2] * columns
-                spread = self.spread_input @ flat.reshape(36, size * c)
-                product = torch.bmm(spread.reshape(36, size, c), self.weight)
-                gathered = self.gather_output @ product.reshape(36, -1)
-                out[i, row : row + step] = gathered.reshape(4, 4, -1, columns, self.weight.shape[2]).permute(2, 3, 0, 1, 4)
-        whole = out.permute(0, 1, 3, 2, 4, 5).reshape(n, 4 * rows, 4 * columns, -1)[:, :height, :width]
-        return (whole + self.bias).permute(0, 3, 1, 2)
+                out[i, row : row + step] = self.block(tiles[i, row : row + step])
+        whole = out.reshape(n, 4 * rows, 4 * columns, -1)[:, :height, :width]
+        return whole.permute(0, 3, 1, 2)
+
+    def block(self, tiles: Tensor) -> Tensor:
+        """Outputs [rows, 4, columns, 4, out] of tiles [rows, columns, in, 6, 6]."""
+        rows, columns, c = tiles.shape[:3]
+        spread = self.spread_input @ tiles.permute(3, 4, 0, 1, 2).reshape(36, -1)
+        product = torch.bmm(spread.reshape(36, rows * columns, c), self.weight)
+        product[BIAS_POINT] += self.bias
+        gathered = self.gather_output @ product.reshape(36, -1)
+        return gathered.reshape(4, 4, rows, columns, -1).permute(2, 0, 3, 1, 4)
