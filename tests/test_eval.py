@@ -117,7 +117,9 @@ def test_oracle_is_told_for_every_model(scored, trained_run):
     oracle = results_of(scored)["oracle"]
     assert len(oracle["courses"]) == 2 and oracle["lr"] == 0.05
     found = oracle["reached"][trained_run.name]
-    assert len(found["each"]) == 2
+    assert len(found["each"]) == len(found["each_style_alone"]) == 2
+    for both, alone in zip(found["each"], found["each_style_alone"]):
+        assert both is None or alone <= both  # letting the content go can only be sooner
     for k, course in zip(found["each"], oracle["courses"]):
         assert k is not None or len(course) == 4
         assert len(course) == 1 or course[-1][1] < course[0][1]  # the style loss falls

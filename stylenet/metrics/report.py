@@ -154,18 +154,23 @@ def oracle_table(results: Mapping[str, Any]) -> Table | None:
     oracle = results["oracle"]
     if not oracle:
         return None
-    limit, rows = oracle["iterations"], []
+    rows = []
     for name, found in oracle["reached"].items():
         known = [k for k in found["each"] if k is not None]
         spread = f"{min(known)} to {max(known)}" if known else "–"
-        median = f"more than {limit}" if found["median"] is None else f"{found['median']:g}"
+        medians = (
+            f"more than {oracle['iterations']}" if found[key] is None else f"{found[key]:g}"
+            for key in ("median", "median_style_alone")
+        )
+        both, style_alone = medians
         counts = f"{found['n_reached']} of {found['n']}"
-        rows.append([name, f"{found['content']:.3f}", f"{found['style']:.3f}", median, spread, counts])
+        rows.append([name, f"{found['content']:.3f}", f"{found['style']:.3f}", both, spread, counts, style_alone])
     title = (
-        f"Oracle: steps of Adam (rate {oracle['lr']:g}) on the pixels, from the content image, until the style loss is reached "
-        f"at no more content loss; at most {limit}"
+        f"Oracle: steps of Adam (rate {oracle['lr']:g}, style weight {oracle['style_weight']:g}) on the pixels, from the content image, "
+        f"until the style loss is reached at no more content loss; at most {oracle['iterations']}"
     )
-    return Table(title, ["", "AdaIN target", "style", "median steps", "smallest to largest", "pairs reached"], rows)
+    header = ["", "AdaIN target", "style", "median steps", "smallest to largest", "pairs reached", "median, content let go"]
+    return Table(title, header, rows)
 
 
 def frontier_table(results: Mapping[str, Any]) -> Table | None:
@@ -217,11 +222,11 @@ def heading(results: Mapping[str, Any]) -> str:
 
 
 def notes(results: Mapping[str, Any]) -> list[str]:
-    """What was not computed, and why."""
-    return [
-        f"{COLUMNS[name].title if name in COLUMNS else name}: {NOT_COMPUTED}: {why}"
-        for name, why in results["not_computed"].items()
-    ]
+    """What was not computed, and why; metrics that lack the same thing together."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in results["not_computed"].items():
+        by_reason.setdefault(why, []).append(COLUMNS[name].title if name in COLUMNS else name)
+    return [f"{', '.join(names)}: {NOT_COMPUTED}: {why}" for why, names in by_reason.items()]
 
 
 def markdown(results: Mapping[str, Any]) -> str:

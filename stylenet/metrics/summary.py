@@ -145,13 +145,20 @@ def oracle(evaluation: Evaluation) -> dict[str, Any] | None:
 
 
 def reach(evaluation: Evaluation, candidate: Candidate, courses: dict[int, list]) -> dict[str, Any]:
-    """The steps for each pair (None: not within the limit) and their median."""
-    each = [iterations_to(course, evaluation.goal(candidate, number)) for number, course in courses.items()]
+    """The steps for each pair (None: not within the limit) and their median; the same where the content loss is let go."""
+    goals = {number: evaluation.goal(candidate, number) for number in courses}
+    each = [iterations_to(courses[number], goal) for number, goal in goals.items()]
+    style_alone = [iterations_to(courses[number], goal._replace(content=math.inf)) for number, goal in goals.items()]
+    losses = {name: statistics.fmean(getattr(goal, name) for goal in goals.values()) for name in Point._fields}
+    counts = {"n_reached": sum(k is not None for k in each), "n": len(each)}
+    medians = {"median": median_steps(each), "median_style_alone": median_steps(style_alone)}
+    return {"each": each, "each_style_alone": style_alone} | medians | counts | losses
+
+
+def median_steps(each: Sequence[int | None]) -> float | None:
+    """The median, where None stands for more than the limit."""
     median = statistics.median(math.inf if k is None else k for k in each)
-    goals = [evaluation.goal(candidate, number) for number in courses]
-    losses = {"content": statistics.fmean(g.content for g in goals), "style": statistics.fmean(g.style for g in goals)}
-    n_reached = sum(k is not None for k in each)
-    return {"each": each, "median": None if math.isinf(median) else median, "n_reached": n_reached, "n": len(each)} | losses
+    return None if math.isinf(median) else median
 
 
 def frontier(evaluation: Evaluation) -> dict[str, Any] | None:
