@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -26,13 +27,14 @@ def channel_stats(features: Tensor, eps: float = EPS) -> tuple[Tensor, Tensor]:
     return mean, (variance + eps).sqrt()
 
 
-def align(content: Tensor, style: StyleCode, eps: float = EPS) -> Tensor:
+def align(content: Tensor, style: StyleCode, own: StyleCode | None = None, eps: float = EPS) -> Tensor:
     """Content features brought to a style's channel mean and deviation.
 
-    content [N, C, H, W], style two of [N or 1, C, 1, 1] -> [N, C, H, W] in the content's dtype.
+    content [N, C, H, W], style two of [N or 1, C, 1, 1] -> [N, C, H, W] in the content's dtype. `own` are the
+    content's mean and deviation where it is a piece of a larger map.
     """
     style_mean, style_std = style
-    mean, std = channel_stats(content, eps)
+    mean, std = own or channel_stats(content, eps)
     return ((content.to(mean.dtype) - mean) * (style_std / std) + style_mean).to(content.dtype)
 
 
@@ -41,7 +43,7 @@ def adain(content: Tensor, style: Tensor, eps: float = EPS) -> Tensor:
 
     content [N, C, H, W], style [N or 1, C, h, w] -> [N, C, H, W]; the spatial sizes may differ.
     """
-    return align(content, channel_stats(style, eps), eps)
+    return align(content, channel_stats(style, eps), eps=eps)
 
 
 def blend(content: Tensor, aligned: Tensor, alpha: float) -> Tensor:
@@ -50,24 +52,27 @@ def blend(content: Tensor, aligned: Tensor, alpha: float) -> Tensor:
 
 
 class FeatureTransform(NamedTuple):
-    """A transform in two halves, so that a style is described once and applied to many contents."""
+    """A transform in two halves, so that a style is described once and applied to many contents, whole or in pieces."""
 
     describe: Callable[[Tensor], StyleCode]  # style features [N, C, H, W] -> what is kept of the style
-    apply: Callable[[Tensor, StyleCode], Tensor]  # content features, style code -> what the decoder inverts
+    apply: Callable[[Tensor, StyleCode, StyleCode | None], Tensor]  # content, style code, survey -> what the decoder inverts
+    # what `apply` needs to know of a whole content in order to work on a piece of it; None: it cannot
+    survey: Callable[[Tensor], StyleCode] | None = None
     # what the decoder sees of a content left as it is: the start of `blend`, and the input of the identity loss
     unchanged: Callable[[Tensor], Tensor] = lambda content: content
     widening: int = 1  # the decoder's input channels over the encoder's output channels
 
 
-def align_mean(content: Tensor, style: StyleCode) -> Tensor:
+def align_mean(content: Tensor, style: StyleCode, own: StyleCode | None = None) -> Tensor:
     """Content features shifted to the style's channel means; the deviations stay the content's."""
-    mean = channel_stats(content)[0]
+    mean = (own or channel_stats(content))[0]
     return (content.to(mean.dtype) - mean + style[0]).to(content.dtype)
 
 
-def align_std(content: Tensor, style: StyleCode) -> Tensor:
+def align_std(content: Tensor, style: StyleCode, own: StyleCode | None = None) -> Tensor:
     """Content features scaled to the style's channel deviations; the means stay the content's."""
-    return align(content, (channel_stats(content)[0], style[1]))
+    own = own or channel_stats(content)
+    return align(content, (own[0], style[1]), own)
 
 
 def sorted_values(features: Tensor) -> StyleCode:
@@ -76,7 +81,7 @@ def sorted_values(features: Tensor) -> StyleCode:
     return (exact.flatten(2).sort(dim=2).values,)
 
 
-def match_ranks(content: Tensor, style: StyleCode) -> Tensor:
+def match_ranks(content: Tensor, style: StyleCode, _: StyleCode | None = None) -> Tensor:
     """Exact feature distribution matching: the content's k-th smallest value becomes the style's (Zhang et al. 2022, eq. 5).
 
     content [N, C, H, W], style sorted values [N or 1, C, M]. Where M differs from H * W the style's quantiles are
@@ -89,15 +94,15 @@ def match_ranks(content: Tensor, style: StyleCode) -> Tensor:
     return matched.reshape(content.shape).to(content.dtype)
 
 
-def match_histogram(content: Tensor, style: StyleCode) -> Tensor:
+def match_histogram(content: Tensor, style: StyleCode, own: StyleCode | None = None) -> Tensor:
     """Classical histogram matching: every value goes to the style's value at the same cumulative share.
 
     content [N, C, H, W], style sorted values [N or 1, C, M]. Unlike `match_ranks`, equal values stay equal, which
     matters after a ReLU: all the zeros of a channel go to one value.
     """
     values = content.to(style[0].dtype).flatten(2)  # [N, C, L]
-    ordered, reference = values.sort(dim=2).values, style[0].expand(len(content), -1, -1).contiguous()
-    share = torch.searchsorted(ordered, values.contiguous(), right=True) / values.shape[2]  # in (0, 1]
+    ordered, reference = (own or sorted_values(content))[0], style[0].expand(len(content), -1, -1).contiguous()
+    share = torch.searchsorted(ordered, values.contiguous(), right=True) / ordered.shape[2]  # in (0, 1]
     style_share = torch.searchsorted(reference, reference, right=True) / reference.shape[2]
     above = torch.searchsorted(style_share.contiguous(), share).clamp(max=reference.shape[2] - 1)
     below = (above - 1).clamp(min=0)
@@ -126,23 +131,23 @@ def covariance_root(centred: Tensor, power: float) -> Tensor:
     return ((vectors * powers[:, None]) @ vectors.transpose(1, 2)).to(centred)
 
 
-def colouring(style: Tensor) -> StyleCode:
-    """Channel means [N, C, 1, 1] and the square root of the channel covariance [N, C, C]."""
-    exact = style if style.dtype == torch.float64 else style.float()
+def mean_and_root(features: Tensor, power: float) -> StyleCode:
+    """Channel means [N, C, 1, 1] and a power of the channel covariance [N, C, C]: 0.5 colours, -0.5 whitens."""
+    exact = features if features.dtype == torch.float64 else features.float()
     mean = exact.mean(dim=(2, 3), keepdim=True)
-    return mean, covariance_root((exact - mean).flatten(2), 0.5)
+    return mean, covariance_root((exact - mean).flatten(2), power)
 
 
-def whiten_and_colour(content: Tensor, style: StyleCode) -> Tensor:
+def whiten_and_colour(content: Tensor, style: StyleCode, own: StyleCode | None = None) -> Tensor:
     """Content features with the style's channel means and covariance (WCT, Li et al. 2017, eq. 1 and 2)."""
-    exact = content.to(style[0].dtype)
-    centred = (exact - exact.mean(dim=(2, 3), keepdim=True)).flatten(2)
+    mean, whitening = own or mean_and_root(content, -0.5)
+    centred = (content.to(mean.dtype) - mean).flatten(2)
     with full_precision(centred):
-        coloured = style[1] @ (covariance_root(centred, -0.5) @ centred)
+        coloured = style[1] @ (whitening @ centred)
     return (coloured.reshape(content.shape) + style[0]).to(content.dtype)
 
 
-def concatenate(content: Tensor, style: StyleCode) -> Tensor:
+def concatenate(content: Tensor, style: StyleCode, _: StyleCode | None = None) -> Tensor:
     """Content and style features side by side, [N, 2C, H, W]; the style's are resampled to the content's size.
 
     The paper's baseline without an alignment (section 7.1, Enc-Concat-Dec): the decoder has to find one.
@@ -151,27 +156,37 @@ def concatenate(content: Tensor, style: StyleCode) -> Tensor:
     return torch.cat([content, resampled.to(content.dtype).expand(len(content), -1, -1, -1)], dim=1)
 
 
-ADAIN = FeatureTransform(channel_stats, align)
+ADAIN = FeatureTransform(channel_stats, align, channel_stats)
 TRANSFORMS = {
     "adain": ADAIN,
-    "mean": FeatureTransform(channel_stats, align_mean),
-    "std": FeatureTransform(channel_stats, align_std),
-    "none": FeatureTransform(lambda style: (), lambda content, style: content),
+    "mean": FeatureTransform(channel_stats, align_mean, channel_stats),
+    "std": FeatureTransform(channel_stats, align_std, channel_stats),
+    "none": FeatureTransform(lambda style: (), lambda content, style, own: content, lambda content: ()),
     "efdm": FeatureTransform(sorted_values, match_ranks),
-    "histogram": FeatureTransform(sorted_values, match_histogram),
-    "wct": FeatureTransform(colouring, whiten_and_colour),
-    "concat": FeatureTransform(lambda style: (style.float(),), concatenate, lambda content: torch.cat([content, content], 1), 2),
+    "histogram": FeatureTransform(sorted_values, match_histogram, sorted_values),
+    "wct": FeatureTransform(
+        functools.partial(mean_and_root, power=0.5), whiten_and_colour, functools.partial(mean_and_root, power=-0.5)
+    ),
+    "concat": FeatureTransform(
+        lambda style: (style.float(),), concatenate, None, lambda content: torch.cat([content, content], 1), widening=2
+    ),
 }
 
 
-def mix(transform: FeatureTransform, content: Tensor, styles: Sequence[StyleCode], weights: Sequence[float]) -> Tensor:
+def mix(
+    transform: FeatureTransform,
+    content: Tensor,
+    styles: Sequence[StyleCode],
+    weights: Sequence[float],
+    own: StyleCode | None = None,
+) -> Tensor:
     """Weighted sum of the content aligned with each style (the paper's section 7.2, style interpolation).
 
-    The weights are normalised to sum to 1. Raises ValueError unless there is one weight of 0 or more per style
+    `own` is the transform's survey of the whole content, where `content` is a piece of it. The weights are normalised to sum to 1. Raises ValueError unless there is one weight of 0 or more per style
     and one of them is above 0.
     """
     if len(weights) != len(styles) or min(weights) < 0 or sum(weights) <= 0:
         raise ValueError(f"expected {len(styles)} weights of 0 or more, one of them above 0, but {list(weights)} came")
     total = float(sum(weights))
-    parts = [transform.apply(content, code) * (w / total) for code, w in zip(styles, weights, strict=True) if w > 0]
+    parts = [transform.apply(content, code, own) * (w / total) for code, w in zip(styles, weights, strict=True) if w > 0]
     return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]

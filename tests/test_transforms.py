@@ -114,7 +114,7 @@ def numpy_wct(content, style):
 
 def restyled(name, content, style):
     transform = TRANSFORMS[name]
-    return transform.apply(content, transform.describe(style))
+    return transform.apply(content, transform.describe(style), None)
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
@@ -199,3 +199,11 @@ def test_concatenation_resamples_the_style():
     output = restyled("concat", content, style)
     assert torch.equal(output[:, :3], content) and output.shape == (1, 6, 6, 6)
     assert torch.equal(restyled("concat", content, features(1, 3, 6, 6, seed=1))[:, 3:], features(1, 3, 6, 6, seed=1))
+
+
+@pytest.mark.parametrize("name", [name for name, transform in TRANSFORMS.items() if transform.survey])
+def test_pieces_of_a_content_are_restyled_as_the_whole(name):
+    content, style, transform = features(1, 4, 12, 10).relu(), features(1, 4, 7, 9, seed=1).relu(), TRANSFORMS[name]
+    code, own = transform.describe(style), transform.survey(content)
+    pieces = torch.cat([transform.apply(content[..., i : i + 5], code, own) for i in (0, 5)], 3)
+    torch.testing.assert_close(pieces, transform.apply(content, code, None), rtol=1e-5, atol=1e-5)

@@ -34,7 +34,7 @@ class FastEncoder(nn.Module):
 
     def __init__(self, vgg: VGG, use_winograd: bool) -> None:
         super().__init__()
-        self.pool = vgg.pool
+        self.pool, self.padding = vgg.pool, vgg.padding
         self.convs = nn.ModuleDict({name: make_conv(conv, vgg.padding, use_winograd) for name, conv in vgg.convs.items()})
         self.register_buffer("mean", vgg.mean.clone())
         self.subtracts = vgg.padding == "zeros"  # there the border is the mean image, which no bias can express
@@ -64,7 +64,7 @@ class FastDecoder(nn.Module):
 
     def __init__(self, decoder: Decoder, use_winograd: bool) -> None:
         super().__init__()
-        self.upsampling, self.norms = decoder.upsampling, copy.deepcopy(decoder.norms)
+        self.upsampling, self.padding, self.norms = decoder.upsampling, decoder.padding, copy.deepcopy(decoder.norms)
         names, steps = list(decoder.convs), {}
         for name, before in zip(names, [None, *names[:-1]], strict=True):
             follows_upsampling = before is not None and block_of(before) != block_of(name)
@@ -124,8 +124,22 @@ class SubPixelConv(nn.Module):
 
 
 # Winograd's F(4x4, 3x3) with the points 0, ±1, ±2 (Lavin & Gray 2016, section 4.3)
-INPUT = [[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0], [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]]
-KERNEL = [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]]
+INPUT = [
+    [4, 0, -5, 0, 1, 0],
+    [0, -4, -4, 1, 1, 0],
+    [0, 4, -4, -1, 1, 0],
+    [0, -2, -1, 2, 1, 0],
+    [0, 2, -1, -2, 1, 0],
+    [0, 4, 0, -5, 0, 1],
+]
+KERNEL = [
+    [1 / 4, 0, 0],
+    [-1 / 6, -1 / 6, -1 / 6],
+    [-1 / 6, 1 / 6, -1 / 6],
+    [1 / 24, 1 / 12, 1 / 6],
+    [1 / 24, -1 / 12, 1 / 6],
+    [0, 0, 1],
+]
 BIAS_POINT = 7  # at the points (1, 1): what is added there comes out at all 16 positions
 OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
 

@@ -69,7 +69,7 @@ class StyleNet(nn.Module):
             content_features = self.encode(content)
             style_features = self.encoder(style, [*style_taps, self.tap])
             code = self.transform.describe(style_features[self.tap])
-            aligned = self.transform.apply(content_features, code)
+            aligned = self.transform.apply(content_features, code, None)
             # what is only concatenated is no target; there it is the AdaIN output, as for the paper's baseline
             target = aligned if self.transform.widening == 1 else adain(content_features, style_features[self.tap])
         return Stylised(self.decode(aligned, content.shape), target, content_features, style_features)

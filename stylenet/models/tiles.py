@@ -1,0 +1,109 @@
+"""Exact tiling: a picture of any size through a StyleNet piece by piece, equal to the whole pass up to rounding.
+
+AdaIN needs only the channel statistics of the whole content, so a picture is encoded in tiles into its full feature
+map (1/32 of the activations of a whole pass), surveyed once, and aligned and decoded in tiles. Every tile carries a
+halo as wide as the network sees, which is cut off again; at the picture's own border the tile ends there too, so that
+the network's padding is that of the whole pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from stylenet.errors import UsageError
+from stylenet.models.stylenet import StyleNet
+from stylenet.models.vgg import block_of
+from stylenet.transforms import StyleCode, blend, mix
+
+Write = Callable[[int, int, Tensor], None]  # top, left, a piece of the picture [N, 3, h, w]
+
+
+class Span(NamedTuple):
+    """A tile in one direction, in pixels: its core, and the wider range that is computed."""
+
+    start: int
+    stop: int
+    wide_start: int
+    wide_stop: int
+
+
+def cell_px(net: StyleNet) -> int:
+    """Pixels a side that one feature stands for."""
+    return 2 ** (block_of(net.tap) - 1)
+
+
+def halo_px(net: StyleNet) -> int:
+    """How far a picture's pixel can be from a feature that it moves (or the reverse), in whole cells."""
+    radius = sum(2 ** (block_of(name) - 1) for name in net.decoder.convs)
+    if net.decoder.upsampling == "bilinear":  # a neighbour of the small map more at every doubling
+        radius += sum(2**level for level in range(1, block_of(net.tap)))
+    cell = cell_px(net)
+    return -(-radius // cell) * cell
+
+
+def check_tiling(net: StyleNet, shape: Sequence[int]) -> None:
+    """Raise UsageError where tiles would not give the picture of the whole pass."""
+    if any(isinstance(layer, torch.nn.InstanceNorm2d) for layer in net.decoder.modules()):
+        raise UsageError("expected a decoder without instance normalisation for tiling, since it needs the whole picture; use --tile off")
+    if net.encoder.padding == "circular" or net.decoder.padding == "circular":
+        raise UsageError("expected reflection or zero padding for tiling, since circular padding joins opposite borders; use --tile off")
+
+
+def spans(length: int, tile: int, halo: int) -> list[Span]:
+    """The tiles of a side."""
+    starts = range(0, length, tile)
+    return [Span(a, min(a + tile, length), max(0, a - halo), min(length, a + tile + halo)) for a in starts]
+
+
+def tiles(shape: Sequence[int], tile: int, halo: int) -> Iterator[tuple[Span, Span]]:
+    """Rows and columns of every tile of a picture [..., H, W], row by row."""
+    return ((rows, columns) for rows in spans(shape[-2], tile, halo) for columns in spans(shape[-1], tile, halo))
+
+
+def encode_tiled(net: StyleNet, read: Callable[[Span, Span], Tensor], shape: Sequence[int], tile_px: int) -> Tensor:
+    """The full feature map [N, C, ceil(H / cell), ceil(W / cell)]; `read` gives a tile's pixels with their halo."""
+    cell, features = cell_px(net), None
+    for rows, columns in tiles(shape, whole_cells(tile_px, cell), halo_px(net)):
+        piece = net.encode(read(rows, columns))
+        if features is None:
+            size = [-(-side // cell) for side in shape[-2:]]
+            features = piece.new_empty(len(piece), piece.shape[1], *size).contiguous(memory_format=torch.channels_last)
+        target = [slice(span.start // cell, -(-span.stop // cell)) for span in (rows, columns)]
+        offset = [(span.start - span.wide_start) // cell for span in (rows, columns)]
+        core = [slice(o, o + t.stop - t.start) for o, t in zip(offset, target, strict=True)]
+        features[:, :, target[0], target[1]] = piece[:, :, core[0], core[1]]
+    return features
+
+
+def render_tiled(
+    net: StyleNet,
+    features: Tensor,
+    shape: Sequence[int],
+    styles: Sequence[StyleCode],
+    weights: Sequence[float],
+    alpha: float,
+    tile_px: int,
+    write: Write,
+) -> None:
+    """Align, blend and decode the full feature map of a picture of the given [..., H, W], handing out piece after piece."""
+    cell, halo = cell_px(net), halo_px(net)
+    own = net.transform.survey(features) if net.transform.survey else None
+    if own is None:  # the transform needs the whole map at once
+        features = blend(net.transform.unchanged(features), mix(net.transform, features, styles, weights), alpha)
+    for rows, columns in tiles(shape, whole_cells(tile_px, cell), halo):
+        wide = [slice(span.wide_start // cell, -(-span.wide_stop // cell)) for span in (rows, columns)]
+        piece = features[:, :, wide[0], wide[1]]
+        if own is not None:
+            piece = blend(net.transform.unchanged(piece), mix(net.transform, piece, styles, weights, own), alpha)
+        pixels = net.decoder(piece)
+        core = [slice(span.start - span.wide_start, span.stop - span.wide_start) for span in (rows, columns)]
+        write(rows.start, columns.start, pixels[:, :, core[0], core[1]])
+
+
+def whole_cells(tile_px: int, cell: int) -> int:
+    """The tile's side as a multiple of the cell, at least one."""
+    return max(cell, tile_px // cell * cell)
