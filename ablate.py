@@ -11,22 +11,26 @@ whichever ablation needs them. With a W&B server the same file runs under `wandb
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
+import json
 import os
 import queue
 import signal
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import eval as evaluation
 from stylenet import config as configuration
 from stylenet.config import Config, Protocol
-from stylenet.errors import EXIT_INTERRUPTED, Parser, StylenetError, UsageError, run_script
-from stylenet.sweeps import Sweep, arguments_of, expand, label, read_sweep, varied
+from stylenet.errors import Parser, StylenetError, UsageError, run_script
+from stylenet.sweeps import SEED, Sweep, arguments_of, expand, label, read_sweep, varied
 
 ROOT = Path(__file__).parent
+JUDGING = {field.name for field in dataclasses.fields(Protocol)} - {"tracking"}  # sections of a protocol
 MODEL_FILE, STATES = "model.safetensors", "checkpoints/step_*.pt"
 
 
@@ -40,8 +44,14 @@ class Cell(NamedTuple):
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has been trained to its end."""
-        return (self.folder / MODEL_FILE).is_file()
+        """Whether it has been trained to its end, and its model is whole."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.folder / MODEL_FILE, "numpy"):
+                return True
+        except (OSError, SafetensorError):
+            return False
 
     @property
     def is_begun(self) -> bool:
@@ -55,21 +65,27 @@ def main(arguments: list[str]) -> int:
     sweep = read_sweep(options.sweep)
     training, judging = split_overrides(overrides)
     cells = make_cells(sweep, training, Path(options.output))
-    check_cells(cells)
+    check_cells(cells, sweep)
     folder = Path(options.output) / sweep.name
+    evaluation.read_arguments(scoring_arguments(sweep, cells, folder, judging, options))  # before anything is trained
     if options.dry_run:
         return show_plan(sweep, cells)
     begun = [cell for cell in cells if cell.is_finished or cell.is_begun]
     if begun and not options.resume:
         raise UsageError(f"expected a new ablation, but {len(begun)} of its {len(cells)} cells are begun; go on with --resume")
-    failed = train_all(sweep, cells, options.jobs, folder)
-    finished = [cell for cell in cells if cell.is_finished]
-    if not finished:
-        raise StylenetError(f"expected at least one finished cell, but all {len(cells)} failed; see {folder}/logs")
-    code = score_all(sweep, finished, folder, judging, options)
+    with Fleet() as fleet:
+        failed = train_all(sweep, cells, options.jobs, folder, fleet)
+        finished = [cell for cell in cells if cell.is_finished]
+        if fleet.exit_code:
+            return fleet.exit_code
+        if not finished:
+            raise StylenetError(f"expected at least one finished cell, but all {len(cells)} failed; see {folder}/logs")
+        check_comparable(finished)
+        command = [str(ROOT / "eval.py"), *scoring_arguments(sweep, finished, folder, judging, options)]
+        code = fleet.run(command, dict(os.environ))
     if code:
         return code
-    compare(sweep, finished, folder, judging, [label(cell.parameters, varied(sweep)) for cell in failed])
+    compare(sweep, cells, finished, folder, [label(cell.parameters, varied(sweep)) for cell in failed])
     return StylenetError.exit_code if failed else 0
 
 
@@ -93,11 +109,10 @@ def split_overrides(overrides: list[str]) -> tuple[list[str], list[str]]:
     """The overrides of train.py and those of eval.py; tracking goes to both. Raises UsageError for an unknown key."""
     training, judging = [], []
     for text in overrides:
-        key = text.removeprefix("--").partition("=")[0]
-        is_judging = key in configuration.list_options(Protocol)
-        if is_judging:
+        section = text.removeprefix("--").partition("=")[0].partition(".")[0]
+        if section in JUDGING or section == "tracking":
             judging.append(text)
-        if key.startswith("tracking.") or not is_judging:
+        if section not in JUDGING:
             training.append(text)
     return training, judging
 
@@ -108,11 +123,12 @@ def make_cells(sweep: Sweep, overrides: list[str], output: Path) -> list[Cell]:
     if taken:
         raise UsageError(f"expected {taken[0]} to be left to the ablation, but an override sets it; edit the sweep file instead")
     cells = []
+    named = [f"tracking.{name}={value}" for name, value in sweep.about.items()]
     for parameters in expand(sweep):
-        command = [*arguments_of(sweep, parameters), *overrides]
+        command = [*named, *arguments_of(sweep, parameters), *overrides]
         config = resolve(command)
         folder = output / "cells" / configuration.name_of_computation(config)
-        tracked = [f"tracking.group={sweep.name}", f"tracking.tags=[ablation,{sweep.name}]"]
+        tracked = [f"tracking.group={sweep.name}", f"tracking.tags={json.dumps(['ablation', sweep.name])}"]
         cells.append(Cell(parameters, config, [*command, *tracked, f"run.dir={folder}"], folder))
     return cells
 
@@ -125,8 +141,16 @@ def resolve(command: list[str]) -> Config:
     return configuration.load_config(options.config, overrides)
 
 
-def check_cells(cells: list[Cell]) -> None:
-    """Raise UsageError unless the cells can be compared."""
+def check_cells(cells: list[Cell], sweep: Sweep) -> None:
+    """Raise UsageError unless the cells are different computations on the same data."""
+    seen: dict[Path, Cell] = {}
+    for cell in cells:
+        twin = seen.setdefault(cell.folder, cell)
+        if twin is not cell:
+            names = [label(c.parameters, varied(sweep)) for c in (twin, cell)]
+            raise UsageError(
+                f"expected cells that compute different things, but {names[0]} and {names[1]} are the same; leave one out"
+            )
     for key in ("data.content", "data.style", "data.held_out"):
         values = {configuration.to_flat(cell.config)[key] for cell in cells}
         if len(values) > 1 or None in values:
@@ -144,71 +168,80 @@ def show_plan(sweep: Sweep, cells: list[Cell]) -> int:
     return 0
 
 
-def train_all(sweep: Sweep, cells: list[Cell], n_jobs: int, folder: Path) -> list[Cell]:
-    """Train what is missing, `n_jobs` at once; the failed ones. An interrupt lets the running cells save and ends."""
+def train_all(sweep: Sweep, cells: list[Cell], n_jobs: int, folder: Path, fleet: Fleet) -> list[Cell]:
+    """Train what is missing, `n_jobs` at once; the failed ones. An interrupt lets the running cells save and starts no other."""
     if n_jobs < 1:
         raise UsageError(f"expected --jobs of 1 or more, but {n_jobs} came")
     slots: queue.SimpleQueue[int] = queue.SimpleQueue()
     for slot in range(n_jobs):
         slots.put(slot)
-    fleet, failed = Fleet(), []
+    failed = []
 
     def work(cell: Cell) -> None:
         slot = slots.get()
         try:
             name, log = label(cell.parameters, varied(sweep)), folder / "logs" / f"{cell.folder.name}.log"
-            print(f"cell {name}: {cell.folder}", flush=True)
-            code = fleet.run(cell, environment(slot, n_jobs), log)
-            if code and not fleet.is_stopped:
+            arguments = ["--resume", str(cell.folder)] if cell.is_begun else cell.command
+            code = fleet.run([str(ROOT / "train.py"), *arguments], environment(slot, n_jobs), log, f"cell {name}: {cell.folder}")
+            if code and not fleet.exit_code:
                 failed.append(cell)
                 print(f"error: cell {name} failed with exit code {code}: {last_line(log)} ({log})", file=sys.stderr, flush=True)
         finally:
             slots.put(slot)
 
-    with fleet, ThreadPoolExecutor(n_jobs) as pool:
+    with ThreadPoolExecutor(n_jobs) as pool:
         for result in [pool.submit(work, cell) for cell in cells if not cell.is_finished]:
             result.result()
-    if fleet.is_stopped:
-        raise SystemExit(EXIT_INTERRUPTED)
     return failed
 
 
 class Fleet:
-    """The running trainings. Within its context SIGINT and SIGTERM are passed on to them, and no new one starts."""
+    """The running processes. Within its context a signal to end is passed on to them, and no new one starts."""
+
+    SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
     def __init__(self) -> None:
         self.running: set[subprocess.Popen] = set()
-        self.is_stopped, self.lock = False, threading.Lock()
+        self.exit_code = 0  # of the signal that came
 
     def __enter__(self) -> Fleet:
-        self.previous = {number: signal.signal(number, self.stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.previous = {number: signal.signal(number, self.stop) for number in self.SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
 
-    def stop(self, *_: object) -> None:
+    def stop(self, number: int, _: object) -> None:
         """The signal handler: every training saves and ends."""
-        self.is_stopped = True
+        self.exit_code = 128 + number
         for process in list(self.running):
             process.send_signal(signal.SIGTERM)
 
-    def run(self, cell: Cell, environ: dict[str, str], log: Path) -> int:
-        """The exit code of a cell's training, which goes on from its newest checkpoint if it has one."""
-        arguments = ["--resume", str(cell.folder)] if cell.is_begun else cell.command
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "a", encoding="utf-8") as file:
-            with self.lock:
-                if self.is_stopped:
-                    return EXIT_INTERRUPTED
-                command = [sys.executable, str(ROOT / "train.py"), *arguments]
-                # a session of its own, so that Ctrl-C reaches it once, through stop()
-                process = subprocess.Popen(command, stdout=file, stderr=file, env=environ, start_new_session=True)
-                self.running.add(process)
+    def run(self, arguments: list[str], environ: dict[str, str], log: Path | None = None, title: str = "") -> int:
+        """The exit code of a script of ours; what it says goes to the log, or to our own output."""
+        if self.exit_code:
+            return self.exit_code
+        if title:
+            print(title, flush=True)
+        with open_log(log) as file:
+            # in a session of its own, so that Ctrl-C reaches it once, through stop()
+            command = {"args": [sys.executable, *arguments], "stdout": file, "stderr": file, "env": environ}
+            process = subprocess.Popen(**command, start_new_session=True)
+            self.running.add(process)
+            if self.exit_code:  # a signal came in between
+                process.send_signal(signal.SIGTERM)
             code = process.wait()
         self.running.discard(process)
         return code
+
+
+def open_log(log: Path | None) -> contextlib.AbstractContextManager:
+    """The log to append to; nothing without one, so that the process writes where we do."""
+    if log is None:
+        return contextlib.nullcontext()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    return open(log, "a", encoding="utf-8")
 
 
 def environment(slot: int, n_jobs: int) -> dict[str, str]:
@@ -217,7 +250,9 @@ def environment(slot: int, n_jobs: int) -> dict[str, str]:
 
     n_gpus = torch.cuda.device_count()
     if n_gpus:
-        return os.environ | {"CUDA_VISIBLE_DEVICES": str(slot % n_gpus)}
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = visible.split(",") if visible else [str(i) for i in range(n_gpus)]
+        return os.environ | {"CUDA_VISIBLE_DEVICES": names[slot % n_gpus]}
     n_threads = max(1, len(os.sched_getaffinity(0)) // n_jobs) if hasattr(os, "sched_getaffinity") else 1
     return os.environ | ({"OMP_NUM_THREADS": str(n_threads)} if n_jobs > 1 else {})
 
@@ -228,27 +263,50 @@ def last_line(log: Path) -> str:
     return next((line for line in reversed(lines) if line.strip()), "it said nothing")
 
 
-def score_all(sweep: Sweep, cells: list[Cell], folder: Path, judging: list[str], options: argparse.Namespace) -> int:
-    """Score all cells on the same pairs with eval.py; its exit code."""
-    data = cells[0].config.data
-    command = [sys.executable, str(ROOT / "eval.py"), "--protocol", sweep.protocol, "--output", str(folder / "eval")]
-    command += ["--content", data.content, "--style", data.style, "--alpha", options.alpha, "--oracle", options.oracle]
-    command += ["--metrics", options.metrics] if options.metrics else []
-    command += [part for cell in cells for part in ("--model", str(cell.folder))]
-    weights = cells[0].config.encoder.weights
-    command += [f"judge.weights={weights}"] if weights and not any("judge.weights=" in text for text in judging) else []
-    held_out = [] if any("pairs.held_out=" in text for text in judging) else [f"pairs.held_out={data.held_out}"]
-    group = [f"tracking.group={sweep.name}"]
-    return subprocess.run([*command, *held_out, *group, *judging], check=False).returncode
+def scoring_arguments(sweep: Sweep, cells: list[Cell], folder: Path, judging: list[str], options: argparse.Namespace) -> list[str]:
+    """What eval.py is given to score all cells on the same pairs, with the data and the tracking of their own training."""
+    config = cells[0].config
+    arguments = ["--protocol", sweep.protocol, "--output", str(folder / "eval"), "--device", config.run.device]
+    arguments += ["--content", config.data.content, "--style", config.data.style]
+    arguments += [
+        "--alpha",
+        options.alpha,
+        "--oracle",
+        options.oracle,
+        *(["--metrics", options.metrics] if options.metrics else []),
+    ]
+    arguments += [part for cell in cells for part in ("--model", str(cell.folder))]
+    weights = config.encoder.weights
+    arguments += [f"judge.name={config.encoder.name}", f"judge.weights={weights}"] if weights else []
+    tracked = {name: getattr(config.tracking, name) for name in ("mode", "project", "entity", "init_timeout_s")}
+    arguments += [f"tracking.{name}={value}" for name, value in tracked.items()]
+    return [*arguments, f"tracking.group={sweep.name}", f"pairs.held_out={config.data.held_out}", *judging]
 
 
-def compare(sweep: Sweep, cells: list[Cell], folder: Path, judging: list[str], failed: list[str]) -> None:
+def check_comparable(cells: list[Cell]) -> None:
+    """Raise UsageError if cells were trained on other pictures, or with other weights of the same encoder."""
+    from stylenet.checkpoint import load_model
+
+    seen: dict[Any, Path] = {}
+    for cell in cells:
+        about = load_model(cell.folder / MODEL_FILE)[1]
+        encoder, data = about["encoder"], {kind: facts["list_sha256"] for kind, facts in about["data"].items()}
+        for what, key, value in (
+            ("encoder weights", (encoder["name"], encoder["tap"]), encoder["sha256"]),
+            ("training pictures", "data", json.dumps(data)),
+        ):
+            known, first = seen.setdefault((what, key), (value, cell.folder))
+            if known != value:
+                raise UsageError(f"expected the same {what} in all cells, but {first} and {cell.folder} differ; move one away")
+
+
+def compare(sweep: Sweep, cells: list[Cell], finished: list[Cell], folder: Path, failed: list[str]) -> None:
     """Write the comparison and send it to W&B."""
     from stylenet.metrics import comparison
 
-    names = [name for name in varied(sweep) if name != "run.seed"]
-    runs = [comparison.Trained(label(cell.parameters, names), cell.config.run.seed, cell.folder) for cell in cells]
-    comparison.write_all(runs, folder, sweep.name, failed)
+    names = [name for name in varied(sweep) if name != SEED]
+    runs = [comparison.Trained(label(cell.parameters, names), cell.config.run.seed, cell.folder) for cell in finished]
+    comparison.write_all(runs, folder, sweep.name, label(cells[0].parameters, names), failed)
     print(f"comparison: {folder / 'report.html'}")
     tracking = cells[0].config.tracking
     comparison.track(folder, sweep.name, tracking.mode, tracking.project, tracking.entity, tracking.init_timeout_s)

@@ -28,9 +28,7 @@ PROTOCOLS = Path(__file__).parent / "configs" / "protocols"
 
 def main(arguments: list[str]) -> int:
     """Exit code of one evaluation."""
-    options, overrides = make_parser().parse_known_args(arguments)
-    check_options(options)
-    protocol = load_protocol(options, overrides)
+    options, protocol, overrides = read_arguments(arguments)
     from stylenet import runtime
     from stylenet.metrics.pairs import choose_pairs
 
@@ -42,6 +40,13 @@ def main(arguments: list[str]) -> int:
     runtime.allow_tf32(False)  # metrics are never computed in it
     with runtime.processes(device):
         return evaluate(protocol, pairs, options, overrides, device)
+
+
+def read_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Protocol, list[str]]:
+    """The command line, the protocol with its changes, and these changes. Raises UsageError."""
+    options, overrides = make_parser().parse_known_args(arguments)
+    check_options(options)
+    return options, load_protocol(options, overrides), overrides
 
 
 def make_parser() -> Parser:
@@ -201,7 +206,7 @@ def track(evaluation: Evaluation, results: dict[str, Any], folder: Path) -> None
     trained = {c.name: c.facts["wandb_run"] for c in evaluation.candidates if "wandb_run" in c.facts}
     values = results["protocol"]["values"] | {"protocol": results["protocol"]["name"], "training_runs": trained}
     about = {"project": options.project, "entity": options.entity, "group": options.group, "notes": options.notes}
-    about |= {"name": f"eval {folder.name}", "tags": [*options.tags, results["protocol"]["name"]]}
+    about |= {"name": f"eval {folder.name}", "tags": [*options.tags, Path(results["protocol"]["name"]).stem[:64]]}
     tracker = make_tracker(folder, options.mode, uuid.uuid4().hex[:8], options.init_timeout_s, values, "eval", **about)
     for entry in results["candidates"]:
         strength = "" if entry["alpha"] is None else f"@{entry['alpha']:g}"

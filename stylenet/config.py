@@ -288,7 +288,7 @@ class ImagesConfig:
     crop: Literal["centre", "none"] = option("centre", "cut the square from the middle, or keep the whole picture")
 
     def __post_init__(self) -> None:
-        require_positive(self, "images", "resize_px")
+        require(self.resize_px >= 16, "images.resize_px of 16 or more", self.resize_px)
 
 
 @dataclass(frozen=True)

@@ -49,15 +49,15 @@ class Split(NamedTuple):
     held_out: ImageSet
 
 
-def read_split(origin: str | None, held_out_share: float, option_name: str) -> Split:
-    """The train and held-out parts of a folder or a manifest. Raises DataError where there is nothing to train on."""
+def read_split(origin: str | None, held_out_share: float, option_name: str, needs_training_part: bool = True) -> Split:
+    """The train and held-out parts of a folder or a manifest. Raises DataError where there is nothing to train on (or at all)."""
     if not origin:
         raise DataError(f"expected a folder or a manifest, but {option_name} is not set; give {option_name}=DIR")
     path = Path(origin).expanduser()
     if not path.exists():
         raise DataError(f"expected a folder or a manifest, but there is no {origin} ({option_name}); check the path")
     split = read_folder(path, held_out_share) if path.is_dir() else read_manifest(path)
-    if not split.train:
+    if not split.train and (needs_training_part or not split.held_out):
         raise DataError(
             images.no_images_message(origin) if path.is_dir() else f"expected training images in {origin}, but it lists none"
         )

@@ -161,6 +161,31 @@ def hardware(device: torch.device) -> str:
     return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads x {world_size()}"
 
 
+class FolderLock:
+    """Held by the one process that writes a folder; it ends with the process, however that ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = None
+        try:
+            import fcntl
+        except ImportError:  # not a POSIX system
+            return
+        self.file = open(folder / ".lock", "w")  # noqa: SIM115 - open as long as the lock is held
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"expected to be alone in {folder}, but another process trains there; wait for it or stop it"
+            ) from None
+        except OSError:  # a file system without locks
+            return
+
+    def release(self) -> None:
+        """Let others in."""
+        if self.file:
+            self.file.close()
+
+
 class PeakMemory:
     """The most memory in use since its making, above what was in use then; None on systems that cannot tell."""
 

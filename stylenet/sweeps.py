@@ -37,6 +37,7 @@ class Sweep(NamedTuple):
     parameters: dict[str, dict[str, Any]]
     run_cap: int | None
     protocol: str  # of eval.py, from the line `protocol: NAME` in the description: the format has no key for it
+    about: dict[str, str]  # W&B's project and entity, where the file names them
 
 
 def read_sweep(path: str | Path) -> Sweep:
@@ -50,11 +51,16 @@ def read_sweep(path: str | Path) -> Sweep:
     method = content.get("method")
     if method not in ("grid", "random"):
         raise UsageError(f"expected method grid or random in {path}, but {method!r} came; bayes needs W&B's server")
-    found = PROTOCOL_LINE.search(content.get("description") or "")
-    command = [str(part) for part in content.get("command", DEFAULT_COMMAND)]
+    found = PROTOCOL_LINE.search(str(content.get("description") or ""))
+    command = content.get("command", DEFAULT_COMMAND)
+    if not isinstance(command, list):
+        raise UsageError(f"expected a list as command in {path}, but {command!r} came")
     name, program = str(content.get("name", Path(path).stem)), str(content.get("program", ""))
+    about = {key: content[key] for key in ("project", "entity") if content.get(key)}
     protocol = found.group(1) if found else "quick"
-    sweep = Sweep(name, program, method, command, content["parameters"], content.get("run_cap"), protocol)
+    sweep = Sweep(
+        name, program, method, [str(part) for part in command], content["parameters"], content.get("run_cap"), protocol, about
+    )
     check_sweep(sweep, path)
     return sweep
 
@@ -63,21 +69,38 @@ def check_sweep(sweep: Sweep, path: str | Path) -> None:
     """Raise UsageError for parameters that cannot be expanded."""
     if Path(sweep.program).name != "train.py":
         raise UsageError(f"expected program: train.py in {path}, but {sweep.program!r} came")
-    if sweep.method == "random" and not isinstance(sweep.run_cap, int):
+    if sweep.method == "random" and not (isinstance(sweep.run_cap, int) and sweep.run_cap > 0):
         raise UsageError(f"expected a run_cap in {path}, since method random has no end of its own, but {sweep.run_cap!r} came")
     for key, spec in sweep.parameters.items():
-        if not isinstance(spec, dict) or not ("value" in spec or "values" in spec or {"min", "max"} <= spec.keys()):
-            raise UsageError(
-                f"expected value, values, or min and max for {key} in {path}, but {spec!r} came; keys are dotted, not nested"
-            )
-        if sweep.method == "grid" and "value" not in spec and "values" not in spec:
-            raise UsageError(f"expected values for {key} in {path}, since a grid has no ranges, but {spec!r} came")
-        if "min" in spec and distribution_of(spec) not in SAMPLERS:
-            raise UsageError(
-                f"expected a distribution out of {', '.join(SAMPLERS)} for {key} in {path}, but {distribution_of(spec)!r} came"
-            )
-        if not spec.get("values", [None]):
-            raise UsageError(f"expected at least one of values for {key} in {path}, but there is none")
+        reason = fault_of(spec, sweep.method)
+        if reason:
+            raise UsageError(f"expected {reason} for {key} in {path}, but {spec!r} came")
+
+
+def fault_of(spec: Any, method: str) -> str | None:
+    """What is expected of a parameter and not fulfilled."""
+    if not isinstance(spec, dict) or not ("value" in spec or "values" in spec or {"min", "max"} <= spec.keys()):
+        return "value, values, or min and max (keys are dotted, not nested)"
+    if "value" in spec:
+        return None
+    if "values" in spec:
+        chances = spec.get("probabilities", [1.0])
+        if not isinstance(spec["values"], list) or not spec["values"]:
+            return "a list of at least one value as values"
+        is_whole = "probabilities" not in spec or (len(chances) == len(spec["values"]) and math.isclose(sum(chances), 1))
+        return None if is_whole else "one probability for each of values, together 1,"
+    return fault_of_range(spec, method)
+
+
+def fault_of_range(spec: Mapping[str, Any], method: str) -> str | None:
+    """The same of a range."""
+    if method == "grid":
+        return "values, since a grid has no ranges,"
+    if not all(isinstance(spec[end], (int, float)) for end in ("min", "max")) or spec["min"] > spec["max"]:
+        return "two numbers, min no larger than max,"
+    if distribution_of(spec) not in SAMPLERS:
+        return f"a distribution out of {', '.join(SAMPLERS)}"
+    return "min above 0, since the distribution is logarithmic," if "log" in distribution_of(spec) and spec["min"] <= 0 else None
 
 
 def distribution_of(spec: Mapping[str, Any]) -> str:

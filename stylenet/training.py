@@ -52,6 +52,7 @@ class Run:
         self.recent: list[BatchLosses] = []
         if runtime.is_main():
             images.check_writable(self.dir)
+            self.lock = runtime.FolderLock(self.dir)
         self.last_saved, self.last_validated = -1, -1
         self.make_data()
         self.make_networks(state)
@@ -148,6 +149,8 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         self.journal.close(self.exit_code)
+        if runtime.is_main():
+            self.lock.release()
 
     def make_batches(self) -> Any:
         """The endless batches of this process, from the first sample not yet seen."""

@@ -120,8 +120,8 @@ def full_precision(features: Tensor) -> torch.autocast:
 def covariance_root(centred: Tensor, power: float) -> Tensor:
     """A power of the channel covariance of centred features [N, C, L] -> symmetric [N, C, C].
 
-    Directions with less than 1e-5 of the largest variance are left out, as in the authors' code: with fewer
-    positions than channels the covariance has no inverse.
+    Directions with less than 1e-5 of the largest variance are left out: with fewer positions than channels the
+    covariance has no inverse. (The authors' code leaves out variances below 1e-5 itself, whatever the layer's scale.)
     """
     with full_precision(centred):
         covariance = centred @ centred.transpose(1, 2) / centred.shape[2]

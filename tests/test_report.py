@@ -46,7 +46,7 @@ def page(tmp_path_factory, trained_run, image_folders, vgg19_file):
     folder = tmp_path_factory.mktemp("report")
     content, style = image_folders
     command = ["--model", trained_run, "--model", trained_run, "--content", content, "--style", style, "--output", folder / "out"]
-    options = ["pairs.n=3", "images.resize_px=32", "metrics.cfsd_px=16", "metrics.timing_rounds=1", "oracle.iterations=2"]
+    options = ["pairs.n=6", "images.resize_px=32", "metrics.cfsd_px=16", "metrics.timing_rounds=1", "oracle.iterations=2"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STYLENET_VGG19", str(vgg19_file))
         more = ["--alpha", "0.5,1", "--oracle", "1", "networks.download=false", "tracking.mode=disabled"]

@@ -66,7 +66,20 @@ def test_command_macros(tmp_path):
         ({"parameters": None}, "expected a W&B sweep with parameters"),
         ({"parameters": {"optim": {"parameters": {"lr": {"value": 1}}}}}, "keys are dotted, not nested"),
         ({"parameters": {"optim.lr": {"min": 0, "max": 1}}}, "a grid has no ranges"),
-        ({"parameters": {"optim.lr": {"values": []}}}, "expected at least one of values"),
+        ({"parameters": {"optim.lr": {"values": []}}}, "expected a list of at least one value as values for optim.lr"),
+        ({"parameters": {"decoder.norm": {"values": "none"}}}, "expected a list of at least one value"),
+        ({"parameters": {"run.seed": {"values": [0, 1], "probabilities": [0.5]}}}, "expected one probability for each"),
+        ({"command": 5}, "expected a list as command"),
+        ({"method": "random", "run_cap": 0}, "expected a run_cap"),
+        ({"method": "random", "run_cap": 1, "parameters": {"optim.lr": {"min": 2, "max": 1}}}, "min no larger than max"),
+        (
+            {
+                "method": "random",
+                "run_cap": 1,
+                "parameters": {"optim.lr": {"min": 0, "max": 1, "distribution": "log_uniform_values"}},
+            },
+            "expected min above 0",
+        ),
         (
             {"method": "random", "run_cap": 1, "parameters": {"optim.lr": {"min": 0, "max": 1, "distribution": "beta"}}},
             "expected a distribution out of uniform",

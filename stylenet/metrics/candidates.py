@@ -16,7 +16,7 @@ from stylenet.checkpoint import find_release, read_release
 from stylenet.errors import DataError
 from stylenet.inference import Stylizer, load_stylenet
 from stylenet.metrics.pairs import Pairs, read_csv
-from stylenet.models.vgg import sha256_of_file
+from stylenet.models.vgg import find_weights, sha256_of_file
 
 
 class Candidate:
@@ -63,8 +63,10 @@ class Model(Candidate):
         self.path, self.encoder, self.device = path, encoder, device
         found = find_release(path)
         self.stylizer = Stylizer.load(path, device, encoder_weights=encoder)
-        parts = [sha256_of_file(found), encoder and sha256_of_file(encoder)]
-        super().__init__(name, "model:" + "+".join(part for part in parts if part), alphas)
+        parts = [sha256_of_file(found)]
+        if found.suffix == ".pth" or encoder:  # the other half of the network lies in another file
+            parts.append(sha256_of_file(find_weights("vgg19", encoder)))
+        super().__init__(name, "model:" + "+".join(parts), alphas)
         self.facts = {"path": str(path), "sha256": parts[0]} | self.describe(found)
         self.style_code = functools.lru_cache(maxsize=64)(lambda number: self.stylizer.encode_style(self.style))
         self.content_features = functools.lru_cache(maxsize=1)(lambda number: self.stylizer.encode_content(self.content))
@@ -91,7 +93,7 @@ class Folder(Candidate):
     def __init__(self, folder: str, name: str, pairs: Pairs) -> None:
         self.folder = Path(folder)
         rows = read_csv(self.folder / "manifest.csv", ("content", "style", "output"))
-        self.outputs = {(row["content"], row["style"]): self.folder / row["output"] for row in rows}
+        self.outputs = {(row["content"], row["style"]): self.folder / row["output"] for row in rows if row["output"]}
         wanted = [(pairs.names[pairs.contents[c]], pairs.names[pairs.styles[s]]) for c, s in pairs.pairs]
         missing = [pair for pair in wanted if pair not in self.outputs or not self.outputs[pair].is_file()]
         if missing:
@@ -116,14 +118,14 @@ class Folder(Candidate):
 
 def short_name(path: str) -> str:
     """What a model is called in a table: its run folder's name, else its file's stem."""
-    found = Path(path)
+    found = Path(path).resolve()
     is_in_run = found.is_file() and found.parent.name and found.stem == "model"
     return found.parent.name if is_in_run else found.name if found.is_dir() else found.stem
 
 
 def distinct(names: Iterable[str]) -> list[str]:
-    """The names, with a number behind those that came before."""
-    seen: dict[str, int] = {}
+    """The names, with a number behind those that came before or are a control's."""
+    seen = {control().name: 1 for control in (ContentCopy, StyleCopy)}
     result = []
     for name in names:
         seen[name] = seen.get(name, 0) + 1
@@ -134,14 +136,25 @@ def distinct(names: Iterable[str]) -> list[str]:
 def measure_cost(model: Model, px: int, n_rounds: int) -> dict[str, Any]:
     """The model's cost at px x px, measured in a fresh process, so that nothing else is in its memory."""
     import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
 
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(cost_of, model.path, model.encoder, model.device, px, n_rounds).result()
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=send_cost, args=(theirs, model.path, model.encoder, model.device, px, n_rounds), daemon=True)
+    process.start()
+    theirs.close()
+    cost = ours.recv()
+    process.join()
+    return cost
+
+
+def send_cost(connection: Any, *arguments: Any) -> None:
+    """In the fresh process: measure and report."""
+    connection.send(cost_of(*arguments))
 
 
 def cost_of(path: str, encoder: str | None, device: str, px: int, n_rounds: int) -> dict[str, Any]:
-    """Parameters, multiply-accumulates, seconds and peak bytes of restyling one picture of px x px."""
+    """Parameters, multiply-accumulates, seconds and peak bytes of restyling one picture of px x px in full float32."""
+    runtime.allow_tf32(False)
     stylizer = Stylizer.load(path, device, encoder_weights=encoder)
     content, style = torch.rand(2, 1, 3, px, px, generator=torch.Generator().manual_seed(0))
     peak = runtime.PeakMemory(stylizer.device)
@@ -170,13 +183,10 @@ def median_seconds(action: Callable[[], Any], n_rounds: int) -> float:
 
 
 def count_macs(net: torch.nn.Module, px: int) -> int:
-    """Multiply-accumulates of one picture of px x px with its style, counted on shapes alone."""
-    import copy
-
+    """Multiply-accumulates of the convolutions and matrix products for one picture of px x px with its style."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    shapes = copy.deepcopy(net).to("meta")
-    image = torch.zeros(1, 3, px, px, device="meta")
+    image = torch.zeros(1, 3, px, px)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        shapes(image, image)
+        net(image, image)
     return counter.get_total_flops() // 2

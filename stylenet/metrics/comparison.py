@@ -15,11 +15,12 @@ from PIL import ImageDraw
 from torch import Tensor
 
 from stylenet import build, images
-from stylenet.metrics import functional, report
+from stylenet.metrics import report
 from stylenet.metrics.candidates import Model
 from stylenet.metrics.pairs import choose_pairs, load_picture
 from stylenet.metrics.report import COLUMNS, Strip, Table
 from stylenet.metrics.suite import HIGHER_IS_BETTER
+from stylenet.metrics.summary import mean_with_interval
 from stylenet.tracking import HISTORY_FILE, make_tracker, sync_command
 
 N_PICTURES = 6
@@ -61,17 +62,20 @@ def by_setting(runs: Sequence[Trained]) -> dict[str, list[Trained]]:
     return {setting: [run for run in runs if run.setting == setting] for setting in dict.fromkeys(run.setting for run in runs)}
 
 
-def write_all(runs: Sequence[Trained], folder: Path, name: str, failed: Sequence[str]) -> None:
-    """Tables as Markdown, LaTeX and HTML, plots, the grid of pictures, and the numbers as JSON."""
+def write_all(runs: Sequence[Trained], folder: Path, name: str, baseline: str, failed: Sequence[str]) -> None:
+    """Tables as Markdown, LaTeX and HTML, plots, the grid of pictures, and the numbers as JSON.
+
+    Without a finished run of the baseline there are no differences.
+    """
     scores = read_scores(folder / "eval")
-    tables = [metric_table(runs, scores), difference_table(runs, scores), run_table(runs, scores)]
+    tables = [metric_table(runs, scores), difference_table(runs, scores, baseline), run_table(runs, scores)]
     tables = [table for table in tables if table.rows]
     title = f"Ablation {name}: {len(runs)} runs. {report.heading(scores.results)}"
     lost = [f"- failed, and not in the tables: {cell}" for cell in failed]
     parts = [f"## {title}", *map(report.markdown_table, tables), *lost, *(f"- {note}" for note in report.notes(scores.results))]
     report.write_text(folder / "table.md", "\n\n".join(parts) + "\n")
     report.write_text(folder / "table.tex", "\n".join(report.latex_table(table, title) for table in tables))
-    report.write_text(folder / "comparison.json", json.dumps(numbers(runs, scores), indent=1) + "\n")
+    report.write_text(folder / "comparison.json", json.dumps(numbers(runs, scores, baseline), indent=1) + "\n")
     strips = make_strips(runs, scores)
     images.save_image(labelled_grid(strips), folder / "grid.png")
     pictures = {"The same pairs for every setting": [Strip("", [(c, report.data_uri(p)) for c, p in strip]) for strip in strips]}
@@ -113,24 +117,30 @@ def spread(values: Sequence[float], metric: str) -> str:
     return f"{mean} ± {report.number(statistics.stdev(values), metric)}" if len(values) > 1 else mean
 
 
-def difference_table(runs: Sequence[Trained], scores: Scores) -> Table:
+def difference_table(runs: Sequence[Trained], scores: Scores, baseline: str) -> Table:
     """Every setting less the baseline, pair by pair, each pair's value averaged over the seeds first."""
-    (baseline, base_runs), *others = by_setting(runs).items()
     rows = []
-    for setting, members in others:
-        for name in (name for name in metric_names(scores) if name in scores.pairs[base_runs[0].folder.name]):
-            d = difference(base_runs, members, scores, name)
-            mean, low, high = (report.number(value, name, "+") for value in d)
-            verdict = report.verdict({"metric": name} | d._asdict())
-            rows.append([setting, report.title_of(name), f"{mean} [{low}, {high}]", verdict])
+    for setting, found in differences(runs, scores, baseline).items():
+        for name, gap in found.items():
+            rows.append([setting, report.title_of(name), report.signed(gap, name), report.verdict({"metric": name} | gap)])
     return Table(f"Paired differences to {baseline}, 95 % intervals over the pairs", ["", "metric", "mean difference", ""], rows)
 
 
-def difference(base: Sequence[Trained], own: Sequence[Trained], scores: Scores, metric: str) -> functional.Interval:
+def differences(runs: Sequence[Trained], scores: Scores, baseline: str) -> dict[str, dict[str, dict[str, float]]]:
+    """{setting: {metric: mean difference to the baseline with its interval}}; empty without the baseline."""
+    settings = by_setting(runs)
+    base = settings.pop(baseline, [])
+    names = [name for name in metric_names(scores) if base and name in scores.pairs[base[0].folder.name]]
+    return {
+        setting: {name: difference(base, members, scores, name) for name in names} for setting, members in settings.items() if names
+    }
+
+
+def difference(base: Sequence[Trained], own: Sequence[Trained], scores: Scores, metric: str) -> dict[str, float]:
     """Mean of own - base over the pairs with its interval."""
     a, b = (np.mean([scores.pairs[run.folder.name][metric] for run in runs], axis=0) for runs in (base, own))
     values = scores.results["protocol"]["values"]
-    return functional.bootstrap(b - a, values["metrics.bootstrap"], values["pairs.seed"])
+    return mean_with_interval(b - a, values["metrics.bootstrap"], values["pairs.seed"])
 
 
 def run_table(runs: Sequence[Trained], scores: Scores) -> Table:
@@ -143,14 +153,12 @@ def run_table(runs: Sequence[Trained], scores: Scores) -> Table:
     return Table("The runs", ["", "seed", "folder", "steps", "commit", "sha256"], rows)
 
 
-def numbers(runs: Sequence[Trained], scores: Scores) -> dict[str, Any]:
+def numbers(runs: Sequence[Trained], scores: Scores, baseline: str) -> dict[str, Any]:
     """The comparison for programs: means per run, and the paired differences."""
     names, settings = metric_names(scores), by_setting(runs)
-    (baseline, base_runs), *others = settings.items()
-    own = [name for name in names if name in scores.pairs[base_runs[0].folder.name]]
     means = {setting: {name: over_seeds(members, scores, name) for name in names} for setting, members in settings.items()}
-    gaps = {setting: {name: difference(base_runs, members, scores, name)._asdict() for name in own} for setting, members in others}
     seeds = {setting: [run.seed for run in members] for setting, members in settings.items()}
+    gaps = differences(runs, scores, baseline)
     return {"schema_version": 1, "baseline": baseline, "seeds": seeds, "means": means, "differences": gaps}
 
 
@@ -235,7 +243,7 @@ def track(folder: Path, name: str, mode: str, project: str, entity: str | None, 
     """Send table and grid to W&B, as a run of their own in the ablation's group."""
     import uuid
 
-    about = {"project": project, "entity": entity, "group": name, "name": f"ablation {name}", "tags": ["ablation", name]}
+    about = {"project": project, "entity": entity, "group": name, "name": f"ablation {name}", "tags": ["ablation", name[:64]]}
     found = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
     tracker = make_tracker(folder, mode, uuid.uuid4().hex[:8], timeout_s, {"ablation": name}, "ablation", **about)
     metrics = list(next(iter(found["means"].values())))

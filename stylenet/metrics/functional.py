@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylenet.losses import gram
 from stylenet.transforms import channel_stats
 
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as OpenCV and Pillow convert
@@ -34,13 +33,8 @@ def standardised(features: Tensor) -> Tensor:
     return (features.to(mean.dtype) - mean) / std
 
 
-def gram_distance(output: Tensor, style: Tensor) -> Tensor:
-    """Frobenius distance of the features' Gram matrices over the norm of the style's, averaged over N."""
-    return relative_distance(gram(output), gram(style))
-
-
 def relative_distance(output: Tensor, style: Tensor) -> Tensor:
-    """Frobenius distance of matrices [N, C, C] over the norm of the second, averaged over N."""
+    """Frobenius distance of Gram matrices [N, C, C] over the norm of the second, averaged over N."""
     return ((output - style).norm(dim=(1, 2)) / style.norm(dim=(1, 2)).clamp(min=1e-12)).mean()
 
 

@@ -38,12 +38,16 @@ def choose_pairs(protocol: Protocol, content: str, style: str) -> Pairs:
     contents = draw(sets[0].paths, options.contents, options.seed, datasets.CONTENT)
     styles = draw(sets[1].paths, options.styles, options.seed, datasets.STYLE)
     drawn = draw_pairs(len(contents), len(styles), options.n, options.seed)
-    return Pairs(contents, styles, drawn, names, (content, style))
+    different = tuple((c, s) for c, s in drawn if not contents[c].samefile(styles[s]))
+    if not different:
+        raise DataError(f"expected two different pictures in a pair, but {content} and {style} are one picture; give other sets")
+    return Pairs(contents, styles, different, names, (content, style))
 
 
 def evaluated_part(origin: str, held_out: float, option_name: str) -> datasets.ImageSet:
     """A folder's images (its held-out share if one is given), or a manifest's held-out ones, all if it holds none out."""
-    split = datasets.read_split(origin, held_out, option_name)
+    split = datasets.read_split(origin, held_out, option_name, needs_training_part=False)
+    datasets.check_presence(split)
     return split.held_out if split.held_out else split.train
 
 

@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,6 +88,12 @@ def number(value: float, metric: str, sign: str = "") -> str:
     return f"{value:{sign}.1e}" if 0 < abs(value) < 0.5 * 10**-digits else f"{value:{sign}.{digits}f}"
 
 
+def signed(difference: Mapping[str, float], metric: str) -> str:
+    """A mean difference with its interval, if it has one."""
+    shown = {key: number(difference[key], metric, "+") for key in ("mean", "low", "high") if key in difference}
+    return f"{shown['mean']} [{shown['low']}, {shown['high']}]" if "low" in shown else shown["mean"]
+
+
 def cell(value: Mapping[str, float] | None, metric: str, statistic: str) -> str:
     """A number, with its interval if it is a mean that has one."""
     if value is None:
@@ -136,14 +143,16 @@ def difference_table(results: Mapping[str, Any]) -> Table | None:
     """Paired differences to the first candidate; an interval without 0 means that "better" or "worse" is no chance."""
     rows = []
     for d in results["differences"]:
-        mean, low, high, median = (number(d[key], d["metric"], "+") for key in ("mean", "low", "high", "median"))
-        rows.append([d["b"], title_of(d["metric"]), f"{mean} [{low}, {high}]", median, f"{d['better_in']:.0%}", verdict(d)])
+        median = number(d["median"], d["metric"], "+")
+        rows.append([d["b"], title_of(d["metric"]), signed(d, d["metric"]), median, f"{d['better_in']:.0%}", verdict(d)])
     header = ["", "metric", "mean difference [95 % interval]", "median", "better in", ""]
     return Table(f"Paired differences to {results['differences'][0]['a']}", header, rows) if rows else None
 
 
 def verdict(difference: Mapping[str, Any]) -> str:
     """Better, worse, or undecided."""
+    if "low" not in difference:
+        return "too few pairs"
     if difference["low"] <= 0 <= difference["high"]:
         return "undecided"
     return "better" if (difference["mean"] > 0) == (difference["metric"] in HIGHER_IS_BETTER) else "worse"
@@ -191,19 +200,21 @@ def model_table(results: Mapping[str, Any]) -> Table:
     return Table("Who took part", ["", "kind", "path", "sha256", "training"], rows)
 
 
-def style_table(results: Mapping[str, Any]) -> Table | None:
-    """Means per style, the worst (by the first candidate's relative style loss, else its first metric) at the top."""
-    names = [e["name"] for e in results["candidates"] if e["kind"] != "control"]
-    if not names:
-        return None
-    per_style = results["per_style"][names[0]]
+def style_tables(results: Mapping[str, Any]) -> list[Table]:
+    """Means per style of every rival."""
+    names = dict.fromkeys(e["name"] for e in results["candidates"] if e["kind"] != "control")
+    return [table for name in names if (table := style_table(name, results["per_style"][name]))]
+
+
+def style_table(name: str, per_style: Mapping[str, Mapping[str, float]]) -> Table | None:
+    """Means per style, the worst by relative style loss, else by the first metric, at the top."""
     metrics = [name for name in next(iter(per_style.values())) if name != "n"]
     if not metrics:
         return None
     key = "style_relative" if "style_relative" in metrics else metrics[0]
     order = sorted(per_style, key=lambda style: per_style[style][key], reverse=True)
     rows = [[style, str(per_style[style]["n"]), *(number(per_style[style][m], m) for m in metrics)] for style in order]
-    return Table(f"Means per style of {names[0]}, worst {COLUMNS[key].title} first", ["", "pairs", *map(title_of, metrics)], rows)
+    return Table(f"Means per style of {name}, worst {COLUMNS[key].title} first", ["", "pairs", *map(title_of, metrics)], rows)
 
 
 def all_tables(results: Mapping[str, Any]) -> list[Table]:
@@ -255,11 +266,16 @@ def provenance(results: Mapping[str, Any]) -> str:
 def markdown_table(table: Table) -> str:
     """One table, the best values bold."""
     rows = [
-        [f"**{text}**" if (i, j) in table.best else text.replace("|", "\\|") for j, text in enumerate(row)]
+        [f"**{markdown_text(text)}**" if (i, j) in table.best else markdown_text(text) for j, text in enumerate(row)]
         for i, row in enumerate(table.rows)
     ]
-    lines = [table.header, ["---"] * len(table.header), *rows]
+    lines = [[markdown_text(text) for text in table.header], ["---"] * len(table.header), *rows]
     return f"### {table.title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def markdown_text(text: str) -> str:
+    """Text with Markdown's special characters escaped; an underscore within a word is none."""
+    return re.sub(r"([|*<`])", r"\\\1", text)
 
 
 def latex(results: Mapping[str, Any]) -> str:
@@ -277,7 +293,7 @@ def latex_table(table: Table, source: str) -> str:
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{latex_text(table.title)}. {latex_text(source)}.}}"]
     lines += [rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}", r"\toprule"]
     lines += [" & ".join(map(latex_text, table.header)) + r" \\", r"\midrule"]
-    lines += [" & ".join(row) + r" \\" for row in body]
+    lines += ["{}" + " & ".join(row) + r" \\" for row in body]  # a row that starts with [ would be an option of \\
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
@@ -289,6 +305,8 @@ LATEX_SPECIAL = {character: "\\" + character for character in "&%$#_{}"} | {
     "↑": r"$\uparrow$",
     "–": "--",
     "±": r"$\pm$",
+    "<": "$<$",
+    ">": "$>$",
     "é": r"\'e",
 }
 
@@ -305,9 +323,12 @@ def write_pairs(evaluation: Evaluation, path: Path) -> None:
     absent = [
         name for name in options.names if name in evaluation.scorer.missing and name not in ("fid", "kid", "artfid", "vgg_frechet")
     ]
-    with images.replaced_file(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with (
+        images.replaced_file(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file)
-        writer.writerow(["candidate", "alpha", "content", "style", *sample, *absent])
+        writer.writerow(["candidate", "alpha", "content_file", "style_file", *sample, *absent])
         for candidate in evaluation.candidates:
             for alpha in candidate.alphas:
                 for i, (c, s) in enumerate(pairs.pairs):
@@ -321,19 +342,17 @@ def write_pairs(evaluation: Evaluation, path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """A text file, whole or not at all."""
     with images.replaced_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="replace")  # a file name may be no Unicode
 
 
 def write_all(evaluation: Evaluation, results: Mapping[str, Any], folder: Path) -> None:
     """Every output of the evaluation."""
-    write_text(folder / "metrics.json", json.dumps(results, indent=1) + "\n")
+    write_text(folder / "metrics.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     write_pairs(evaluation, folder / "pairs.csv")
     write_text(folder / "table.md", markdown(results))
     write_text(folder / "table.tex", latex(results))
     pictures = collect_pictures(evaluation, results)
-    page = html_page(
-        heading(results), all_tables(results) + [t for t in [style_table(results)] if t], plots(results), pictures, results
-    )
+    page = html_page(heading(results), [*all_tables(results), *style_tables(results)], plots(results), pictures, results)
     write_text(folder / "report.html", page)
 
 
@@ -427,7 +446,7 @@ def frontier_plot(results: Mapping[str, Any]) -> str:
     def draw(axes: Any) -> None:
         for colour, (name, curve) in zip(cycle(), results["frontier"]["curves"].items()):
             x, y = ([point[key] for point in curve["points"]] for key in ("content_norm", "style"))
-            axes.plot(x, y, "o-", color=colour, label=f"{name} (area {curve['area']:.3f})")
+            axes.plot(x, y, "o-", color=colour, label=f"{name.lstrip('_')} (area {curve['area']:.3f})")
             for point in curve["points"]:
                 axes.annotate(f"{point['alpha']:g}", (point["content_norm"], point["style"]), (4, 4), textcoords="offset points")
         for marker, (name, copy) in zip("xs", results["frontier"]["copies"].items()):
@@ -445,7 +464,7 @@ def oracle_plot(results: Mapping[str, Any]) -> str:
         for course in results["oracle"]["courses"]:
             axes.plot([point[1] for point in course], color=INK, alpha=0.25, linewidth=0.8)
         for colour, (name, found) in zip(cycle(), results["oracle"]["reached"].items()):
-            axes.axhline(found["style"], color=colour, linestyle="--", label=name)
+            axes.axhline(found["style"], color=colour, linestyle="--", label=name.lstrip("_"))
         axes.set(xlabel="steps", ylabel="style loss", yscale="log")
         axes.legend(frameon=False, labelcolor=INK)
 
@@ -486,7 +505,16 @@ def figure(draw: Callable[[Any], None], n_panels: int = 1, size: tuple[float, fl
     from matplotlib.figure import Figure
 
     ink = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
-    with mpl.rc_context({**ink, "svg.hashsalt": "stylenet", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+    with mpl.rc_context(
+        {
+            **ink,
+            "svg.hashsalt": "stylenet",
+            "font.size": 9,
+            "text.parse_math": False,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+        }
+    ):
         canvas = Figure(size, layout="constrained")
         panels = canvas.subplots(1, n_panels, squeeze=False)[0]
         draw(panels if n_panels > 1 else panels[0])

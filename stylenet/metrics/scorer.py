@@ -17,6 +17,9 @@ from stylenet.metrics.pairs import Pairs, load_picture
 from stylenet.models.vgg import deepest, find_weights, reach_of_file, tap_names
 from stylenet.transforms import StyleCode, align, channel_stats
 
+# the metrics of all pictures together, by the network whose vectors they compare
+VECTORS_OF = {"vgg_frechet": "vgg", "fid": "inception", "kid": "inception", "artfid": "art"}
+
 
 class Description(NamedTuple):
     """What the metrics need of a picture, be it a content, a style or an output: small enough to be kept."""
@@ -41,6 +44,9 @@ class Scorer:
         self.lpips = self.load("lpips", ("lpips", "artfid"), self.load_lpips)
         self.inception = self.load("inception", ("fid", "kid"), self.load_inception)
         self.art_inception = self.load("art_inception", ("artfid",), self.load_art_inception)
+        if min(len(pairs.pairs), len({style for _, style in pairs.pairs})) < 2:
+            of_sets = [name for name in VECTORS_OF if name in self.options.names and name not in self.missing]
+            self.missing |= dict.fromkeys(of_sets, "needs at least two pairs with two styles")
         refused = [name for name in asked_for if name in self.missing]
         if refused:
             raise WeightsError(f"{refused[0]} was asked for, but cannot be computed: {self.missing[refused[0]]}")
@@ -159,7 +165,7 @@ class Scorer:
             )
         if self.wants("ssim"):
             values["ssim"] = functional.ssim(output.image, content.image, options.ssim_window)
-        if self.wants("lpips"):
+        if self.wants("lpips", "artfid"):
             values["lpips"] = functional.lpips(content.perception, output.perception, self.lpips.heads)
         if self.wants("cfsd"):
             values["cfsd"] = functional.cfsd(content.structure, output.structure, options.cfsd_reduction)

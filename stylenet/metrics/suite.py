@@ -21,16 +21,15 @@ from torch import Tensor
 
 from stylenet import build, images, runtime
 from stylenet.build import Protocol
-from stylenet.errors import DataError
+from stylenet.errors import DataError, WeightsError
 from stylenet.losses import content_loss, stats_distance
 from stylenet.metrics.candidates import Candidate, Model, measure_cost
 from stylenet.metrics.functional import Point
 from stylenet.metrics.pairs import Pairs, load_picture
 from stylenet.metrics.scorer import Description, Scorer
-from stylenet.models.vgg import VGG
+from stylenet.models.vgg import VGG, sha256_of_file
 from stylenet.transforms import align, channel_stats
 
-VECTORS_OF = {"vgg_frechet": "vgg", "fid": "inception", "kid": "inception", "artfid": "art"}  # metrics of a whole set
 HIGHER_IS_BETTER = ("ssim",)
 
 
@@ -102,6 +101,9 @@ class Evaluation:
         self.protocol, self.pairs, self.candidates, self.scorer = protocol, pairs, candidates, scorer
         self.n_oracle, self.settings = n_oracle, settings_name(protocol, pairs, scorer)
         self.store = Store(folder, self.settings)
+        absent = [name for name in ("target", "style") if n_oracle and not scorer.wants(name)]
+        if absent:
+            raise WeightsError(f"expected the judge for --oracle, but {absent[0]} is {scorer.missing.get(absent[0], 'left out')}")
 
     def score_all(self, show: Callable[[int, int], None]) -> None:
         """Score this process's share of the pairs; `show(done, total)` after each."""
@@ -110,6 +112,9 @@ class Evaluation:
         self.content = functools.lru_cache(maxsize=1)(lambda i: self.describe(self.pairs.contents[i]))
         self.style = functools.lru_cache(maxsize=16)(lambda i: self.describe(self.pairs.styles[i]))
         for done, number in enumerate(share, start=1):
+            style = ("style", self.pairs.pairs[number][1])
+            if style not in self.store:
+                self.store.add(style, vectors=pack(self.style(style[1]).vectors))
             for candidate in self.candidates:
                 for alpha in candidate.alphas:
                     if ("pair", candidate.id, alpha, number) not in self.store:
@@ -120,8 +125,6 @@ class Evaluation:
         """Make a candidate's picture of a pair, and keep its score."""
         pair = self.pairs.pairs[number]
         content, style = self.content(pair[0]), self.style(pair[1])
-        if ("style", pair[1]) not in self.store:
-            self.store.add(("style", pair[1]), vectors=pack(style.vectors))
         picture = candidate.picture(self.pairs, pair, content.image, style.image, alpha)
         known = {id(content.image): content, id(style.image): style}  # what a control hands back is described already
         output = known.get(id(picture)) or self.scorer.describe(images.quantised(picture))
@@ -197,7 +200,7 @@ class Evaluation:
     def measure_cost(self) -> None:
         """Parameters, MACs, latency and memory of every model, each in a process of its own."""
         for candidate in self.candidates:
-            key = ("cost", candidate.id)
+            key = ("cost", candidate.id, runtime.hardware(self.scorer.device))
             if isinstance(candidate, Model) and self.scorer.wants("efficiency") and key not in self.store:
                 rounds = self.scorer.options.timing_rounds
                 self.store.add(key, cost=measure_cost(candidate, self.protocol.images.resize_px, rounds))
@@ -210,8 +213,10 @@ def settings_name(protocol: Protocol, pairs: Pairs, scorer: Scorer) -> str:
         for name, value in build.to_flat(protocol).items()
         if not name.startswith(("tracking.", "networks.", "judge.weights"))
     }
-    sizes = [[pairs.names[path], path.stat().st_size] for paths in pairs[:2] for path in paths]
-    facts = [values, scorer.networks, sorted(scorer.missing), sizes, pairs.pairs]
+    used = [[paths[i] for i in sorted({pair[k] for pair in pairs.pairs})] for k, paths in enumerate(pairs[:2])]
+    pictures = [[pairs.names[path], sha256_of_file(path)] for path in (*used[0], *used[1])]
+    code = [runtime.git_commit(), scorer.device.type]
+    facts = [values, scorer.networks, sorted(scorer.missing), pictures, pairs.pairs, code]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -18,12 +18,12 @@ from stylenet import build, runtime
 from stylenet.metrics import functional
 from stylenet.metrics.candidates import Candidate
 from stylenet.metrics.functional import Point
-from stylenet.metrics.suite import HIGHER_IS_BETTER, VECTORS_OF, Evaluation, iterations_to, unpack
+from stylenet.metrics.scorer import VECTORS_OF
+from stylenet.metrics.suite import HIGHER_IS_BETTER, Evaluation, iterations_to, unpack
 
 SCHEMA_VERSION = 1
 N_WORST = 3
-# of which worst pairs and per-style means are shown
-SHOWN = ("content_norm", "style", "style_relative", "gram", "ssim", "lpips", "colour")
+MIN_FOR_INTERVAL = 6  # pairs; of fewer a bootstrap interval says next to nothing
 
 
 def summarise(evaluation: Evaluation, protocol_name: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -53,7 +53,8 @@ def summarise(evaluation: Evaluation, protocol_name: str, overrides: Sequence[st
 
 def describe_candidate(evaluation: Evaluation, candidate: Candidate) -> list[dict[str, Any]]:
     """One entry for each strength: who it is, and its metrics."""
-    cost = evaluation.store.rows.get(("cost", candidate.id), {}).get("cost")
+    key = ("cost", candidate.id, runtime.hardware(evaluation.scorer.device))
+    cost = evaluation.store.rows.get(key, {}).get("cost")
     about = {"name": candidate.name, "kind": candidate.kind, "facts": candidate.facts, "efficiency": cost}
     return [
         about | {"alpha": alpha, "metrics": pair_metrics(evaluation, candidate, alpha) | set_metrics(evaluation, candidate, alpha)}
@@ -72,9 +73,15 @@ def pair_metrics(evaluation: Evaluation, candidate: Candidate, alpha: float | No
     options = evaluation.scorer.options
     found = {}
     for name, values in columns(evaluation, candidate, alpha).items():
-        mean, low, high = functional.bootstrap(values, options.bootstrap, evaluation.protocol.pairs.seed)
-        found[name] = {"mean": mean, "low": low, "high": high, "median": statistics.median(values), "n": len(values)}
+        interval = mean_with_interval(values, options.bootstrap, evaluation.protocol.pairs.seed)
+        found[name] = interval | {"median": statistics.median(values), "n": len(values)}
     return found
+
+
+def mean_with_interval(values: Sequence[float], n_resamples: int, seed: int) -> dict[str, float]:
+    """Mean, and the ends of its 95 % interval where there are enough values for one."""
+    interval = functional.bootstrap(values, n_resamples, seed)._asdict()
+    return interval if len(values) >= MIN_FOR_INTERVAL else {"mean": interval["mean"]}
 
 
 def set_metrics(evaluation: Evaluation, candidate: Candidate, alpha: float | None) -> dict[str, dict[str, float]]:
@@ -82,7 +89,7 @@ def set_metrics(evaluation: Evaluation, candidate: Candidate, alpha: float | Non
     styles = sorted({pair[1] for pair in evaluation.pairs.pairs})
     found = {}
     for name in VECTORS_OF:
-        if not evaluation.scorer.wants(name) or min(len(styles), len(evaluation.pairs.pairs)) < 2:
+        if not evaluation.scorer.wants(name):
             continue
         outputs = vectors(evaluation, [("pair", candidate.id, alpha, i) for i in range(len(evaluation.pairs.pairs))], name)
         wanted = vectors(evaluation, [("style", number) for number in styles], name)
@@ -126,10 +133,9 @@ def difference(base: Sequence[float], own: Sequence[float], metric: str, evaluat
     """Mean of own - base with its interval, the median, and the share of pairs in which own is better."""
     gaps = np.subtract(own, base)
     seed, n = evaluation.protocol.pairs.seed, evaluation.scorer.options.bootstrap
-    mean, low, high = functional.bootstrap(gaps, n, seed)
     is_better = gaps > 0 if metric in HIGHER_IS_BETTER else gaps < 0
-    share = float(is_better.mean())
-    return {"mean": mean, "low": low, "high": high, "median": float(np.median(gaps)), "better_in": share, "n": len(gaps)}
+    about = {"median": float(np.median(gaps)), "better_in": float(is_better.mean()), "n": len(gaps)}
+    return mean_with_interval(gaps, n, seed) | about
 
 
 def oracle(evaluation: Evaluation) -> dict[str, Any] | None:
@@ -188,7 +194,7 @@ def per_style(evaluation: Evaluation, candidate: Candidate) -> dict[str, dict[st
     found = {}
     for style in sorted({pair[1] for pair in pairs.pairs}):
         chosen = [i for i, pair in enumerate(pairs.pairs) if pair[1] == style]
-        means = {name: statistics.fmean(values[name][i] for i in chosen) for name in SHOWN if name in values}
+        means = {name: statistics.fmean(column[i] for i in chosen) for name, column in values.items() if "/" not in name}
         found[pairs.names[pairs.styles[style]]] = {"n": len(chosen)} | means
     return found
 
@@ -197,7 +203,7 @@ def worst(evaluation: Evaluation, candidate: Candidate) -> dict[str, list[dict[s
     """{metric: the pairs where the candidate does worst, worst first}."""
     pairs, values = evaluation.pairs, columns(evaluation, candidate, candidate.alphas[-1])
     found = {}
-    for name in (name for name in SHOWN if name in values):
+    for name in (name for name in values if "/" not in name):
         order = sorted(range(len(values[name])), key=lambda i: values[name][i], reverse=name not in HIGHER_IS_BETTER)
         found[name] = [
             {
