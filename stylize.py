@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     jobs = plan(contents, styles, Path(options.output), is_mixture=options.weights is not None)
     images.check_writable(next(iter(jobs.values())).parent)
     runtime.keep_freed_memory()
-    stylizer = inference.Stylizer.load(options.model, options.device, options.precision, options.encoder)
+    stylizer = inference.Stylizer.load(options.model, options.device, options.precision, options.encoder, options.tile)
     return stylise_all(stylizer, jobs, options)
 
 
@@ -65,7 +65,23 @@ def make_parser() -> Parser:
     parser.add_argument("--weights", type=weights, metavar="W,W", help="mix all styles into one picture, with these weights")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="arithmetic (default fp32)")
+    parser.add_argument(
+        "--tile",
+        type=tile,
+        default="auto",
+        metavar="PX",
+        help="large pictures go in tiles of this side, with the same result; or auto, off",
+    )
     return parser
+
+
+def tile(text: str) -> str | int:
+    """auto, off, or a number of pixels, 64 or more."""
+    if text in ("auto", "off"):
+        return text
+    if int(text) < 64:
+        raise ValueError(text)
+    return int(text)
 
 
 def size(text: str) -> int:
@@ -154,7 +170,7 @@ def stylise_one(
     except DataError as error:
         report(error, broken)
         return False
-    save_image(stylizer.render(features, shape, mixture, options.alpha, options.weights)[0], target)
+    save_image(stylizer.render_pixels(features, shape, mixture, options.alpha, options.weights), target)
     return True
 
 
@@ -194,9 +210,9 @@ class StyleCodes:
 
 def load(path: Path, size_px: int) -> Tensor:
     """The picture with its shortest side at `size_px`, or at its own size for 0."""
-    from stylenet.images import load_image
+    from stylenet.images import load_bytes
 
-    return load_image(path, size_px or None)
+    return load_bytes(path, size_px or None)
 
 
 if __name__ == "__main__":

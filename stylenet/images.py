@@ -118,16 +118,26 @@ def to_tensor(image: Image.Image) -> Tensor:
     return to_unit(to_bytes_tensor(image))
 
 
+def to_pixels(image: Tensor) -> Tensor:
+    """A float image [3, H, W] in [0, 1] as uint8 [H, W, 3]; values outside are clipped, the rest is rounded."""
+    return image.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0)
+
+
 def to_pil(image: Tensor) -> Image.Image:
-    """A float image [3, H, W] in [0, 1] as 8-bit RGB; values outside are clipped, the rest is rounded."""
-    pixels = image.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8)
-    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
+    """A float image [3, H, W] in [0, 1], or pixels uint8 [H, W, 3], as a Pillow image."""
+    pixels = to_pixels(image) if image.is_floating_point() else image
+    return Image.fromarray(pixels.contiguous().cpu().numpy())
+
+
+def load_bytes(path: str | Path, shortest_px: int | None = None) -> Tensor:
+    """The image file as uint8 [3, H, W], shortest side `shortest_px` if given."""
+    image = open_rgb(path)
+    return to_bytes_tensor(resize_shortest(image, shortest_px) if shortest_px else image)
 
 
 def load_image(path: str | Path, shortest_px: int | None = None) -> Tensor:
     """The image file as float32 [3, H, W] in [0, 1], shortest side `shortest_px` if given."""
-    image = open_rgb(path)
-    return to_tensor(resize_shortest(image, shortest_px) if shortest_px else image)
+    return to_unit(load_bytes(path, shortest_px))
 
 
 def quantised(image: Tensor) -> Tensor:
@@ -136,7 +146,7 @@ def quantised(image: Tensor) -> Tensor:
 
 
 def save_image(image: Tensor, path: str | Path) -> None:
-    """Write a float image [3, H, W]; the suffix names the format. The file appears whole or not at all.
+    """Write a float image [3, H, W], or pixels uint8 [H, W, 3]; the suffix names the format. The file appears whole or not at all.
 
     Raises UsageError for an unknown suffix and for a folder that cannot be written.
     """

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -15,6 +16,7 @@ from stylenet.errors import UsageError, WeightsError, one_line
 from stylenet.models.decoder import Decoder, load_flat_decoder
 from stylenet.models.fast import make_fast
 from stylenet.models.stylenet import StyleNet
+from stylenet.models.tiles import Span, Write, can_tile, check_tiling, encode_tiled, render_tiled
 from stylenet.models.vgg import VGG, calibrate, find_weights, is_flat_layout, load_vgg, read_weights, sha256_of_encoder
 from stylenet.transforms import TRANSFORMS, StyleCode
 
@@ -24,21 +26,31 @@ ImageLike = Tensor | Image.Image | str | Path
 class Stylizer:
     """Restyles pictures with a trained network.
 
-    A picture is a path, a PIL image, or a float tensor [3, H, W] or [N, 3, H, W] in [0, 1].
+    A picture is a path, a PIL image, or a tensor [3, H, W] or [N, 3, H, W], float in [0, 1] or uint8. Large ones go
+    through the network in tiles, which changes nothing but the memory: `tile` is the side in pixels, "off", or "auto".
     """
 
-    def __init__(self, net: StyleNet, device: str = "auto", precision: str = "fp32") -> None:
-        self.device = runtime.pick_device(device)
+    def __init__(self, net: StyleNet, device: str = "auto", precision: str = "fp32", tile: str | int = "auto") -> None:
+        self.device, self.tile = runtime.pick_device(device), tile
         self.net = make_fast(net, self.device, runtime.DTYPES.get(precision, torch.float32))
+        if isinstance(tile, int):
+            check_tiling(self.net)
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto", precision: str = "fp32", encoder_weights: str | None = None) -> Stylizer:
-        """From a released model, a checkpoint, or a run folder.
+    def load(
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        precision: str = "fp32",
+        encoder_weights: str | None = None,
+        tile: str | int = "auto",
+    ) -> Stylizer:
+        """From a released model, a checkpoint, a run folder, or pytorch-AdaIN's decoder.pth.
 
         `encoder_weights` is for a model that does not carry its encoder. Raises WeightsError for a file that is
         damaged or foreign, and for another encoder than the model was trained with.
         """
-        return cls(load_stylenet(path, encoder_weights), device, precision)
+        return cls(load_stylenet(path, encoder_weights), device, precision, tile)
 
     @torch.inference_mode()
     def __call__(
@@ -65,15 +77,25 @@ class Stylizer:
         """What the network keeps of a style; reusable for any number of contents."""
         if isinstance(style, tuple):
             return style
-        return self.net.encode_style(self.to_batch(style))
+        return self.net.transform.describe(self.features_of(to_batch(style)))
 
     @torch.inference_mode()
     def encode_content(self, content: ImageLike) -> tuple[Tensor, Sequence[int]]:
         """The content's features and shape, for `render` with any number of styles."""
-        batch = self.to_batch(content)
-        return self.net.encode(batch), batch.shape
+        batch = to_batch(content)
+        return self.features_of(batch), batch.shape
 
-    @torch.inference_mode()
+    def features_of(self, batch: Tensor) -> Tensor:
+        """The features of pictures [N, 3, H, W], in tiles where they are large."""
+
+        def read(rows: Span, columns: Span) -> Tensor:
+            return self.on_device(batch[..., rows.wide_start : rows.wide_stop, columns.wide_start : columns.wide_stop])
+
+        def encode(tile_px: int | None) -> Tensor:
+            return encode_tiled(self.net, read, batch.shape, tile_px) if tile_px else self.net.encode(self.on_device(batch))
+
+        return self.in_memory(encode, batch.shape)
+
     def render(
         self,
         features: Tensor,
@@ -83,22 +105,103 @@ class Stylizer:
         weights: Sequence[float] | None = None,
     ) -> Tensor:
         """Encoded content and styles as pictures [N, 3, H, W], float32 in [0, 1] on the CPU."""
+        output = torch.empty(shape[0], 3, *shape[-2:])
+
+        def write(top: int, left: int, piece: Tensor) -> None:
+            output[..., top : top + piece.shape[-2], left : left + piece.shape[-1]] = piece.float().clamp(0, 1).cpu()
+
+        self.hand_out(features, shape, styles, alpha, weights, write)
+        return output
+
+    def render_pixels(
+        self,
+        features: Tensor,
+        shape: Sequence[int],
+        styles: Sequence[StyleCode],
+        alpha: float = 1.0,
+        weights: Sequence[float] | None = None,
+    ) -> Tensor:
+        """One picture as uint8 [H, W, 3], filled tile by tile: a large one is never there in float32 as a whole."""
+        pixels = torch.empty(*shape[-2:], 3, dtype=torch.uint8)
+
+        def write(top: int, left: int, piece: Tensor) -> None:
+            pixels[top : top + piece.shape[-2], left : left + piece.shape[-1]] = images.to_pixels(piece[0]).cpu()
+
+        self.hand_out(features, shape, styles, alpha, weights, write)
+        return pixels
+
+    @torch.inference_mode()
+    def hand_out(
+        self,
+        features: Tensor,
+        shape: Sequence[int],
+        styles: Sequence[StyleCode],
+        alpha: float,
+        weights: Sequence[float] | None,
+        write: Write,
+    ) -> None:
+        """Render, giving the picture to `write` in one piece or in tiles."""
         check_alpha(alpha)
         chosen = check_mixture(weights, len(styles))
-        output = self.net.render(features, shape, styles, chosen, alpha)
-        return output.float().clamp(0, 1).contiguous().cpu()
 
-    def to_batch(self, image: ImageLike) -> Tensor:
-        """A picture of any kind as [N, 3, H, W] on the device."""
-        if isinstance(image, (str, Path)):
-            image = images.open_rgb(image)
-        tensor = images.to_tensor(images.to_rgb(image)) if isinstance(image, Image.Image) else image
-        batch = tensor if tensor.ndim == 4 else tensor[None]
-        if batch.ndim != 4 or batch.shape[1] != 3 or not batch.is_floating_point():
-            raise UsageError(
-                f"expected a float image [3, H, W] or [N, 3, H, W] in [0, 1], but {tuple(tensor.shape)} of {tensor.dtype} came"
-            )
-        return batch.to(self.device, torch.float32).contiguous(memory_format=torch.channels_last)
+        def action(tile_px: int | None) -> None:
+            if tile_px:
+                render_tiled(self.net, features, shape, styles, chosen, alpha, tile_px, write)
+            else:
+                write(0, 0, self.net.render(features, shape, styles, chosen, alpha))
+
+        self.in_memory(action, shape)
+
+    def on_device(self, pixels: Tensor) -> Tensor:
+        """Pixels [N, 3, h, w] as the network takes them."""
+        moved = pixels.to(self.device)
+        unit = images.to_unit(moved) if moved.dtype == torch.uint8 else moved.float()
+        return unit.contiguous(memory_format=torch.channels_last)
+
+    def tile_px(self, shape: Sequence[int]) -> int | None:
+        """The side of the tiles for a picture of the given [..., H, W]; None: as a whole."""
+        if self.tile == "off" or (self.tile == "auto" and (shape[-2] * shape[-1] <= WHOLE_PIXELS or not can_tile(self.net))):
+            return None
+        return best_tile(runtime.free_memory(self.device), self.device) if self.tile == "auto" else int(self.tile)
+
+    def in_memory(self, action: Callable[[int | None], Any], shape: Sequence[int]) -> Any:
+        """The result of `action(tile)`; where the GPU's memory does not hold it, once more with tiles half as large."""
+        tile_px = self.tile_px(shape)
+        while True:
+            try:
+                return action(tile_px)
+            except torch.OutOfMemoryError:
+                smaller = (tile_px or max(shape[-2:])) // 2
+                if self.tile == "off" or smaller < SMALLEST_TILE or not can_tile(self.net):
+                    raise
+                tile_px = smaller
+                torch.cuda.empty_cache()
+
+
+WHOLE_PIXELS = 1280 * 1280  # up to this a picture goes through as a whole
+SMALLEST_TILE = 64
+BYTES_PER_PIXEL = 1000  # of a tile with its halo, float32; the largest activations are three of 64 channels
+
+
+def best_tile(free_bytes: int | None, device: torch.device) -> int:
+    """The side of the tiles that fit into a quarter of the memory; on the CPU more than 512 gains nothing."""
+    sizes = (2048, 1024, 512, 256) if device.type == "cuda" else (512, 256)
+    fitting = [size for size in sizes if free_bytes is None or (size + 64) ** 2 * BYTES_PER_PIXEL <= free_bytes / 4]
+    return fitting[0] if fitting else 128
+
+
+def to_batch(image: ImageLike) -> Tensor:
+    """A picture of any kind as [N, 3, H, W], float in [0, 1] or uint8."""
+    if isinstance(image, (str, Path)):
+        image = images.open_rgb(image)
+    tensor = images.to_bytes_tensor(images.to_rgb(image)) if isinstance(image, Image.Image) else image
+    batch = tensor if tensor.ndim == 4 else tensor[None]
+    is_known = batch.is_floating_point() or batch.dtype == torch.uint8
+    if batch.ndim != 4 or batch.shape[1] != 3 or not is_known:
+        raise UsageError(
+            f"expected an image [3, H, W] or [N, 3, H, W], float in [0, 1] or uint8, but {tuple(tensor.shape)} of {tensor.dtype} came"
+        )
+    return batch
 
 
 def check_alpha(alpha: float) -> None:

@@ -161,6 +161,16 @@ def hardware(device: torch.device) -> str:
     return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads x {world_size()}"
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that the device can still give; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if not sys.platform.startswith("linux"):
+        return None
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+
+
 class FolderLock:
     """Held by the one process that writes a folder; it ends with the process, however that ends."""
 

@@ -37,16 +37,17 @@ def relative_difference(a, b):
     return float((a - b).abs().max() / b.abs().max())
 
 
-@pytest.mark.parametrize("padding", ["reflect", "zeros", "circular"])
-@pytest.mark.parametrize("norm", ["none", "instance", "batch"])
+@pytest.mark.parametrize(
+    "padding, norm", [("reflect", "none"), ("zeros", "none"), ("circular", "none"), ("reflect", "batch"), ("zeros", "instance")]
+)
 @torch.inference_mode()
 def test_same_pictures_for_random_sizes_and_batches(padding, norm):
     net = random_net(padding, norm)
     quick = make_fast(net, CPU)
-    generator = torch.Generator().manual_seed(hash((padding, norm)) % 1000)
+    generator = torch.Generator().manual_seed(len(padding) + 10 * len(norm))
     tolerance = 1e-5 if norm == "none" else 2e-4  # a norm divides by small deviations
-    for seed in range(4):
-        n, *sizes = (int(torch.randint(*bounds, (), generator=generator)) for bounds in ((1, 4), *[(9, 80)] * 4))
+    for seed in range(3):
+        n, *sizes = (int(torch.randint(*bounds, (), generator=generator)) for bounds in ((1, 3), *[(9, 60)] * 4))
         content, style = image(n, *sizes[:2], seed), image(1, *sizes[2:], seed + 9)
         assert relative_difference(quick(content, style, 0.7), net(content, style, 0.7)) < tolerance, sizes
 

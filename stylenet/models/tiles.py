@@ -45,12 +45,19 @@ def halo_px(net: StyleNet) -> int:
     return -(-radius // cell) * cell
 
 
-def check_tiling(net: StyleNet, shape: Sequence[int]) -> None:
-    """Raise UsageError where tiles would not give the picture of the whole pass."""
-    if any(isinstance(layer, torch.nn.InstanceNorm2d) for layer in net.decoder.modules()):
-        raise UsageError("expected a decoder without instance normalisation for tiling, since it needs the whole picture; use --tile off")
-    if net.encoder.padding == "circular" or net.decoder.padding == "circular":
-        raise UsageError("expected reflection or zero padding for tiling, since circular padding joins opposite borders; use --tile off")
+def can_tile(net: StyleNet) -> bool:
+    """Whether tiles give the picture of the whole pass."""
+    needs_the_whole = any(isinstance(layer, torch.nn.InstanceNorm2d) for layer in net.decoder.modules())
+    return not needs_the_whole and "circular" not in (net.encoder.padding, net.decoder.padding)
+
+
+def check_tiling(net: StyleNet) -> None:
+    """Raise UsageError where it does not."""
+    if not can_tile(net):
+        raise UsageError(
+            "expected a network that sees only its neighbourhood for tiling, but this one has instance normalisation or circular "
+            "padding, which need the whole picture; use --tile off"
+        )
 
 
 def spans(length: int, tile: int, halo: int) -> list[Span]:
