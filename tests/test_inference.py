@@ -70,7 +70,7 @@ def test_weights_that_do_not_match_are_refused(stylizer, pictures, weights):
         stylizer(pictures[0], list(pictures[1:]), weights=weights)
 
 
-@pytest.mark.parametrize("image", [torch.zeros(1, 8, 8), torch.zeros(3, 8), torch.zeros(3, 8, 8, dtype=torch.uint8)])
+@pytest.mark.parametrize("image", [torch.zeros(1, 8, 8), torch.zeros(3, 8), torch.zeros(3, 8, 8, dtype=torch.int64)])
 def test_tensors_of_another_kind_are_refused(stylizer, pictures, image):
     with pytest.raises(UsageError, match="expected an image"):
         stylizer(image, pictures[1])

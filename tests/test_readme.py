@@ -145,6 +145,13 @@ def test_documented_exit_codes_are_the_real_ones():
 
 
 @pytest.mark.slow
+def test_benchmark_of_large_pictures_runs():
+    done = run_python("benchmarks/large.py", "--size", "96", "--tile", "64")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"ours bf16, tiles +[\d.]+ +[\d.]+ +\d+ +[\d.]+", done.stdout)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("script, options", [("train_step.py", ["--batch", "1", "--crop", "32"]), ("stylize.py", ["--size", "32"])])
 def test_benchmarks_run_and_do_the_same_work(script, options):
     done = run_python(f"benchmarks/{script}", *options, "--rounds", "1")

@@ -1,0 +1,88 @@
+"""Seconds and peak memory of one large picture: the textbook's whole pass against ours in tiles, a fresh process each.
+
+python benchmarks/large.py --size 2048
+python benchmarks/large.py --size 8192 --only ours
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import time
+from multiprocessing.connection import Connection
+
+import torch
+from rounds import Make
+from textbook import Textbook
+from train_step import make_images, make_parts
+
+from stylenet import runtime
+from stylenet.inference import Stylizer
+from stylenet.models.stylenet import StyleNet
+from stylenet.transforms import ADAIN
+
+STYLE_PX = 512
+
+
+def measure(connection: Connection, make: Make, arguments: tuple) -> None:
+    """In a process of its own: the seconds of one call and the bytes above what was in use before it."""
+    call = make(*arguments)
+    peak, start = runtime.PeakMemory(torch.device("cpu")), time.perf_counter()
+    call()
+    connection.send((time.perf_counter() - start, peak.above_start()))
+
+
+def make_textbook_call(px: int) -> object:
+    """The textbook's whole pass."""
+    net = Textbook(*make_parts())
+    content, style = make_images(1, px)[0], make_images(1, STYLE_PX)[1]
+
+    def call() -> None:
+        with torch.no_grad():
+            net(content, style)
+
+    return call
+
+
+def make_our_call(px: int, precision: str, tile: int | str) -> object:
+    """From 8-bit pixels to 8-bit pixels, as stylize.py does it; the default allocator, since memory is what counts."""
+    stylizer = Stylizer(StyleNet(make_parts()[0], ADAIN, make_parts()[1]), "cpu", precision, tile)
+    content = torch.randint(0, 256, (3, px, px), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    style = make_images(1, STYLE_PX)[1]
+
+    def call() -> None:
+        features, shape = stylizer.encode_content(content)
+        stylizer.render_pixels(features, shape, [stylizer.encode_style(style)])
+
+    return call
+
+
+def main() -> None:
+    """Run the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=2048)
+    parser.add_argument("--tile", type=int, default=512)
+    parser.add_argument("--only", choices=("ours", "bf16"), help="leave the others out")
+    options = parser.parse_args()
+    candidates = {
+        "textbook float32": (make_textbook_call, (options.size,)),
+        "ours float32, whole": (make_our_call, (options.size, "fp32", "off")),
+        "ours float32, tiles": (make_our_call, (options.size, "fp32", options.tile)),
+        "ours bf16, tiles": (make_our_call, (options.size, "bf16", options.tile)),
+    }
+    wanted = {"ours": list(candidates)[2:3], "bf16": list(candidates)[3:], None: list(candidates)}[options.only]
+    print(f"one {options.size}² picture, tiles of {options.tile}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"{'':<24}{'seconds':>9}{'of first':>10}{'peak MiB':>10}{'of first':>10}")
+    context, first = multiprocessing.get_context("spawn"), None
+    for name in wanted:
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=measure, args=(theirs, *candidates[name]), daemon=True)
+        process.start()
+        seconds, peak = ours.recv()
+        process.join()
+        first = first or (seconds, peak)
+        print(f"{name:<24}{seconds:>9.1f}{seconds / first[0]:>10.2f}{peak / 2**20:>10.0f}{peak / first[1]:>10.2f}")
+
+
+if __name__ == "__main__":
+    main()
