@@ -16,7 +16,7 @@ from torch import Tensor
 
 from stylenet import images
 from stylenet.errors import one_line
-from stylenet.metrics.extractors import EXTRAS
+from stylenet.metrics.extractors import EXTRAS, IMPLEMENTATIONS
 from stylenet.metrics.suite import HIGHER_IS_BETTER, Evaluation
 
 NOT_COMPUTED = "not computed"
@@ -249,8 +249,8 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def protocol_text(results: Mapping[str, Any]) -> str:
-    """Every value of the protocol but tracking and the places of files."""
-    values = results["protocol"]["values"]
+    """Every value of the protocol but tracking and the places of files, and what it leaves no choice in."""
+    values = results["protocol"]["values"] | IMPLEMENTATIONS
     return "".join(
         f"{key}: {value}\n" for key, value in values.items() if not key.startswith(("tracking.", "networks.", "judge.weights"))
     )
