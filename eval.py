@@ -211,7 +211,8 @@ def track(evaluation: Evaluation, results: dict[str, Any], folder: Path) -> None
     for entry in results["candidates"]:
         strength = "" if entry["alpha"] is None else f"@{entry['alpha']:g}"
         tracker.summarise({f"{entry['name']}{strength}/{name}": value["mean"] for name, value in entry["metrics"].items()})
-    tracker.log_table("pairs", *evaluation.pair_table())
+    if tracker.run is not None:  # the pictures are made once more for it
+        tracker.log_table("pairs", *evaluation.pair_table())
     tracker.finish(0)
     command = sync_command(folder)
     if command:

@@ -147,6 +147,7 @@ def test_cost_is_measured(scored, trained_run):
 def test_tables_name_the_protocol_and_mark_the_best(scored):
     markdown, latex = (scored / "table.md").read_text(), (scored / "table.tex").read_text()
     assert "Protocol quick changed by pairs.n=3" in markdown and "**" in markdown and "images.resize_px: 32" in markdown
+    assert "torch-fidelity's Inception, resized inside" in markdown  # what a protocol has no choice in
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") >= 5 and r"\textbf{" in latex
     assert not re.search(r"(?<!\\)[%_#](?!.*not computed)", "".join(line for line in latex.splitlines() if "&" in line))
 

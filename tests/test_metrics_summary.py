@@ -19,6 +19,7 @@ class Rival(Candidate):
     """A candidate whose scores are given."""
 
     kind = "model"
+    picture = ContentCopy.picture
 
 
 class Given:

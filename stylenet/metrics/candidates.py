@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import functools
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +20,7 @@ from stylenet.metrics.pairs import Pairs, read_csv
 from stylenet.models.vgg import find_weights, sha256_of_file
 
 
-class Candidate:
+class Candidate(abc.ABC):
     """Something that gives a picture for a pair; `id` changes whenever its pictures may."""
 
     kind = "control"
@@ -28,9 +29,9 @@ class Candidate:
         self.name, self.id, self.alphas = name, candidate_id, tuple(alphas)
         self.facts: dict[str, Any] = {}
 
+    @abc.abstractmethod
     def picture(self, pairs: Pairs, pair: tuple[int, int], content: Tensor, style: Tensor, alpha: float | None) -> Tensor:
         """The picture of a content and a style [1, 3, H, W], in the content's size."""
-        raise NotImplementedError
 
 
 class ContentCopy(Candidate):

@@ -18,6 +18,12 @@ from stylenet.errors import WeightsError
 from stylenet.metrics import functional
 from stylenet.models.vgg import check_digits, download_checked, read_weights, sha256_of_file
 
+# what a protocol cannot change and a reader must know
+IMPLEMENTATIONS = {
+    "fid, kid": "torch-fidelity's Inception, resized inside as TensorFlow 1 does (bilinear, no antialias, 299); covariance over N - 1",
+    "artfid": "torchvision's Inception v3 with art-fid's weights, no resize; LPIPS as below",
+    "lpips": "version 0.1, images in [-1, 1] at their own size",
+}
 EXTRAS = "pip install -r requirements-metrics.txt"
 BACKBONE_URL = {
     "alex": "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",

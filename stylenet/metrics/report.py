@@ -16,7 +16,8 @@ from torch import Tensor
 
 from stylenet import images
 from stylenet.errors import one_line
-from stylenet.metrics.extractors import EXTRAS
+from stylenet.metrics.extractors import EXTRAS, IMPLEMENTATIONS
+from stylenet.metrics.scorer import VECTORS_OF
 from stylenet.metrics.suite import HIGHER_IS_BETTER, Evaluation
 
 NOT_COMPUTED = "not computed"
@@ -249,8 +250,8 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def protocol_text(results: Mapping[str, Any]) -> str:
-    """Every value of the protocol but tracking and the places of files."""
-    values = results["protocol"]["values"]
+    """Every value of the protocol but tracking and the places of files, and what it leaves no choice in."""
+    values = results["protocol"]["values"] | IMPLEMENTATIONS
     return "".join(
         f"{key}: {value}\n" for key, value in values.items() if not key.startswith(("tracking.", "networks.", "judge.weights"))
     )
@@ -320,9 +321,7 @@ def write_pairs(evaluation: Evaluation, path: Path) -> None:
     """pairs.csv: one row for every picture, all of its metrics."""
     pairs, options = evaluation.pairs, evaluation.scorer.options
     sample = evaluation.store["pair", evaluation.candidates[0].id, None, 0]["values"]
-    absent = [
-        name for name in options.names if name in evaluation.scorer.missing and name not in ("fid", "kid", "artfid", "vgg_frechet")
-    ]
+    absent = [name for name in options.names if name in evaluation.scorer.missing and name not in VECTORS_OF]
     with (
         images.replaced_file(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,

@@ -146,7 +146,7 @@ class Evaluation:
         pair, inputs = self.pairs.pairs[number], self.load_pair(number)
         return images.quantised(candidate.picture(self.pairs, pair, *inputs, candidate.alphas[-1]))
 
-    def pair_table(self, n_pictures: int = 50) -> tuple[list[str], list[list[Any]]]:
+    def pair_table(self, n_pictures: int = 20) -> tuple[list[str], list[list[Any]]]:
         """Header and rows of all rivals' scores at full strength, with content, style and output for the first pairs."""
         rows, names = [], []
         for candidate in (c for c in self.candidates if c.kind != "control"):
@@ -156,15 +156,8 @@ class Evaluation:
                 shown = [*self.load_pair(i), self.picture(candidate, i)] if i < n_pictures else [None] * 3
                 labels = [candidate.name, self.pairs.names[self.pairs.contents[c]], self.pairs.names[self.pairs.styles[s]]]
                 rows.append([*labels, *shown, *values.values()])
-        return [
-            "candidate",
-            "content file",
-            "style file",
-            "content",
-            "style",
-            "output",
-            *(f"metric/{name}" for name in names),
-        ], rows
+        header = ["candidate", "content file", "style file", "content", "style", "output"]
+        return [*header, *(f"metric/{name}" for name in names)], rows
 
     def oracle_pairs(self) -> list[int]:
         """The numbers of the pairs whose pixels are optimised, spread evenly."""
