@@ -34,13 +34,15 @@ class FastEncoder(nn.Module):
 
     def __init__(self, vgg: VGG, use_winograd: bool) -> None:
         super().__init__()
-        self.pool, self.padding = vgg.pool, vgg.padding
+        self.pooling, self.padding = vgg.pooling, vgg.padding
         self.convs = nn.ModuleDict({name: make_conv(conv, vgg.padding, use_winograd) for name, conv in vgg.convs.items()})
         self.register_buffer("mean", vgg.mean.clone())
         self.subtracts = vgg.padding == "zeros"  # there the border is the mean image, which no bias can express
         if not self.subtracts:
             first = self.convs["conv1_1"]
             first.bias = nn.Parameter(first.bias - (first.weight.double().sum((2, 3)) @ vgg.mean.double().flatten()).float())
+
+    pool = VGG.pool
 
     def forward(self, image: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
         """As VGG.forward."""
