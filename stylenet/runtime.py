@@ -182,8 +182,9 @@ class FolderLock:
             return
         self.file = open(folder / ".lock", "w")  # noqa: SIM115 - open as long as the lock is held
         try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            # a record lock is this process's alone: loader workers, which may outlive it for a moment, do not inherit it
+            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             raise UsageError(
                 f"expected to be alone in {folder}, but another process trains there; wait for it or stop it"
             ) from None

@@ -101,7 +101,8 @@ def match_histogram(content: Tensor, style: StyleCode, own: StyleCode | None = N
     matters after a ReLU: all the zeros of a channel go to one value.
     """
     values = content.to(style[0].dtype).flatten(2)  # [N, C, L]
-    ordered, reference = (own or sorted_values(content))[0], style[0].expand(len(content), -1, -1).contiguous()
+    ordered = (own or sorted_values(content))[0].contiguous()
+    reference = style[0].expand(len(content), -1, -1).contiguous()
     share = torch.searchsorted(ordered, values.contiguous(), right=True) / ordered.shape[2]  # in (0, 1]
     style_share = torch.searchsorted(reference, reference, right=True) / reference.shape[2]
     above = torch.searchsorted(style_share.contiguous(), share).clamp(max=reference.shape[2] - 1)

@@ -59,6 +59,7 @@ def test_help_is_instant_and_complete():
 def test_a_finished_run_holds_what_is_promised(trained_run):
     names = {path.relative_to(trained_run).as_posix() for path in trained_run.rglob("*") if path.is_file()}
     assert names == {
+        ".lock",  # held while a process trains here
         "config.yaml",
         "history.jsonl",
         "model.safetensors",
@@ -441,3 +442,12 @@ def test_sweep_agents_choose_the_run_id_and_with_it_the_folder(tiny_options, tmp
     assert (tmp_path / "sweep/agent7/model.safetensors").is_file()
     state = load_state(tmp_path / "sweep/agent7/checkpoints/step_00000002.pt")
     assert state["tracking_id"] == "agent7" == state["release"]["description"]["wandb_run"]["id"]
+
+
+def test_two_processes_do_not_write_one_folder(trained_run):
+    from stylenet.runtime import FolderLock
+
+    lock = FolderLock(trained_run)
+    done = run_python("train.py", "--resume", str(trained_run), "train.steps=5")
+    lock.release()
+    assert done.returncode == 2 and "another process trains there" in done.stderr
