@@ -42,23 +42,16 @@ class FastEncoder(nn.Module):
             first = self.convs["conv1_1"]
             first.bias = nn.Parameter(first.bias - (first.weight.double().sum((2, 3)) @ vgg.mean.double().flatten()).float())
 
-    pool = VGG.pool
+    pool, walk = VGG.pool, VGG.walk
 
     def forward(self, image: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
         """As VGG.forward."""
-        features: dict[str, Tensor] = {}
-        x, block = image.to(self.mean.dtype), 1
-        x = x - self.mean if self.subtracts else x
-        for name, conv in self.convs.items():
-            if block_of(name) != block:
-                x, block = self.pool(x), block_of(name)
-            x = F.relu_(conv(x))
-            tap = name.replace("conv", "relu")
-            if tap in taps:
-                features[tap] = x
-            if len(features) == len(set(taps)):
-                break
-        return features
+        x = image.to(self.mean.dtype)
+        return self.walk(x - self.mean if self.subtracts else x, taps)
+
+    def convolve(self, conv: nn.Module, x: Tensor) -> Tensor:
+        """A convolution, which pads by itself here."""
+        return conv(x)
 
 
 class FastDecoder(nn.Module):

@@ -109,18 +109,26 @@ class VGG(nn.Module):
         missing = [tap for tap in taps if tap not in self.channels]
         if missing:
             raise WeightsError(f"expected taps up to {self.reach}, where this encoder ends, but {', '.join(missing)} came")
+        return self.walk(image - self.mean, taps)
+
+    def walk(self, x: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
+        """The layers in order, up to the deepest tap."""
         features: dict[str, Tensor] = {}
-        x, block = image - self.mean, 1
+        block = 1
         for name, conv in self.convs.items():
             if block_of(name) != block:
                 x, block = self.pool(x), block_of(name)
-            x = F.relu_(conv(pad(x, self.padding)))
+            x = F.relu_(self.convolve(conv, x))
             tap = name.replace("conv", "relu")
             if tap in taps:
                 features[tap] = x
             if len(features) == len(set(taps)):
                 break
         return features
+
+    def convolve(self, conv: nn.Module, x: Tensor) -> Tensor:
+        """A convolution that keeps the size."""
+        return conv(pad(x, self.padding))
 
     def pool(self, x: Tensor) -> Tensor:
         """Half the size, rounded up."""
