@@ -80,17 +80,18 @@ def dry_run(config: Config, is_resumed: bool) -> int:
     """Print what a run would do and check what it needs."""
     from stylenet import build, datasets, losses
 
-    data, encoder, decoder = build.make_data(config), build.make_raw_encoder(config), build.make_decoder(config)
+    data, encoder, trained = build.make_data(config), build.make_raw_encoder(config), build.make_trained(config)
     for split in data:
         datasets.check_presence(split)
     if not is_resumed:
         build.load_starting_point(config, encoder)
-    build.make_optimizer(config, decoder)
+    build.make_optimizer(config, trained)
     print(configuration.to_yaml(config), end="")
     print(f"content: {len(data.content.train)} images to train, {len(data.content.held_out)} held out")
     print(f"style: {len(data.style.train)} images to train, {len(data.style.held_out)} held out")
     print(f"encoder: {count(encoder.network):,} parameters, frozen; sha256 {encoder.sha256[:12]}")
-    print(f"decoder: {count(decoder):,} parameters, {count(decoder, only_trained=True):,} trained")
+    what = "decoder" if config.model.name == "vgg" else config.model.name
+    print(f"{what}: {count(trained):,} parameters, {count(trained, only_trained=True):,} trained")
     print("effective loss weights:\n" + losses.describe_weights(build.make_loss_weights(config), encoder.network.channels))
     return 0
 
@@ -111,6 +112,7 @@ def train(config: Config, state: dict[str, Any] | None) -> int:
     runtime.allow_tf32(config.train.tf32)
     with runtime.processes(device), Run(config, device, state) as run, runtime.StopRequest() as stop:
         net, weights, optimizer, scaler, batches = run.net, run.weights, run.optimizer, run.scaler, run.make_batches()
+        n_styles = config.train.styles_per_content
         while run.step < config.train.steps:
             for group in optimizer.param_groups:
                 group["lr"] = run.learning_rate(run.step)
@@ -118,7 +120,7 @@ def train(config: Config, state: dict[str, Any] | None) -> int:
                 content, style = run.to_device(next(batches))
                 with run.gradients_shared(is_last=part == config.train.accumulate - 1):
                     with runtime.autocast(device, config.train.precision):
-                        stylised = net.stylise(content, style, list(weights.taps))  # t = AdaIN(f(c), f(s)) and g(t)
+                        stylised = net.stylise(content, style, list(weights.taps), n_styles)  # t = AdaIN(f(c), f(s)) and g(t)
                         terms = net.losses(stylised, content, style, weights)
                     total = weighted_total(terms, weights)  # L = L_c + lambda L_s, eq. 11
                     scaler.scale(total / config.train.accumulate).backward()

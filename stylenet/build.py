@@ -17,6 +17,7 @@ from stylenet.config import Config, Protocol, make_config, to_flat, to_yaml
 from stylenet.datasets import PairDataset, PixelSource, Split
 from stylenet.errors import UsageError, WeightsError
 from stylenet.losses import LossWeights
+from stylenet.models.compact import CompactNet, TaughtNet
 from stylenet.models.decoder import Decoder, freeze_layers, load_flat_decoder
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.vgg import (
@@ -130,9 +131,11 @@ def make_judge(protocol: Protocol, taps: set[str], pictures: Callable[[], Iterab
     return Judge(network, digest, is_normalised, hash_of_mu(mu))
 
 
-def make_decoder(config: Config) -> Decoder:
-    """The decoder with its start weights drawn from run.seed."""
+def make_trained(config: Config) -> Decoder | CompactNet:
+    """What is trained, the decoder or the whole compact network, with its start weights drawn from run.seed."""
     generator = torch.Generator().manual_seed(config.run.seed)
+    if config.model.name == "compact":
+        return CompactNet(config.model.channels, config.model.blocks, generator)
     options = config.decoder
     shape = (config.encoder.name, config.encoder.tap, options.norm, options.padding, options.upsampling)
     decoder = Decoder(*shape, options.init, generator, TRANSFORMS[config.transform.name].widening)
@@ -140,9 +143,10 @@ def make_decoder(config: Config) -> Decoder:
     return decoder
 
 
-def make_net(config: Config, encoder: Encoder, decoder: nn.Module) -> StyleNet:
-    """Encoder, feature transform and decoder."""
-    return StyleNet(encoder.network, TRANSFORMS[config.transform.name], decoder, config.encoder.tap)
+def make_net(config: Config, encoder: Encoder, trained: nn.Module) -> StyleNet:
+    """Encoder, feature transform and decoder; or a compact network with the VGG that teaches it."""
+    kind = TaughtNet if config.model.name == "compact" else StyleNet
+    return kind(encoder.network, TRANSFORMS[config.transform.name], trained, config.encoder.tap)
 
 
 def make_loss_weights(config: Config) -> LossWeights:
@@ -154,9 +158,9 @@ def make_loss_weights(config: Config) -> LossWeights:
     )
 
 
-def make_optimizer(config: Config, decoder: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(config: Config, trained: nn.Module) -> torch.optim.Optimizer:
     """Adam over the layers that are not frozen. Raises UsageError if none is left."""
-    parameters = [parameter for parameter in decoder.parameters() if parameter.requires_grad]
+    parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
     if not parameters:
         raise UsageError("expected at least one layer to train, but train.freeze names all; leave one out")
     return torch.optim.Adam(parameters, lr=config.optim.lr)
@@ -174,18 +178,18 @@ def make_schedule(config: Config) -> Callable[[int], float]:
     return lambda t: optim.lr * shape(t) * min(1.0, (t + 1) / (optim.warmup_steps + 1))
 
 
-def make_average(config: Config, decoder: Decoder) -> torch.optim.swa_utils.AveragedModel | None:
-    """The exponential moving average of the decoder's weights, if asked for."""
+def make_average(config: Config, trained: nn.Module) -> torch.optim.swa_utils.AveragedModel | None:
+    """The exponential moving average of the trained weights, if asked for."""
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
     decay = config.optim.ema_decay
-    return AveragedModel(decoder, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
+    return AveragedModel(trained, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
 
 
 class StartingPoint(NamedTuple):
     """What fine-tuning takes over from a released model."""
 
-    decoder: dict[str, Tensor]
+    trained: dict[str, Tensor]
     mu: dict[str, Tensor] | None  # None: measured anew, as in a run from scratch
 
 
@@ -195,7 +199,9 @@ def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | Non
     if not path:
         return None
     if Path(path).suffix == ".pth":  # pytorch-AdaIN's published decoders; they know nothing of an encoder
-        decoder = make_decoder(config)
+        decoder = make_trained(config)
+        if not isinstance(decoder, Decoder):
+            raise WeightsError(f"expected a compact network to go on from, but {path} is a decoder; leave model.name=vgg")
         load_flat_decoder(decoder, read_weights(path), path)
         return StartingPoint(decoder.state_dict(), None)
     tensors, description = read_release(path)
@@ -207,7 +213,8 @@ def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | Non
         raise WeightsError(
             f"expected loss.style_taps within the layers that {path} was calibrated on, but {missing[0]} is beyond them"
         )
-    return StartingPoint(with_prefix(tensors, "decoder."), mu)
+    start = {name: tensor.float() for name, tensor in with_prefix(tensors, "decoder.").items()}
+    return StartingPoint(start, mu)
 
 
 def check_same_parts(config: Config, description: dict[str, Any], path: str) -> None:
@@ -217,7 +224,7 @@ def check_same_parts(config: Config, description: dict[str, Any], path: str) -> 
         f"{part}.{name}"
         for part in ("encoder", "decoder")
         for name, value in ours[part].items()
-        if description[part][name] != value
+        if description[part].get(name) != value
     ]
     if TRANSFORMS[description["transform"]].widening != TRANSFORMS[config.transform.name].widening:
         differing.append("transform.name")
@@ -229,10 +236,12 @@ def check_same_parts(config: Config, description: dict[str, Any], path: str) -> 
 
 def describe_parts(config: Config) -> dict[str, dict[str, Any]]:
     """What must be known to build the networks again."""
-    encoder, decoder = config.encoder, config.decoder
+    encoder, decoder, model = config.encoder, config.decoder, config.model
+    mirror = {"norm": decoder.norm, "padding": decoder.padding, "upsampling": decoder.upsampling}
+    compact = {"channels": list(model.channels), "blocks": model.blocks}
     return {
         "encoder": {"name": encoder.name, "tap": encoder.tap, "padding": encoder.padding, "pooling": encoder.pooling},
-        "decoder": {"norm": decoder.norm, "padding": decoder.padding, "upsampling": decoder.upsampling},
+        "decoder": compact if model.name == "compact" else mirror,
     }
 
 
@@ -240,8 +249,9 @@ def describe_run(config: Config, encoder: Encoder, data: Data, device: torch.dev
     """The description that goes with every checkpoint and released model."""
     parts = describe_parts(config)
     sets = {"content": datasets.describe_set(data.content), "style": datasets.describe_set(data.style)}
-    carried = config.checkpoint.carry_encoder
+    carried = carries_encoder(config)
     return {
+        "model": config.model.name,
         "encoder": {**parts["encoder"], "sha256": encoder.sha256, "is_carried": carried, "mu_sha256": hash_of_mu(encoder.mu)},
         "decoder": parts["decoder"],
         "transform": config.transform.name,
@@ -260,11 +270,17 @@ def hash_of_mu(mu: dict[str, Tensor]) -> str | None:
     return hashlib.sha256(b"".join(mu[name].double().cpu().numpy().tobytes() for name in sorted(mu))).hexdigest()
 
 
-def release_tensors(config: Config, encoder: Encoder, decoder: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a released model: decoder, calibration, and the encoder up to the tap if it is carried."""
-    tensors = {f"decoder.{name}": tensor.detach() for name, tensor in decoder.state_dict().items()}
+def carries_encoder(config: Config) -> bool:
+    """Whether the released model holds the VGG; a compact network does not need it."""
+    return config.checkpoint.carry_encoder and config.model.name != "compact"
+
+
+def release_tensors(config: Config, encoder: Encoder, trained: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a released model: what was trained, calibration, and the encoder up to the tap if it is carried."""
+    dtype = runtime.DTYPES.get(config.checkpoint.release_dtype, torch.float32)
+    tensors = {f"decoder.{name}": tensor.detach().to(dtype) for name, tensor in trained.state_dict().items()}
     tensors |= {f"mu.{name}": mean for name, mean in encoder.mu.items()}
-    if config.checkpoint.carry_encoder:
+    if carries_encoder(config):
         needed = VGG(config.encoder.name, config.encoder.tap).state_dict().keys()
         tensors |= {f"encoder.{name}": tensor for name, tensor in encoder.network.state_dict().items() if name in needed}
     return tensors

@@ -94,8 +94,23 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class ModelConfig:
+    """Which network is trained."""
+
+    name: Literal["vgg", "compact"] = option(
+        "vgg", "vgg: a decoder behind the frozen VGG (the paper); compact: a small network of its own, taught by the VGG"
+    )
+    channels: tuple[int, ...] = option((32, 64, 128), "compact: channels at 1/2, 1/4 and 1/8 of the size")
+    blocks: int = option(4, "compact: residual blocks at 1/8 of the size, one in the encoder, the others in the decoder")
+
+    def __post_init__(self) -> None:
+        require(len(self.channels) == 3 and min(self.channels) > 0, "three numbers as model.channels", list(self.channels))
+        require_positive(self, "model", "blocks")
+
+
+@dataclass(frozen=True)
 class EncoderConfig:
-    """The frozen VGG."""
+    """The frozen VGG: the network's encoder, and that of the losses. A compact network has it for the losses only."""
 
     name: Literal["vgg19", "vgg16"] = option("vgg19", "network")
     weights: str | None = option(None, "weights file; None: STYLENET_VGG19 or STYLENET_VGG16, else torchvision's download")
@@ -183,6 +198,7 @@ class TrainConfig:
 
     steps: int = option(160_000, "optimiser steps in all")
     accumulate: int = option(1, "batches whose gradients are averaged for one step")
+    styles_per_content: int = option(1, "styles of the batch that each content meets in a step; more spare encoding")
     precision: Literal["fp32", "bf16", "fp16"] = option("fp32", "arithmetic of the convolutions; fp16 uses a loss scaler")
     tf32: bool = option(True, "allow TF32 in float32 convolutions on the GPU")
     channels_last: bool = option(True, "memory layout of the networks")
@@ -194,7 +210,7 @@ class TrainConfig:
     log_every_steps: int = option(10, "steps between two logged lines")
 
     def __post_init__(self) -> None:
-        require_positive(self, "train", "steps", "accumulate", "log_every_steps")
+        require_positive(self, "train", "steps", "accumulate", "styles_per_content", "log_every_steps")
 
 
 @dataclass(frozen=True)
@@ -217,6 +233,7 @@ class CheckpointConfig:
 
     every_steps: int = option(1000, "steps between two checkpoints; also written at the end and when stopped")
     keep: int = option(3, "newest checkpoints kept, beside the best by validation loss")
+    release_dtype: Literal["fp32", "fp16"] = option("fp32", "numbers in the released model; fp16 halves the file")
     carry_encoder: bool = option(True, "put the encoder into the released model, so that it needs no other file")
 
     def __post_init__(self) -> None:
@@ -250,6 +267,7 @@ class Config:
 
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     transform: TransformConfig = field(default_factory=TransformConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
@@ -259,6 +277,14 @@ class Config:
     val: ValConfig = field(default_factory=ValConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        n_styles, batch_size = self.train.styles_per_content, self.data.batch_size
+        require(n_styles <= batch_size, f"train.styles_per_content of at most data.batch_size={batch_size}", n_styles)
+        if self.model.name == "compact":
+            require(self.decoder == DecoderConfig(), "no decoder.* beside model.name=compact, which has its own", self.decoder)
+            require(self.transform.name == "adain", "transform.name=adain for model.name=compact", self.transform.name)
+            require(not self.train.freeze, "no train.freeze beside model.name=compact", list(self.train.freeze))
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from torch import Tensor
 from stylenet import images, runtime
 from stylenet.checkpoint import check_encoder, read_release, with_prefix
 from stylenet.errors import UsageError, WeightsError, one_line
+from stylenet.models.compact import CompactNet
 from stylenet.models.decoder import Decoder, load_flat_decoder
-from stylenet.models.fast import make_fast
+from stylenet.models.fast import compile_parts, make_fast
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.tiles import Span, Write, can_tile, check_tiling, encode_tiled, render_tiled
 from stylenet.models.vgg import VGG, calibrate, find_weights, is_flat_layout, load_vgg, read_weights, sha256_of_encoder
@@ -30,9 +31,18 @@ class Stylizer:
     through the network in tiles, which changes nothing but the memory: `tile` is the side in pixels, "off", or "auto".
     """
 
-    def __init__(self, net: StyleNet, device: str = "auto", precision: str = "fp32", tile: str | int = "auto") -> None:
+    def __init__(
+        self,
+        net: StyleNet | CompactNet,
+        device: str = "auto",
+        precision: str = "fp32",
+        tile: str | int = "auto",
+        is_compiled: bool = False,
+    ) -> None:
         self.device, self.tile = runtime.pick_device(device), tile
         self.net = make_fast(net, self.device, runtime.DTYPES.get(precision, torch.float32))
+        if is_compiled:
+            compile_parts(self.net)
         if isinstance(tile, int):
             check_tiling(self.net)
 
@@ -44,13 +54,15 @@ class Stylizer:
         precision: str = "fp32",
         encoder_weights: str | None = None,
         tile: str | int = "auto",
+        is_compiled: bool = False,
     ) -> Stylizer:
         """From a released model, a checkpoint, a run folder, or pytorch-AdaIN's decoder.pth.
 
         `encoder_weights` is for a model that does not carry its encoder. Raises WeightsError for a file that is
-        damaged or foreign, and for another encoder than the model was trained with.
+        damaged or foreign, and for another encoder than the model was trained with. precision: fp32, tf32 (float32 whose
+        products a GPU may round, where the process allows it: runtime.allow_tf32), bf16, fp16.
         """
-        return cls(load_stylenet(path, encoder_weights), device, precision, tile)
+        return cls(load_stylenet(path, encoder_weights), device, precision, tile, is_compiled)
 
     @torch.inference_mode()
     def __call__(
@@ -77,7 +89,7 @@ class Stylizer:
         """What the network keeps of a style; reusable for any number of contents."""
         if isinstance(style, tuple):
             return style
-        return self.net.transform.describe(self.features_of(to_batch(style)))
+        return self.net.describe(self.features_of(to_batch(style)))
 
     @torch.inference_mode()
     def encode_content(self, content: ImageLike) -> tuple[Tensor, Sequence[int]]:
@@ -218,7 +230,7 @@ def check_mixture(weights: Sequence[float] | None, n_styles: int) -> list[float]
     return chosen
 
 
-def load_stylenet(path: str | Path, encoder_weights: str | None = None) -> StyleNet:
+def load_stylenet(path: str | Path, encoder_weights: str | None = None) -> StyleNet | CompactNet:
     """The network of a released model, a checkpoint or a run folder, on the CPU. Raises WeightsError.
 
     A file ending in .pth is a decoder published by pytorch-AdaIN; its encoder is the normalised VGG.
@@ -227,6 +239,10 @@ def load_stylenet(path: str | Path, encoder_weights: str | None = None) -> Style
         return load_published(path, encoder_weights)
     tensors, description = read_release(path)
     about, parts = description["encoder"], description["decoder"]
+    if description["model"] == "compact":
+        compact = CompactNet(parts["channels"], parts["blocks"])
+        fill(compact, with_prefix(tensors, "decoder."), path)
+        return compact.eval()
     transform = TRANSFORMS[description["transform"]]
     shape = (about["name"], about["tap"], parts["norm"], parts["padding"], parts["upsampling"])
     decoder = Decoder(*shape, widening=transform.widening)

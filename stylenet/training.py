@@ -74,11 +74,11 @@ class Run:
         config = self.config
         raw = build.make_raw_encoder(config)
         raw.network.to(self.device, memory_format=self.layout)
-        self.decoder = build.make_decoder(config)
+        self.trained = build.make_trained(config)
         self.encoder = build.calibrate_encoder(raw, self.find_mu(raw, state))
-        self.decoder.to(self.device, memory_format=self.layout)
-        self.average = build.make_average(config, self.decoder)
-        self.optimizer = build.make_optimizer(config, self.decoder)
+        self.trained.to(self.device, memory_format=self.layout)
+        self.average = build.make_average(config, self.trained)
+        self.optimizer = build.make_optimizer(config, self.trained)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.train.precision == "fp16")
         self.learning_rate, self.weights = build.make_schedule(config), build.make_loss_weights(config)
 
@@ -89,7 +89,7 @@ class Run:
             return checkpoint.with_prefix(state["release"]["tensors"], "mu.")
         start = build.load_starting_point(self.config, raw)
         if start:
-            self.decoder.load_state_dict(start.decoder)
+            self.trained.load_state_dict(start.trained)
         if start and start.mu is not None:
             return start.mu
         # one process measures for all, lest rounding make the ranks' encoders differ
@@ -104,7 +104,7 @@ class Run:
                     f"expected the {before['train']} {kind} images that the run began with, but {now['origin']} holds other files; "
                     f"put them back, or fine-tune a new run: train.init_from={self.dir}"
                 )
-        self.decoder.load_state_dict(state["decoder"])
+        self.trained.load_state_dict(state["trained"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.average:
@@ -117,16 +117,16 @@ class Run:
         """The network of the loop: compiled, and with gradients averaged over the processes, where asked for."""
         if self.config.train.compile:
             self.encoder.network.compile()
-            self.decoder.compile()
-        self.decoder.train()
+            self.trained.compile()
+        self.trained.train()
         is_parallel = runtime.world_size() > 1
         if is_parallel and self.config.decoder.norm == "batch":
             if self.device.type != "cuda":
                 raise UsageError(
                     "expected GPUs for decoder.norm=batch in several processes, since only there its statistics are shared; use one"
                 )
-            self.decoder = nn.SyncBatchNorm.convert_sync_batchnorm(self.decoder)
-        return build.make_net(self.config, self.encoder, DistributedDataParallel(self.decoder) if is_parallel else self.decoder)
+            self.trained = nn.SyncBatchNorm.convert_sync_batchnorm(self.trained)
+        return build.make_net(self.config, self.encoder, DistributedDataParallel(self.trained) if is_parallel else self.trained)
 
     def __enter__(self) -> Run:
         options, self.exit_code = self.config.tracking, 1
@@ -174,7 +174,7 @@ class Run:
         """Scale the gradients down to optim.clip_norm where they are above it."""
         if self.config.optim.clip_norm:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.decoder.parameters(), self.config.optim.clip_norm)
+            nn.utils.clip_grad_norm_(self.trained.parameters(), self.config.optim.clip_norm)
 
     def note_losses(self, part: int, terms: dict[str, Tensor], total: Tensor) -> None:
         """Keep a batch's losses without waiting for the device; `look_at_losses` reads them."""
@@ -185,7 +185,7 @@ class Run:
         """Count the step and average the weights; log, validate and save when they are due."""
         config = self.config
         if self.average:
-            self.average.update_parameters(self.decoder)
+            self.average.update_parameters(self.trained)
         self.step += 1
         self.samples_seen += config.train.accumulate * config.data.batch_size * runtime.world_size()
         if self.step % config.train.log_every_steps == 0:
@@ -221,9 +221,9 @@ class Run:
             f"the last checkpoint is untouched: look at these images, or lower optim.lr, or set optim.clip_norm"
         )
 
-    def shown_decoder(self) -> nn.Module:
-        """The decoder that is validated and released: the averaged one if there is one."""
-        return self.average.module if self.average else self.decoder
+    def shown(self) -> nn.Module:
+        """The network that is validated and released: the averaged one if there is one."""
+        return self.average.module if self.average else self.trained
 
     def validate(self) -> None:
         """Losses on the held-out pairs and the grid of pictures, in the main process; the others wait."""
@@ -239,10 +239,10 @@ class Run:
         pairs = self.held_out_pairs()
         if not pairs:
             return
-        net = build.make_net(self.config, self.encoder, self.shown_decoder().eval())
+        net = build.make_net(self.config, self.encoder, self.shown().eval())
         losses = self.validation_losses(net, pairs[: self.config.val.pairs])
         self.write_grid(net, pairs[: self.config.val.grid_pairs])
-        self.decoder.train()
+        self.trained.train()
         if not math.isfinite(losses["total"]):
             raise NonFiniteLossError(f"expected finite validation losses, but {losses} came at step {self.step}; lower optim.lr")
         self.journal.write("val", self.step, losses)
@@ -303,9 +303,9 @@ class Run:
 
         Its noted losses are older than the last update: weights that this update ruined must not replace good ones.
         """
-        net = build.make_net(self.config, self.encoder, self.decoder.eval())
+        net = build.make_net(self.config, self.encoder, self.trained.eval())
         losses = self.losses_of(net, *self.last_batch)
-        self.decoder.train()
+        self.trained.train()
         if not all(math.isfinite(value) for value in losses.values()):
             batch = BatchLosses(self.step - 1, self.samples_seen - self.config.data.batch_size * runtime.world_size(), {})
             self.report_non_finite(batch, losses)
@@ -321,7 +321,7 @@ class Run:
         """Write a resume state, and log it as an artifact if each one is wanted."""
         path = self.dir / "checkpoints" / name
         state = {name: getattr(self, name) for name in ("step", "samples_seen", "best", "tracking_id")}
-        state |= {name: getattr(self, name).state_dict() for name in ("decoder", "optimizer", "scaler")}
+        state |= {name: getattr(self, name).state_dict() for name in ("trained", "optimizer", "scaler")}
         state["average"] = self.average.state_dict() if self.average else None
         state["release"] = {"tensors": self.release_tensors(), "description": self.release_description()}
         checkpoint.save_state(state, path)
@@ -330,7 +330,7 @@ class Run:
 
     def release_tensors(self) -> dict[str, Tensor]:
         """The tensors of the model as it would be released now."""
-        return build.release_tensors(self.config, self.encoder, self.shown_decoder())
+        return build.release_tensors(self.config, self.encoder, self.shown())
 
     def release_description(self) -> dict[str, Any]:
         """The description of the model as it would be released now."""

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from stylenet.inference import Stylizer
 from stylenet.models import fast
+from stylenet.models.compact import CompactNet
 from stylenet.models.decoder import Decoder, upsample
 from stylenet.models.fast import PaddedConv, SubPixelConv, WinogradConv, make_fast
 from stylenet.models.stylenet import StyleNet
@@ -115,3 +117,16 @@ def test_layers_keep_their_names():
     quick = make_fast(net, CPU)
     assert list(quick.encoder.convs) == list(net.encoder.convs) and list(quick.decoder.convs) == list(net.decoder.convs)
     assert isinstance(quick.decoder.convs["conv3_4"], SubPixelConv)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "net", [random_net(tap="relu1_2"), CompactNet((4, 6, 8), 2, torch.Generator().manual_seed(0))], ids=["vgg", "compact"]
+)
+def test_compiled_is_the_same(net):
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    plain, compiled = Stylizer(net, "cpu"), Stylizer(net, "cpu", is_compiled=True)
+    pictures = image(1, 24, 32), image(1, 24, 32, seed=1)
+    torch.testing.assert_close(compiled(*pictures), plain(*pictures), rtol=1e-4, atol=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2  # encoder and decoder were compiled

@@ -45,13 +45,14 @@ def begin(tiny_options, run_dir, *overrides):
     return train.main(["--config", RECIPE, *tiny_options, f"run.dir={run_dir}", *overrides])
 
 
+COMPACT = ["model.name=compact", "model.channels=[4,6,8]", "train.styles_per_content=2", "optim.ema_decay=0.9"]
 EVERYTHING = ["optim.ema_decay=0.9", "decoder.norm=batch", "data.flip=true", "train.accumulate=2", "train.precision=bf16"]
 
 
 @pytest.mark.parametrize(
     "options",
-    [["data.workers=0"], ["data.workers=2"], ["data.workers=0", *EVERYTHING], ["data.cache=ram"]],
-    ids=["0 workers", "2 workers", "everything", "cached"],
+    [["data.workers=0"], ["data.workers=2"], ["data.workers=0", *EVERYTHING], ["data.cache=ram"], ["data.workers=0", *COMPACT]],
+    ids=["0 workers", "2 workers", "everything", "cached", "compact"],
 )
 def test_two_n_steps_equal_n_resume_n(tiny_options, tmp_path, options):
     assert begin(tiny_options, tmp_path / "whole", "train.steps=6", *options) == 0

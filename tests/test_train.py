@@ -140,9 +140,9 @@ def test_averaged_weights_are_the_moving_average(start):
     run_dir = start("optim.ema_decay=0.5", "checkpoint.every_steps=1", "checkpoint.keep=9", "optim.lr_schedule=constant")
     states = [load_state(path) for path in sorted((run_dir / "checkpoints").glob("step_*.pt"))]
     key = "convs.conv1_1.weight"
-    expected = states[0]["decoder"][key]
+    expected = states[0]["trained"][key]
     for state in states[1:]:
-        expected = 0.5 * expected + 0.5 * state["decoder"][key]
+        expected = 0.5 * expected + 0.5 * state["trained"][key]
     torch.testing.assert_close(decoder_of(run_dir)["decoder." + key], expected)
 
 
@@ -164,7 +164,7 @@ def test_frozen_normalisation_keeps_its_statistics(start):
 
 
 def test_fine_tuning_from_a_published_flat_decoder(start, tmp_path):
-    decoder = build.make_decoder(configuration.load_config(None, ["encoder.tap=relu2_1", "run.seed=8"]))
+    decoder = build.make_trained(configuration.load_config(None, ["encoder.tap=relu2_1", "run.seed=8"]))
     flat = {
         f"{3 * i + 1}.{part}": getattr(conv, part).detach()
         for i, conv in enumerate(decoder.convs.values())
@@ -317,7 +317,7 @@ def test_weights_ruined_by_the_last_update_do_not_replace_good_ones(start, tmp_p
         train.main(["--resume", str(run_dir), "train.steps=9"])
     (kept,) = sorted((run_dir / "checkpoints").glob("step_*.pt"))
     assert kept.name == "step_00000002.pt"
-    assert all(tensor.isfinite().all() for tensor in load_state(kept)["decoder"].values())
+    assert all(tensor.isfinite().all() for tensor in load_state(kept)["trained"].values())
 
 
 def test_one_bad_file_does_not_stop_training(start, image_folders, tmp_path, capsys):

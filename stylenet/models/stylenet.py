@@ -16,8 +16,8 @@ from stylenet.transforms import FeatureTransform, StyleCode, adain, blend, mix
 class Stylised(NamedTuple):
     """What a training step needs of a forward pass."""
 
-    output: Tensor  # [N, 3, H, W], the decoded image
-    target: Tensor  # [N, C, h, w], the AdaIN output t that the decoder inverts: what the content loss compares with
+    output: Tensor  # [R * N, 3, H, W], the decoded images: each of the N contents with R styles
+    target: Tensor  # [R * N, C, h, w], the AdaIN output t that the decoder inverts: what the content loss compares with
     content_features: Tensor  # [N, C, h, w] at the tap
     style_features: dict[str, Tensor]  # at the tap and the style taps
 
@@ -42,7 +42,11 @@ class StyleNet(nn.Module):
 
     def encode_style(self, style: Tensor) -> StyleCode:
         """What the transform keeps of a style image; reusable for any number of contents."""
-        return self.transform.describe(self.encode(style))
+        return self.describe(self.encode(style))
+
+    def describe(self, features: Tensor) -> StyleCode:
+        """The same from the style's features."""
+        return self.transform.describe(features)
 
     def restyle(self, content: Tensor, styles: Sequence[StyleCode], weights: Sequence[float], alpha: float = 1.0) -> Tensor:
         """The content with a weighted mixture of encoded styles."""
@@ -63,30 +67,39 @@ class StyleNet(nn.Module):
         """
         return self.decoder(features)[..., : shape[-2], : shape[-1]]
 
-    def stylise(self, content: Tensor, style: Tensor, style_taps: Sequence[str]) -> Stylised:
-        """One training forward pass: t = AdaIN(f(c), f(s)) and g(t) (eq. 9 and 10)."""
+    def stylise(self, content: Tensor, style: Tensor, style_taps: Sequence[str], n_styles: int = 1) -> Stylised:
+        """One training forward pass: t = AdaIN(f(c), f(s)) and g(t) (eq. 9 and 10).
+
+        Each content meets `n_styles` of the batch's styles: its own, the next one's, and so on.
+        """
+        content_features, style_features = self.observe(content, style, style_taps)
         with torch.no_grad():
-            content_features = self.encode(content)
-            style_features = self.encoder(style, [*style_taps, self.tap])
-            code = self.transform.describe(style_features[self.tap])
-            aligned = self.transform.apply(content_features, code, None)
+            contents, styles = repeated(content_features, n_styles), rolled(style_features[self.tap], n_styles)
+            aligned = self.transform.apply(contents, self.transform.describe(styles), None)
             # what is only concatenated is no target; there it is the AdaIN output, as for the paper's baseline
-            target = aligned if self.transform.widening == 1 else adain(content_features, style_features[self.tap])
+            target = aligned if self.transform.widening == 1 else adain(contents, styles)
         return Stylised(self.decode(aligned, content.shape), target, content_features, style_features)
+
+    @torch.no_grad()
+    def observe(self, content: Tensor, style: Tensor, style_taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the objective compares with: the content's features at the tap, the style's there and at the style taps."""
+        return self.encode(content), self.encoder(style, [*style_taps, self.tap])
 
     def losses(self, stylised: Stylised, content: Tensor, style: Tensor, weights: LossWeights) -> dict[str, Tensor]:
         """The terms that have a weight, themselves unweighted: content, style and Gram per tap, total variation, identity."""
-        output, target, _, style_features = stylised
+        output, target, content_features, style_features = stylised
+        n_styles = len(output) // len(content_features)
         terms = {}
         if weights.needs_features:
             features = self.encoder(output, [*weights.taps, self.tap])
             if weights.content:
                 terms["content"] = content_loss(features[self.tap], target)
             for tap in weights.taps:
+                wanted = rolled(style_features[tap], n_styles)
                 if weights.style:
-                    terms[f"style/{tap}"] = style_loss(features[tap], style_features[tap], weights.reduction)
+                    terms[f"style/{tap}"] = style_loss(features[tap], wanted, weights.reduction)
                 if weights.gram:
-                    terms[f"gram/{tap}"] = gram_loss(features[tap], style_features[tap])
+                    terms[f"gram/{tap}"] = gram_loss(features[tap], wanted)
         if weights.tv:
             terms["tv"] = total_variation(output)
         if weights.identity:
@@ -101,3 +114,13 @@ class StyleNet(nn.Module):
         features = torch.cat([stylised.content_features, stylised.style_features[self.tap]])
         images = torch.cat([content, style])
         return identity_loss(self.decode(self.transform.unchanged(features), images.shape), images)
+
+
+def repeated(contents: Tensor, times: int) -> Tensor:
+    """The batch over and over, [N, C, H, W] -> [times * N, C, H, W]."""
+    return contents.repeat(times, 1, 1, 1) if times > 1 else contents
+
+
+def rolled(styles: Tensor, times: int) -> Tensor:
+    """The batch over and over, each time moved on by one, so that `repeated` contents meet other styles."""
+    return torch.cat([styles.roll(-k, 0) for k in range(times)]) if times > 1 else styles

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stylenet.errors import UsageError
 from stylenet.models.stylenet import StyleNet
@@ -45,18 +45,20 @@ def halo_px(net: StyleNet) -> int:
     return -(-radius // cell) * cell
 
 
-def can_tile(net: StyleNet) -> bool:
+def can_tile(net: nn.Module) -> bool:
     """Whether tiles give the picture of the whole pass."""
-    needs_the_whole = any(isinstance(layer, torch.nn.InstanceNorm2d) for layer in net.decoder.modules())
+    if not isinstance(net, StyleNet):  # a compact network takes statistics at every depth
+        return False
+    needs_the_whole = any(isinstance(layer, nn.InstanceNorm2d) for layer in net.decoder.modules())
     return not needs_the_whole and "circular" not in (net.encoder.padding, net.decoder.padding)
 
 
-def check_tiling(net: StyleNet) -> None:
+def check_tiling(net: nn.Module) -> None:
     """Raise UsageError where it does not."""
     if not can_tile(net):
         raise UsageError(
-            "expected a network that sees only its neighbourhood for tiling, but this one has instance normalisation or circular "
-            "padding, which need the whole picture; use --tile off"
+            "expected a network that sees only its neighbourhood for tiling, but this one has instance normalisation, AdaIN at "
+            "several depths or circular padding, which need the whole picture; use --tile off"
         )
 
 

@@ -1,0 +1,174 @@
+"""The compact network: an encoder and a decoder of its own, small enough for a laptop, with AdaIN at three depths.
+
+It has no VGG at run time. A VGG teaches it: `TaughtNet` trains it with the losses of AdaIN on the VGG's features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stylenet.losses import identity_loss
+from stylenet.models.stylenet import StyleNet, Stylised, repeated, rolled
+from stylenet.models.vgg import pad
+from stylenet.transforms import StyleCode, adain, align, channel_stats
+
+STRIDE = 8  # pixels a side that one of the deepest features stands for
+
+Maps = tuple[Tensor, ...]  # features at 1/2, 1/4 and 1/8 of the size
+
+
+class CompactNet(nn.Module):
+    """Contents restyled with styles. Images are RGB in [0, 1], [N, 3, H, W], any size; the output has the content's size.
+
+    Most of a convolutional network's time goes into its layers at full size. Here there are none: the first convolution
+    has stride 2, and the last one makes four pixels at each of its positions. A style is known by the channel means and
+    deviations of its features at every depth, and the decoder's own features are brought to them on their way up.
+    """
+
+    def __init__(
+        self, channels: Sequence[int] = (32, 64, 128), n_blocks: int = 4, generator: torch.Generator | None = None
+    ) -> None:
+        """`n_blocks` residual blocks work at 1/8 of the size, all but one of them in the decoder, which runs once a picture."""
+        super().__init__()
+        half, quarter, eighth = channels
+        self.to_half = nn.Conv2d(3, half, 5, stride=2)
+        self.to_quarter = nn.Conv2d(half, quarter, 3, stride=2)
+        self.to_eighth = nn.Conv2d(quarter, eighth, 3, stride=2)
+        self.encoder_block = ResidualBlock(eighth)
+        self.decoder_blocks = nn.ModuleList(ResidualBlock(eighth) for _ in range(n_blocks - 1))
+        self.from_eighth = UpConv(eighth, quarter)
+        self.quarter_block = ResidualBlock(quarter)
+        self.from_quarter = UpConv(quarter, half)
+        self.half_conv = SameConv(half, half)
+        self.to_pixels = SameConv(half, 12)
+        init_weights(self, generator)
+
+    def forward(self, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
+        """The content [N, 3, H, W] in the look of the style [N or 1, 3, h, w], at strength alpha in [0, 1]."""
+        return self.restyle(content, [self.encode_style(style)], [1.0], alpha)
+
+    def encode(self, image: Tensor) -> Maps:
+        """The image's features at the three depths. Sides are filled up to multiples of 8 with their last pixels."""
+        height, width = image.shape[-2:]
+        x = F.pad(image, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+        half = F.relu(self.to_half(F.pad(x, (2, 2, 2, 2), mode="reflect")))
+        quarter = self.to_quarter(pad(half, "reflect"))
+        eighth = self.to_eighth(pad(F.relu(quarter), "reflect"))
+        return half, quarter, self.encoder_block(eighth)
+
+    def describe(self, maps: Maps) -> StyleCode:
+        """Channel means and deviations at the three depths: six of [N, C, 1, 1], whose weighted sums are styles as well."""
+        return tuple(part for features in maps for part in channel_stats(features))
+
+    def encode_style(self, style: Tensor) -> StyleCode:
+        """What is kept of a style image; reusable for any number of contents."""
+        return self.describe(self.encode(style))
+
+    def restyle(self, content: Tensor, styles: Sequence[StyleCode], weights: Sequence[float], alpha: float = 1.0) -> Tensor:
+        """The content with a weighted mixture of encoded styles."""
+        return self.render(self.encode(content), content.shape, styles, weights, alpha)
+
+    def render(
+        self, maps: Maps, shape: Sequence[int], styles: Sequence[StyleCode], weights: Sequence[float], alpha: float
+    ) -> Tensor:
+        """The same from the features of a content of the given shape, which serve any number of styles.
+
+        AdaIN is linear in the style's statistics, so strengths and mixtures are taken there once for all depths.
+        """
+        code = mean_code(styles, weights)
+        if alpha != 1:
+            code = mean_code([self.describe(maps), code], [1 - alpha, alpha])
+        return self.decode(maps, code)[..., : shape[-2], : shape[-1]]
+
+    def decode(self, maps: Maps, code: StyleCode) -> Tensor:
+        """A content's features brought to a style's statistics, as an image."""
+        half, quarter, eighth = maps
+        to_half, to_quarter, to_eighth = (styled(code[i : i + 2]) for i in (0, 2, 4))
+        x = to_eighth(eighth)
+        for block in self.decoder_blocks:
+            x = to_eighth(block(x))
+        x = to_quarter(self.from_eighth(F.relu(x))) + to_quarter(quarter)
+        x = to_quarter(self.quarter_block(x))
+        x = to_half(self.from_quarter(F.relu(x))) + to_half(half)
+        x = F.relu_(self.half_conv(F.relu(x)))
+        return F.pixel_shuffle(self.to_pixels(x), 2)
+
+
+def styled(code: StyleCode) -> Callable[[Tensor], Tensor]:
+    """AdaIN towards a style's statistics of one depth."""
+    return lambda features: align(features, code)
+
+
+def mean_code(codes: Sequence[StyleCode], weights: Sequence[float]) -> StyleCode:
+    """The weighted mean of style codes; the weights are normalised to sum to 1."""
+    total = float(sum(weights))
+    shares = [weight / total for weight in weights]
+    return tuple(sum(share * part for share, part in zip(shares, parts, strict=True)) for parts in zip(*codes, strict=True))
+
+
+class SameConv(nn.Conv2d):
+    """A 3x3 convolution that keeps the size: reflection padding."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__(n_in, n_out, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(pad(x, "reflect"))
+
+
+class UpConv(SameConv):
+    """Twice the size by nearest neighbours, and a convolution."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside a path that leaves the features as they are."""
+
+    def __init__(self, n_channels: int) -> None:
+        super().__init__()
+        self.first, self.second = SameConv(n_channels, n_channels), SameConv(n_channels, n_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.relu_(self.first(F.relu(x))))
+
+
+@torch.no_grad()
+def init_weights(net: CompactNet, generator: torch.Generator | None) -> None:
+    """Start weights drawn from `generator`: He's, small in what is added to a residual path, and a first output near mid grey."""
+    for conv in (module for module in net.modules() if isinstance(module, nn.Conv2d)):
+        bound = (6 / conv.weight[0].numel()) ** 0.5  # He et al. 2015, eq. 10
+        conv.weight.uniform_(-bound, bound, generator=generator)
+        conv.bias.zero_()
+    for block in (module for module in net.modules() if isinstance(module, ResidualBlock)):
+        block.second.weight.mul_(0.3)
+    net.to_pixels.weight.mul_(0.1)
+    net.to_pixels.bias.fill_(0.5)
+
+
+class TaughtNet(StyleNet):
+    """A compact network at school: the objective is that of AdaIN on the features of a VGG, which it does not run itself.
+
+    The content's target is t = AdaIN(f(c), f(s)) with the VGG's f, as if the VGG's own decoder were trained.
+    """
+
+    def forward(self, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
+        """The pupil's picture."""
+        return self.decoder(content, style, alpha)
+
+    def stylise(self, content: Tensor, style: Tensor, style_taps: Sequence[str], n_styles: int = 1) -> Stylised:
+        """One training forward pass; each content meets `n_styles` of the batch's styles."""
+        content_features, style_features = self.observe(content, style, style_taps)
+        target = adain(repeated(content_features, n_styles), rolled(style_features[self.tap], n_styles))
+        output = self.decoder(repeated(content, n_styles), rolled(style, n_styles))
+        return Stylised(output, target, content_features, style_features)
+
+    def identity_term(self, stylised: Stylised, content: Tensor, style: Tensor) -> Tensor:
+        """The identity loss of both images, each restyled with itself."""
+        images = torch.cat([content, style])
+        return identity_loss(self.decoder(images, images), images)

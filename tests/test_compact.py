@@ -1,0 +1,167 @@
+"""The compact network: any size, strengths and mixtures, its fast form, and its training by the VGG."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import ROOT, draw
+
+import train
+from stylenet import config as configuration
+from stylenet.checkpoint import load_model
+from stylenet.errors import UsageError
+from stylenet.inference import Stylizer, load_stylenet
+from stylenet.losses import LossWeights
+from stylenet.models.compact import CompactNet, TaughtNet, mean_code
+from stylenet.models.fast import make_fast
+from stylenet.models.stylenet import repeated, rolled
+from stylenet.models.vgg import load_vgg
+from stylenet.transforms import ADAIN, adain, channel_stats
+
+RECIPE = str(ROOT / "configs/compact.yaml")
+SMALL = ["model.channels=[4,6,8]", "model.blocks=2", "train.styles_per_content=2", "checkpoint.release_dtype=fp16"]
+
+
+def image(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def net():
+    """A small one whose statistics matter: the last layer is not near zero."""
+    made = CompactNet((4, 6, 8), 3, torch.Generator().manual_seed(0)).eval()
+    with torch.no_grad():
+        made.to_pixels.weight.mul_(5)
+    return made.requires_grad_(False)
+
+
+@pytest.mark.parametrize("size", [(32, 40), (33, 47), (7, 70), (1, 1), (8, 9)])
+def test_output_has_the_content_size(net, size):
+    output = net(image(1, 3, *size), image(1, 3, 21, 30, seed=1))
+    assert output.shape == (1, 3, *size) and output.isfinite().all()
+
+
+def test_no_strength_is_the_content_with_itself(net):
+    content, style = image(1, 3, 32, 40), image(1, 3, 24, 24, seed=1)
+    torch.testing.assert_close(net(content, style, 0.0), net(content, content))
+    assert (net(content, style) - net(content, content)).abs().max() > 0.01
+    middle = net(content, style, 0.5) - net(content, content)
+    assert 0 < middle.square().mean() < (net(content, style) - net(content, content)).square().mean()
+
+
+def test_mixing_lies_between_the_styles(net):
+    content = image(1, 3, 32, 40)
+    codes = [net.encode_style(image(1, 3, 24, 24, seed=seed)) for seed in (1, 2)]
+    torch.testing.assert_close(net.restyle(content, codes, [3.0, 0.0]), net.restyle(content, codes[:1], [1.0]))
+    torch.testing.assert_close(
+        net.restyle(content, codes, [1.0, 3.0]), net.restyle(content, [mean_code(codes, [0.25, 0.75])], [1.0])
+    )
+    assert not torch.equal(net.restyle(content, codes, [1.0, 1.0]), net.restyle(content, codes[:1], [1.0]))
+
+
+def test_features_take_the_styles_statistics_at_every_depth(net):
+    """What comes out depends on each of the six statistics."""
+    content, code = image(1, 3, 32, 40), net.encode_style(image(1, 3, 24, 24, seed=1))
+    plain = net.restyle(content, [code], [1.0])
+    assert len(code) == 6
+    for i in range(6):
+        other = tuple(part * 1.5 + 0.1 if i == k else part for k, part in enumerate(code))
+        assert (net.restyle(content, [other], [1.0]) - plain).abs().max() > 1e-3, i
+
+
+def test_a_batch_is_its_images(net):
+    contents, styles = image(2, 3, 32, 40), image(2, 3, 24, 24, seed=1)
+    single = torch.cat([net(contents[i : i + 1], styles[i : i + 1]) for i in range(2)])
+    torch.testing.assert_close(net(contents, styles), single, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(net(contents, styles[:1])[1:], net(contents[1:], styles[:1]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(32, 40), (33, 47), (17, 25)])
+def test_fast_form_is_the_same(net, size):
+    content, style = image(2, 3, *size), image(1, 3, 21, 30, seed=1)
+    fast = make_fast(net, torch.device("cpu"))
+    torch.testing.assert_close(fast(content, style, 0.7), net(content, style, 0.7), rtol=1e-5, atol=1e-5)
+    assert any(name.endswith("from_quarter") for name, _ in net.named_modules())  # the plain one is left as it was
+    assert net.from_quarter.weight.shape[-1] == 3 and fast.from_quarter.weight.shape[-1] == 4
+
+
+def test_shipped_size():
+    config = configuration.load_config(RECIPE)
+    n = sum(p.numel() for p in CompactNet(config.model.channels, config.model.blocks).parameters())
+    assert n <= 1_500_000
+
+
+def test_the_vgg_teaches(net, vgg19_file):
+    """Target, style loss and identity are AdaIN's, for every pair of a content and a style that meet."""
+    vgg = load_vgg("vgg19", vgg19_file, ["relu2_1"])
+    taught = TaughtNet(vgg, ADAIN, net, "relu2_1")
+    content, style = image(2, 3, 16, 16), image(2, 3, 16, 16, seed=1)
+    weights = LossWeights(1.0, 1.0, {"relu1_1": 1.0}, identity=1.0)
+    stylised = taught.stylise(content, style, ["relu1_1"], n_styles=2)
+    terms = taught.losses(stylised, content, style, weights)
+    features = lambda x, tap: vgg(x, [tap])[tap]  # noqa: E731
+    content_terms, style_terms = [], []
+    for c, s in ((0, 0), (1, 1), (0, 1), (1, 0)):
+        pair = content[c : c + 1], style[s : s + 1]
+        output = net(*pair)
+        target = adain(features(pair[0], "relu2_1"), features(pair[1], "relu2_1"))
+        content_terms.append(F.mse_loss(features(output, "relu2_1"), target))
+        (mean, std), (m, d) = (channel_stats(features(x, "relu1_1")) for x in (output, pair[1]))
+        style_terms.append(F.mse_loss(mean, m) + F.mse_loss(std, d))
+    images = torch.cat([content, style])
+    assert float(terms["content"]) == pytest.approx(float(sum(content_terms) / 4), rel=1e-4)
+    assert float(terms["style/relu1_1"]) == pytest.approx(float(sum(style_terms) / 4), rel=1e-4)
+    assert float(terms["identity"]) == pytest.approx(float(F.mse_loss(net(images, images), images)), rel=1e-4)
+
+
+def test_contents_meet_other_styles():
+    contents, styles = torch.arange(3.0).reshape(3, 1, 1, 1), torch.arange(10.0, 13.0).reshape(3, 1, 1, 1)
+    pairs = set(zip(repeated(contents, 3).flatten().tolist(), rolled(styles, 3).flatten().tolist(), strict=True))
+    assert len(pairs) == 9
+    assert torch.equal(rolled(styles, 1), styles)
+
+
+@pytest.fixture(scope="module")
+def compact_run(tmp_path_factory, tiny_options):
+    """A finished tiny run of the compact recipe."""
+    run_dir = tmp_path_factory.mktemp("runs") / "compact"
+    assert train.main(["--config", RECIPE, *tiny_options, *SMALL, f"run.dir={run_dir}"]) == 0
+    return run_dir
+
+
+def test_trains_and_applies_without_a_vgg(compact_run, tmp_path):
+    tensors, about = load_model(compact_run / "model.safetensors")
+    assert about["model"] == "compact" and not any(name.startswith("encoder.") for name in tensors)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    stylizer = Stylizer.load(compact_run)
+    content, style = draw(tmp_path / "c.png", 1, 37, 29), draw(tmp_path / "s.png", 2)
+    output = stylizer(content, style, alpha=0.5)
+    assert output.shape == (3, 29, 37)
+    torch.testing.assert_close(stylizer(content, stylizer.encode_style(style), alpha=0.5), output)
+    assert isinstance(load_stylenet(compact_run), CompactNet)
+
+
+def test_fine_tuning_starts_from_the_weights(compact_run, tiny_options, tmp_path):
+    start = [f"train.init_from={compact_run}", f"run.dir={tmp_path}/next", "train.steps=1", "optim.lr=1e-12"]
+    assert train.main(["--config", RECIPE, *tiny_options, *SMALL, *start]) == 0
+    before, after = (load_model(folder / "model.safetensors")[0] for folder in (compact_run, tmp_path / "next"))
+    assert all(torch.allclose(before[name].float(), after[name].float(), atol=1e-3) for name in before)
+
+
+def test_tiles_are_refused(compact_run):
+    with pytest.raises(UsageError, match="use --tile off"):
+        Stylizer.load(compact_run, tile=64)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["decoder.norm=batch"], "no decoder.* beside model.name=compact"),
+        (["transform.name=wct"], "transform.name=adain"),
+        (["train.freeze=[conv4_1]"], "no train.freeze"),
+        (["train.styles_per_content=9"], "at most data.batch_size"),
+        (["model.channels=[3,4]"], "three numbers"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        configuration.load_config(RECIPE, options)
