@@ -18,8 +18,10 @@ test: .venv/installed-dev
 	$(BIN)/python -m pytest
 
 bench: .venv/installed
-	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/train_step.py --batch 8
 	$(BIN)/python benchmarks/stylize.py
+	$(BIN)/python benchmarks/stylize.py --size 1024 --rounds 3
+	$(BIN)/python benchmarks/command.py
 	$(BIN)/python benchmarks/large.py
 
 .venv/bin/python:

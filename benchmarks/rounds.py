@@ -40,13 +40,17 @@ def compare(candidates: dict[str, tuple[Make, tuple]], n_rounds: int) -> None:
         for name, connection in connections.items():
             connection.send(True)
             times[name].append(connection.recv())
-    first = next(iter(times.values()))
-    print(f"{'':<28}{'seconds':>9}{'times as fast':>16}{'smallest':>10}{'largest':>10}   ({n_rounds} rounds)")
-    for name, seconds in times.items():
-        ratios = [a / b for a, b in zip(first, seconds, strict=True)]
-        print(
-            f"{name:<28}{statistics.median(seconds):>9.3f}{statistics.median(ratios):>16.2f}{min(ratios):>10.2f}{max(ratios):>10.2f}"
-        )
+    print_ratios(times)
     for connection, worker in zip(connections.values(), workers, strict=True):
         connection.send(False)
         worker.join()
+
+
+def print_ratios(times: dict[str, list[float]]) -> None:
+    """Print a table of seconds, and of the ratio first / other, taken round by round: median, smallest and largest."""
+    first = next(iter(times.values()))
+    print(f"{'':<28}{'seconds':>9}{'times as fast':>16}{'smallest':>10}{'largest':>10}   ({len(first)} rounds)")
+    for name, seconds in times.items():
+        ratios = [a / b for a, b in zip(first, seconds, strict=True)]
+        median = statistics.median
+        print(f"{name:<28}{median(seconds):>9.3f}{median(ratios):>16.2f}{min(ratios):>10.2f}{max(ratios):>10.2f}")

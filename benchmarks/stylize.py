@@ -1,6 +1,7 @@
-"""Seconds to restyle one picture, ours against the textbook's, style encoded every time unless it says cached.
+"""Seconds to restyle pictures, ours against the textbook's, style encoded every time unless it says cached.
 
 python benchmarks/stylize.py --size 512 --rounds 7
+python benchmarks/stylize.py --size 512 --device cuda --batch 8
 """
 
 from __future__ import annotations
@@ -20,23 +21,24 @@ from stylenet.models.stylenet import StyleNet
 from stylenet.transforms import ADAIN
 
 
-def make_textbook_call(px: int) -> Callable[[], None]:
-    """One textbook stylisation."""
-    net = Textbook(*make_parts())
-    content, style = make_images(1, px)
+def make_textbook_call(px: int, n: int, device: str) -> Callable[[], None]:
+    """One textbook stylisation of n pictures."""
+    net = Textbook(*make_parts()).to(device)
+    content, style = make_images(n, px)
 
     def call() -> None:
         with torch.no_grad():
-            net(content, style)
+            net(content.to(device), style.to(device)).cpu()
 
     return call
 
 
-def make_our_call(px: int, precision: str, is_cached: bool) -> Callable[[], None]:
-    """One stylisation as stylize.py does it."""
+def make_our_call(px: int, n: int, device: str, precision: str, is_cached: bool, is_compiled: bool) -> Callable[[], None]:
+    """One stylisation of n pictures as stylize.py does it."""
     runtime.keep_freed_memory()
-    stylizer = Stylizer(StyleNet(make_parts()[0], ADAIN, make_parts()[1]), "cpu", precision)
-    content, style = make_images(1, px)
+    runtime.allow_tf32(precision == "tf32")
+    stylizer = Stylizer(StyleNet(make_parts()[0], ADAIN, make_parts()[1]), device, precision, is_compiled=is_compiled)
+    content, style = make_images(n, px)
     code = stylizer.encode_style(style)
     return lambda: stylizer(content, code if is_cached else style)
 
@@ -55,18 +57,19 @@ def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", action="store_true", help="ours through torch.compile")
     options = parser.parse_args()
-    px = options.size
-    print(f"stylising one {px}² picture, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    print(f"largest relative difference in float32: {largest_difference(px):.1e}")
-    candidates = {
-        "textbook float32": (make_textbook_call, (px,)),
-        "ours float32": (make_our_call, (px, "fp32", False)),
-        "ours float32, cached style": (make_our_call, (px, "fp32", True)),
-        "ours bf16": (make_our_call, (px, "bf16", False)),
-        "ours bf16, cached style": (make_our_call, (px, "bf16", True)),
-    }
+    shape = options.size, options.batch, options.device
+    hardware = runtime.hardware(torch.device(options.device))
+    print(f"stylising {options.batch} picture(s) of {options.size}² at once, {hardware}, torch {torch.__version__}")
+    print(f"largest relative difference in float32: {largest_difference(min(512, options.size)):.1e} (on the CPU)")
+    candidates = {"textbook float32": (make_textbook_call, shape)}
+    for precision in ("fp32", "bf16") if options.device == "cpu" else ("fp32", "tf32", "bf16", "fp16"):
+        for suffix, is_cached in (("", False), (", cached style", True)):
+            candidates[f"ours {precision}{suffix}"] = (make_our_call, (*shape, precision, is_cached, options.compile))
     compare(candidates, options.rounds)
 
 

@@ -2,16 +2,24 @@
 
 A flat Sequential in NCHW float32, a 1x1 convolution in front for the preprocessing, padding layers of their own,
 statistics in two passes, the style encoded at every call, the default memory allocator.
+
+python benchmarks/textbook.py --content A --style B --output C --vgg FILE --decoder FILE
 """
 
 from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylenet.models.decoder import Decoder
-from stylenet.models.vgg import VGG, block_of
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from stylenet.models.decoder import Decoder, load_flat_decoder
+from stylenet.models.vgg import VGG, block_of, load_vgg
 
 TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 
@@ -97,3 +105,27 @@ def two_pass_adain(content: Tensor, style: Tensor) -> Tensor:
     (c_mean, c_std), (s_mean, s_std) = two_pass_stats(content), two_pass_stats(style)
     normalised = (content - c_mean.expand_as(content)) / c_std.expand_as(content)
     return normalised * s_std.expand_as(content) + s_mean.expand_as(content)
+
+
+def main() -> None:
+    """One picture restyled, the usual script: torchvision's transforms, weights from two .pth files."""
+    from PIL import Image
+    from torchvision import transforms
+    from torchvision.utils import save_image
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("content", "style", "output", "vgg", "decoder"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--size", type=int, default=512)
+    options = parser.parse_args()
+    decoder = Decoder("vgg19", "relu4_1")
+    load_flat_decoder(decoder, torch.load(options.decoder, weights_only=True), options.decoder)
+    net = Textbook(load_vgg("vgg19", options.vgg, ["relu4_1"]), decoder).eval()
+    prepare = transforms.Compose([transforms.Resize(options.size), transforms.ToTensor()])
+    content, style = (prepare(Image.open(path).convert("RGB"))[None] for path in (options.content, options.style))
+    with torch.no_grad():
+        save_image(net(content, style), options.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -152,7 +152,14 @@ def test_benchmark_of_large_pictures_runs():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script, options", [("train_step.py", ["--batch", "1", "--crop", "32"]), ("stylize.py", ["--size", "32"])])
+@pytest.mark.parametrize(
+    "script, options",
+    [
+        ("train_step.py", ["--batch", "1", "--crop", "32"]),
+        ("stylize.py", ["--size", "32"]),
+        ("command.py", ["--size", "32"]),
+    ],
+)
 def test_benchmarks_run_and_do_the_same_work(script, options):
     done = run_python(f"benchmarks/{script}", *options, "--rounds", "1")
     assert done.returncode == 0, done.stderr
@@ -160,5 +167,5 @@ def test_benchmarks_run_and_do_the_same_work(script, options):
     if script == "train_step.py":
         theirs, ours = (float(value) for value in re.search(r"textbook (\S+), ours (\S+)", done.stdout).groups())
         assert ours == pytest.approx(theirs, rel=1e-4)
-    else:
+    elif script == "stylize.py":
         assert float(re.search(r"difference in float32: (\S+)", done.stdout).group(1)) < 1e-4
