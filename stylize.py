@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     images.check_writable(folder)
     runtime.keep_freed_memory()
     stylizer = inference.Stylizer.load(options.model, options.device, options.precision, options.encoder, options.tile)
-    record = open_record(folder, plan, contents, styles, options) if options.pairs else None
+    record = open_record(folder, contents, styles, options) if options.pairs else None
     return stylise_all(stylizer, plan, folder, record, options)
 
 
@@ -152,24 +152,37 @@ def make_plan(contents: Pictures, styles: Pictures, options: argparse.Namespace)
         f".{options.format}",
         output.name if is_file else None,
     )
+    folder = output.parent if is_file else output
+    check_place(folder, options)
     if is_file and len(plan) > 1:
         raise UsageError(
             f"expected a folder as --output for {len(plan)} pictures, but {output} is a file name; leave the suffix out"
         )
-    return plan, output.parent if is_file else output
+    return plan, folder
+
+
+def check_place(folder: Path, options: argparse.Namespace) -> None:
+    """Raise UsageError for a data set among its own inputs, and for single pictures among a data set's."""
+    from stylenet.record import SETTINGS
+
+    for place in map(Path, (*options.content, *options.style) if options.pairs else ()):
+        if place.is_dir() and folder.resolve().is_relative_to(place.resolve()):
+            raise UsageError(f"expected a data set outside its inputs, but {folder} lies in {place}; give another --output")
+    if not options.pairs and (folder / SETTINGS).exists():
+        raise UsageError(f"expected --pairs for {folder}, which holds a data set; give --pairs or another --output")
 
 
 # what a picture of a data set depends on, beside the model and the files
-SETTINGS = ("pairs", "seed", "alpha", "weights", "size", "style_size", "crop", "precision", "format", "keep_folders")
+SETTLED = ("pairs", "seed", "alpha", "weights", "size", "style_size", "crop", "precision", "format", "keep_folders")
 
 
-def open_record(folder: Path, plan: Plan, contents: Pictures, styles: Pictures, options: argparse.Namespace) -> Record:
+def open_record(folder: Path, contents: Pictures, styles: Pictures, options: argparse.Namespace) -> Record:
     """The data set's record. Raises UsageError if the folder holds something else."""
     from stylenet import inference, runtime
     from stylenet.models.vgg import sha256_of_file
     from stylenet.record import Record
 
-    settings: dict[str, Any] = {name: getattr(options, name) for name in SETTINGS}
+    settings: dict[str, Any] = {name: getattr(options, name) for name in SETTLED}
     if Path(options.pairs).is_file():
         settings["pairs"] = sha256_of_file(options.pairs)
     settings |= {"model": inference.identify(options.model, options.encoder)}
@@ -284,7 +297,19 @@ class Making:
                 self.progress.step("skipped")
 
     def render(self, batch: Sequence[Ready]) -> Tensor:
-        """The pictures of a batch, uint8 [N, H, W, 3]; a content is encoded once for its jobs in a row."""
+        """The pictures of a batch, uint8 [N, H, W, 3]; in halves where the GPU's memory does not hold it even in tiles."""
+        import torch
+
+        try:
+            return self.render_at_once(batch)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+        half = len(batch) // 2  # after the handler, which holds on to what did not fit
+        return torch.cat([self.render(batch[:half]), self.render(batch[half:])])
+
+    def render_at_once(self, batch: Sequence[Ready]) -> Tensor:
+        """The same in one pass; a content is encoded once for its jobs in a row."""
         import torch
 
         fresh = {item.job.content: item.pixels for item in batch if item.job.content not in self.features}
@@ -293,8 +318,8 @@ class Making:
             self.features |= dict(zip(fresh, encoded.split(1), strict=True))
         self.features = {item.job.content: self.features[item.job.content] for item in batch}
         features = torch.cat([self.features[item.job.content] for item in batch])
-        codes = [item.codes for item in batch]
-        return self.stylizer.render_batch(features, batch[0].pixels.shape, codes, batch[0].job.alpha, self.options.weights)
+        shape, codes = (len(batch), *batch[0].pixels.shape), [item.codes for item in batch]
+        return self.stylizer.render_batch(features, shape, codes, batch[0].job.alpha, self.options.weights)
 
     def save(self, job: Job, pixels: Tensor) -> None:
         """Write a picture."""

@@ -141,24 +141,14 @@ class Stylizer:
         alpha: float = 1.0,
         weights: Sequence[float] | None = None,
     ) -> Tensor:
-        """Contents [N, C, h, w], each with its own styles (as many, of codes alike in shape), as uint8 [N, H, W, 3].
-
-        Where the GPU's memory does not hold a batch even in tiles, or the network allows none, it goes in halves.
-        """
+        """Contents [N, C, h, w], each with its own styles (as many, of codes alike in shape), as uint8 [N, H, W, 3]."""
         pixels = torch.empty(len(features), *shape[-2:], 3, dtype=torch.uint8)
 
         def write(top: int, left: int, piece: Tensor) -> None:
             pixels[:, top : top + piece.shape[-2], left : left + piece.shape[-1]] = images.to_pixels(piece).cpu()
 
-        try:
-            self.hand_out(features, shape, [stack_codes(codes) for codes in zip(*styles, strict=True)], alpha, weights, write)
-            return pixels
-        except torch.OutOfMemoryError:
-            if len(features) == 1:
-                raise
-        half = len(features) // 2  # after the handler, which holds on to what did not fit
-        halves = (slice(half), slice(half, None))
-        return torch.cat([self.render_batch(features[part], shape, styles[part], alpha, weights) for part in halves])
+        self.hand_out(features, shape, [stack_codes(codes) for codes in zip(*styles, strict=True)], alpha, weights, write)
+        return pixels
 
     @torch.inference_mode()
     def hand_out(
