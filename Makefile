@@ -21,6 +21,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/stylize.py
 	$(BIN)/python benchmarks/large.py
+	$(BIN)/python benchmarks/many.py
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: expected Python 3.11 or newer, but " + sys.version.split()[0] + " came; make PYTHON=python3.12")'

@@ -22,8 +22,8 @@ from stylenet.errors import DataError, UsageError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # where Pillow refuses; about 13,400 x 13,400
 JPEG_QUALITY = 95
-PNG_LEVEL = 1  # of zlib: written in a third of the time of Pillow's 6 and about a twentieth larger (512², docs/log.md)
-DRAFT_FACTOR = 2  # a JPEG is decoded to at least so many times the wanted side: with 1 it loses 6 to 12 dB (docs/log.md)
+PNG_LEVEL = 1  # of zlib: written in a third of the time of Pillow's 6, a twentieth to a tenth larger (docs/log.md)
+DRAFT_FACTOR = 2  # a JPEG is decoded to at least so many times the wanted side: with 1 it is 9 to 12 dB worse (docs/log.md)
 UNFINISHED = ".writing-"  # how the names of temporary files begin
 
 

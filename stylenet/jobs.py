@@ -39,30 +39,33 @@ class Pictures:
 
     def __init__(self, places: Iterable[str | Path]) -> None:
         """Raises DataError for a place that does not exist, and for a folder without images."""
-        found: dict[Path, Path] = {}
+        found: dict[str, tuple[Path, Path]] = {}  # by name
         for place in map(Path, places):
             root = place if place.is_dir() else place.parent
-            found |= {path: root for path in images.iterate_images([place]) if path not in found}
-        self.paths, self.roots = list(found), list(found.values())
-        self.has_one_root = len(set(self.roots)) == 1
+            for path in images.iterate_images([place]):
+                found.setdefault(str(path), (path, root))
+        self.paths = [path for path, _ in found.values()]
+        self.roots = list(dict.fromkeys(root for _, root in found.values()))
+        starts = {root: 0 if root == Path() else len(str(root / "x")) - 1 for root in self.roots}
+        self.starts = [starts[root] for _, root in found.values()]
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def below(self, i: int) -> PurePosixPath:
+    def below(self, i: int) -> str:
         """The path relative to its folder."""
-        return PurePosixPath(self.paths[i].relative_to(self.roots[i]).as_posix())
+        return str(self.paths[i])[self.starts[i] :].replace(os.sep, "/")
 
     def name(self, i: int) -> str:
         """What a manifest calls the file: as below its folder, or its whole path where there are several folders."""
-        return str(self.below(i)) if self.has_one_root else self.paths[i].as_posix()
+        return self.below(i) if len(self.roots) == 1 else self.paths[i].as_posix()
 
     def describe(self) -> dict[str, Any]:
         """Which files these are: the folders, the count, and a hash of the names."""
         digest = hashlib.sha256()
         for i in range(len(self)):
             digest.update(os.fsencode(f"{self.below(i)}\n"))
-        roots = sorted({str(root.resolve()) for root in dict.fromkeys(self.roots)})
+        roots = sorted({str(root.resolve()) for root in self.roots})
         return {"folders": roots, "n": len(self), "sha256": digest.hexdigest()}
 
     def labels(self, keeps_folders: bool = False) -> list[str]:
@@ -71,7 +74,8 @@ class Pictures:
         Or its path below its root, without the suffix.
         """
         if keeps_folders:
-            return distinct(str(path.with_name(shortened(path.stem))) for path in map(self.below, range(len(self))))
+            named = enumerate(self.paths)
+            return distinct(f"{self.below(i)[: -len(path.name)]}{shortened(path.stem)}" for i, path in named)
         stems = Counter(path.stem for path in self.paths)
         parents = ("" if stems[path.stem] == 1 else f"{path.parent.name}_" for path in self.paths)
         return distinct(shortened(parent + path.stem) for parent, path in zip(parents, self.paths, strict=True))
