@@ -23,6 +23,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/stylize.py --size 1024 --rounds 3
 	$(BIN)/python benchmarks/command.py
 	$(BIN)/python benchmarks/large.py
+	$(BIN)/python benchmarks/many.py
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: expected Python 3.11 or newer, but " + sys.version.split()[0] + " came; make PYTHON=python3.12")'

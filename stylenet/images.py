@@ -22,6 +22,8 @@ from stylenet.errors import DataError, UsageError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # where Pillow refuses; about 13,400 x 13,400
 JPEG_QUALITY = 95
+PNG_LEVEL = 1  # of zlib: written in a third of the time of Pillow's 6, a twentieth to a tenth larger (docs/log.md)
+DRAFT_FACTOR = 2  # a JPEG is decoded to at least so many times the wanted side: with 1 it is 9 to 12 dB worse (docs/log.md)
 UNFINISHED = ".writing-"  # how the names of temporary files begin
 
 
@@ -42,14 +44,17 @@ def list_images(folder: str | Path) -> list[Path]:
     return sorted(chosen, key=lambda path: path.relative_to(root).as_posix())
 
 
-def open_rgb(path: str | Path) -> Image.Image:
+def open_rgb(path: str | Path, wanted_px: int | None = None) -> Image.Image:
     """The decoded image as 8-bit RGB: EXIF rotation applied, alpha on white, CMYK and 16-bit converted.
 
+    A large JPEG to be shrunk to a shortest side of `wanted_px` is decoded at a half, a quarter or an eighth of its size.
     Raises DataError for a file that is missing, no image or truncated, and TooLargeError above MAX_PIXELS.
     """
     try:
         # Pillow's notes on size (it refuses at twice that), EXIF and palettes are ignored.
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            if wanted_px:
+                image.draft(None, (DRAFT_FACTOR * wanted_px, DRAFT_FACTOR * wanted_px))  # nothing for other formats
             return to_rgb(ImageOps.exif_transpose(image))
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
@@ -96,6 +101,12 @@ def resize_shortest(image: Image.Image, shortest_px: int, resample: int = Image.
     return image if size == image.size else image.resize(size, resample)
 
 
+def resize_square(image: Image.Image, side_px: int, resample: int = Image.Resampling.BILINEAR) -> Image.Image:
+    """The largest square from the middle, straight at `side_px` a side: what lies outside is never resized."""
+    left, top = ((side - min(image.size)) // 2 for side in image.size)
+    return image.resize((side_px, side_px), resample, box=(left, top, left + min(image.size), top + min(image.size)))
+
+
 def cut_centre(image: Image.Image) -> Image.Image:
     """The largest square from the middle."""
     side = min(image.size)
@@ -119,8 +130,8 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def to_pixels(image: Tensor) -> Tensor:
-    """A float image [3, H, W] in [0, 1] as uint8 [H, W, 3]; values outside are clipped, the rest is rounded."""
-    return image.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0)
+    """A float image [..., 3, H, W] in [0, 1] as uint8 [..., H, W, 3]; values outside are clipped, the rest is rounded."""
+    return image.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).movedim(-3, -1)
 
 
 def to_pil(image: Tensor) -> Image.Image:
@@ -129,9 +140,11 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(pixels.contiguous().cpu().numpy())
 
 
-def load_bytes(path: str | Path, shortest_px: int | None = None) -> Tensor:
-    """The image file as uint8 [3, H, W], shortest side `shortest_px` if given."""
-    image = open_rgb(path)
+def load_bytes(path: str | Path, shortest_px: int | None = None, is_square: bool = False) -> Tensor:
+    """The image file as uint8 [3, H, W], shortest side `shortest_px` if given; of it all, or the square in the middle."""
+    image = open_rgb(path, shortest_px)
+    if is_square:
+        return to_bytes_tensor(resize_square(image, shortest_px or min(image.size)))
     return to_bytes_tensor(resize_shortest(image, shortest_px) if shortest_px else image)
 
 
@@ -145,33 +158,37 @@ def quantised(image: Tensor) -> Tensor:
     return image.float().clamp(0, 1).mul(255).round().div(255)
 
 
-def save_image(image: Tensor, path: str | Path) -> None:
+def save_image(image: Tensor, path: str | Path, scratch: Path | None = None) -> None:
     """Write a float image [3, H, W], or pixels uint8 [H, W, 3]; the suffix names the format. The file appears whole or not at all.
 
-    Raises UsageError for an unknown suffix and for a folder that cannot be written.
+    `scratch`: see replaced_file. Raises UsageError for an unknown suffix and for a folder that cannot be written.
     """
     target = Path(path)
     if target.suffix.lower() not in SUFFIXES:
         raise UsageError(f"expected a file name ending in {', '.join(SUFFIXES)}, but {target.name!r} came")
     kind = Image.registered_extensions()[target.suffix.lower()]
-    options = {"quality": JPEG_QUALITY, "subsampling": 0} if kind == "JPEG" else {}
+    options = {"JPEG": {"quality": JPEG_QUALITY, "subsampling": 0}, "PNG": {"compress_level": PNG_LEVEL}}.get(kind, {})
     try:
-        with replaced_file(target) as temporary:
+        with replaced_file(target, scratch) as temporary:
             to_pil(image).save(temporary, format=kind, **options)
     except OSError as error:
         raise UsageError(f"expected to write {target}, but it failed ({error})") from None
 
 
 class replaced_file:  # noqa: N801 - used like a function
-    """Context: a temporary path beside `target`, synced and renamed to it on success, removed on failure."""
+    """Context: a temporary path beside `target`, synced and renamed to it on success, removed on failure.
 
-    def __init__(self, target: str | Path) -> None:
+    `scratch` is how the temporary path begins instead, on the same file system: what a killed process leaves is found there.
+    """
+
+    def __init__(self, target: str | Path, scratch: Path | None = None) -> None:
         self.target = Path(target)
+        self.scratch = scratch or self.target.parent / UNFINISHED
 
     def __enter__(self) -> Path:
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.target.parent, prefix=UNFINISHED, suffix=self.target.suffix)
+            handle, name = tempfile.mkstemp(dir=self.scratch.parent, prefix=self.scratch.name, suffix=self.target.suffix)
         except OSError as error:
             raise UsageError(f"expected a folder that can be written, but {self.target.parent} cannot ({error.strerror})") from None
         os.close(handle)

@@ -11,14 +11,23 @@ from PIL import Image
 from torch import Tensor
 
 from stylenet import images, runtime
-from stylenet.checkpoint import check_encoder, read_release, with_prefix
+from stylenet.checkpoint import check_encoder, find_release, read_release, with_prefix
 from stylenet.errors import UsageError, WeightsError, one_line
 from stylenet.models.compact import CompactNet
 from stylenet.models.decoder import Decoder, load_flat_decoder
 from stylenet.models.fast import compile_parts, make_fast
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.tiles import Span, Write, can_tile, check_tiling, encode_tiled, render_tiled
-from stylenet.models.vgg import VGG, calibrate, find_weights, is_flat_layout, load_vgg, read_weights, sha256_of_encoder
+from stylenet.models.vgg import (
+    VGG,
+    calibrate,
+    find_weights,
+    is_flat_layout,
+    load_vgg,
+    read_weights,
+    sha256_of_encoder,
+    sha256_of_file,
+)
 from stylenet.transforms import TRANSFORMS, StyleCode
 
 ImageLike = Tensor | Image.Image | str | Path
@@ -134,12 +143,23 @@ class Stylizer:
         weights: Sequence[float] | None = None,
     ) -> Tensor:
         """One picture as uint8 [H, W, 3], filled tile by tile: a large one is never there in float32 as a whole."""
-        pixels = torch.empty(*shape[-2:], 3, dtype=torch.uint8)
+        return self.render_batch(features, shape, [styles], alpha, weights)[0]
+
+    def render_batch(
+        self,
+        features: Tensor,
+        shape: Sequence[int],
+        styles: Sequence[Sequence[StyleCode]],
+        alpha: float = 1.0,
+        weights: Sequence[float] | None = None,
+    ) -> Tensor:
+        """Contents [N, C, h, w], each with its own styles (as many, of codes alike in shape), as uint8 [N, H, W, 3]."""
+        pixels = torch.empty(len(features), *shape[-2:], 3, dtype=torch.uint8)
 
         def write(top: int, left: int, piece: Tensor) -> None:
-            pixels[top : top + piece.shape[-2], left : left + piece.shape[-1]] = images.to_pixels(piece[0]).cpu()
+            pixels[:, top : top + piece.shape[-2], left : left + piece.shape[-1]] = images.to_pixels(piece).cpu()
 
-        self.hand_out(features, shape, styles, alpha, weights, write)
+        self.hand_out(features, shape, [stack_codes(codes) for codes in zip(*styles, strict=True)], alpha, weights, write)
         return pixels
 
     @torch.inference_mode()
@@ -202,6 +222,11 @@ def best_tile(free_bytes: int | None, device: torch.device) -> int:
     return fitting[0] if fitting else 128
 
 
+def stack_codes(codes: Sequence[StyleCode]) -> StyleCode:
+    """The codes of several styles, alike in shape, as one with a row for each."""
+    return codes[0] if len(codes) == 1 else tuple(torch.cat(parts) for parts in zip(*codes, strict=True))
+
+
 def to_batch(image: ImageLike) -> Tensor:
     """A picture of any kind as [N, 3, H, W], float in [0, 1] or uint8."""
     if isinstance(image, (str, Path)):
@@ -262,6 +287,15 @@ def load_published(path: str | Path, encoder_weights: str | None) -> StyleNet:
     decoder = Decoder("vgg19", "relu4_1")
     load_flat_decoder(decoder, read_weights(path), str(path))
     return StyleNet(load_vgg("vgg19", weights, ["relu4_1"]), TRANSFORMS["adain"], decoder, "relu4_1")
+
+
+def identify(path: str | Path, encoder_weights: str | None = None) -> tuple[str, ...]:
+    """The sha256 of every file that a model is made of: its own, and its encoder's where that decides. Raises WeightsError."""
+    found = find_release(path)
+    files = [found]
+    if found.suffix == ".pth" or encoder_weights:  # the other half of the network lies in another file
+        files.append(find_weights("vgg19", encoder_weights))
+    return tuple(map(sha256_of_file, files))
 
 
 def load_encoder(tensors: dict[str, Tensor], description: dict, weights: str | None, origin: str | Path) -> VGG:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 import torch.distributed as dist
@@ -63,6 +63,12 @@ def local_rank() -> int:
 def world_size() -> int:
     """The number of processes under torchrun, 1 otherwise."""
     return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def n_threads() -> int:
+    """The cores that fall to this process."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def is_main() -> bool:
@@ -171,30 +177,39 @@ def free_memory(device: torch.device) -> int | None:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
 
 
+def lock(file: IO, waits: bool = False) -> None:
+    """Keep an open file to this process until it is closed; nothing on systems and file systems without locks.
+
+    Raises BlockingIOError if another process has it, unless it `waits`.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        return
+    try:
+        # a record lock is this process's alone: loader workers, which may outlive it for a moment, do not inherit it
+        fcntl.lockf(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+    except (BlockingIOError, PermissionError) as error:
+        raise BlockingIOError(*error.args) from None
+    except OSError:  # a file system without locks
+        return
+
+
 class FolderLock:
     """Held by the one process that writes a folder; it ends with the process, however that ends."""
 
     def __init__(self, folder: Path) -> None:
-        self.file = None
-        try:
-            import fcntl
-        except ImportError:  # not a POSIX system
-            return
         self.file = open(folder / ".lock", "w")  # noqa: SIM115 - open as long as the lock is held
         try:
-            # a record lock is this process's alone: loader workers, which may outlive it for a moment, do not inherit it
-            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
+            lock(self.file)
+        except BlockingIOError:
             raise UsageError(
                 f"expected to be alone in {folder}, but another process trains there; wait for it or stop it"
             ) from None
-        except OSError:  # a file system without locks
-            return
 
     def release(self) -> None:
         """Let others in."""
-        if self.file:
-            self.file.close()
+        self.file.close()
 
 
 class PeakMemory:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import draw
 from PIL import Image
 
 from stylenet import images
@@ -147,3 +148,58 @@ def test_linked_folders_are_entered_and_circles_are_not_endless(tmp_path):
     (tmp_path / "set/linked").symlink_to(tmp_path / "real")
     (tmp_path / "real/circle").symlink_to(tmp_path / "set")
     assert images.list_images(tmp_path / "set") == [tmp_path / "set/linked/a.png"]
+
+
+@pytest.fixture
+def large_jpeg(tmp_path):
+    """1,600 x 1,200 of edges, gradients and noise, as a camera's."""
+    generator = np.random.default_rng(0)
+    coarse = Image.fromarray(generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((1600, 1200), Image.Resampling.NEAREST)
+    smooth = Image.fromarray(generator.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize((1600, 1200), Image.Resampling.BICUBIC)
+    mixed = Image.blend(coarse, smooth, 0.6)
+    noisy = np.asarray(mixed).astype(float) + generator.normal(0, 8, (1200, 1600, 3))
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(tmp_path / "large.jpg", quality=92)
+    return tmp_path / "large.jpg"
+
+
+def psnr(a, b):
+    return float(10 * torch.log10(255**2 / (a.double() - b.double()).square().mean()))
+
+
+@pytest.mark.parametrize(
+    "px, decoded", [(128, (400, 300)), (256, (800, 600)), (300, (800, 600)), (301, (1600, 1200)), (2000, (1600, 1200))]
+)
+def test_a_large_jpeg_is_decoded_near_the_wanted_size_and_looks_the_same(large_jpeg, px, decoded):
+    assert images.open_rgb(large_jpeg, px).size == decoded and images.open_rgb(large_jpeg).size == (1600, 1200)
+    whole = images.to_bytes_tensor(images.resize_shortest(images.open_rgb(large_jpeg), px))
+    drafted = images.load_bytes(large_jpeg, px)
+    assert drafted.shape == whole.shape and min(drafted.shape[1:]) == px
+    assert torch.equal(drafted, whole) if decoded == (1600, 1200) else psnr(drafted, whole) > 40
+
+
+def test_a_drafted_picture_is_turned_and_converted_all_the_same(tmp_path):
+    image = Image.new("CMYK", (1200, 800), (0, 255, 255, 0))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    assert images.open_rgb(tmp_path / "turned.jpg", 100).size == (200, 300)
+    assert images.load_bytes(tmp_path / "turned.jpg", 100).shape == (3, 150, 100)
+    red, green, blue = pixels_of(images.open_rgb(tmp_path / "turned.jpg", 100))
+    assert red > 200 and green < 60 and blue < 60
+
+
+@pytest.mark.parametrize("size", [(90, 60), (60, 90), (61, 90), (50, 50)])
+def test_the_square_in_the_middle_straight_at_its_size(tmp_path, size):
+    draw(tmp_path / "x.png", 3, *size)
+    square = images.load_bytes(tmp_path / "x.png", 20, is_square=True)
+    resized_then_cut = images.cut_centre(images.resize_shortest(images.open_rgb(tmp_path / "x.png"), 20))
+    assert square.shape == (3, 20, 20) and psnr(square, images.to_bytes_tensor(resized_then_cut)) > 25
+    cut = images.to_bytes_tensor(images.cut_centre(images.open_rgb(tmp_path / "x.png")))
+    assert torch.equal(images.load_bytes(tmp_path / "x.png", is_square=True), cut)
+
+
+def test_temporary_files_lie_where_they_are_asked_to(tmp_path):
+    with images.replaced_file(tmp_path / "deep/a.txt", tmp_path / ".mine-") as temporary:
+        temporary.write_text("new")
+        assert temporary.parent == tmp_path and temporary.name.startswith(".mine-")
+    assert (tmp_path / "deep/a.txt").read_text() == "new" and not list(tmp_path.glob(".mine-*"))

@@ -4,12 +4,16 @@ import pytest
 import torch
 from conftest import draw, random_torchvision_weights
 from PIL import Image
+from test_fast import image, random_net
 
 import train
 from stylenet import images
 from stylenet.checkpoint import load_model, save_model, state_path
 from stylenet.errors import UsageError, WeightsError
-from stylenet.inference import Stylizer, load_stylenet
+from stylenet.inference import Stylizer, identify, load_stylenet
+from stylenet.models.decoder import Decoder
+from stylenet.models.stylenet import StyleNet
+from stylenet.transforms import TRANSFORMS
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +106,28 @@ def test_tensors_that_do_not_fit_are_refused(trained_run, tmp_path):
     save_model(tensors, description, tmp_path / "m.safetensors")
     with pytest.raises(WeightsError, match="weights of a Decoder"):
         load_stylenet(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("tile", ["off", 64])
+def test_a_batch_is_each_content_with_its_own_styles(name, tile):
+    widening = TRANSFORMS[name].widening
+    net = random_net(tap="relu2_1")
+    net = StyleNet(net.encoder, TRANSFORMS[name], Decoder("vgg19", "relu2_1", widening=widening), "relu2_1").eval()
+    stylizer = Stylizer(net, "cpu", tile=tile)
+    contents, styles = image(3, 70, 90), image(6, 20, 20, seed=1)
+    codes = [[stylizer.encode_style(styles[i]), stylizer.encode_style(styles[i + 3])] for i in range(3)]
+    features, shape = stylizer.encode_content(contents)
+    batch = stylizer.render_batch(features, shape, codes, 0.7, [1, 2])
+    assert batch.shape == (3, 70, 90, 3) and batch.dtype == torch.uint8
+    for i in range(3):
+        alone = stylizer.render_pixels(*stylizer.encode_content(contents[i]), codes[i], 0.7, [1, 2])
+        assert (alone.int() - batch[i].int()).abs().max() <= 1
+
+
+def test_a_model_is_identified_by_its_files(trained_run, vgg19_file, tmp_path):
+    release = trained_run / "model.safetensors"
+    assert identify(trained_run) == identify(release) and len(identify(release)) == 1
+    assert len(identify(release, str(vgg19_file))) == 2
+    (tmp_path / "other.safetensors").write_bytes(release.read_bytes() + b"x")
+    assert identify(tmp_path / "other.safetensors") != identify(release)

@@ -1,5 +1,6 @@
 """Every command that the README, data/README.md and the Makefile show works, in order, in a fresh folder."""
 
+import csv
 import re
 import shlex
 import subprocess
@@ -65,6 +66,11 @@ def run_here(arguments, folder):
     return done.stdout
 
 
+def read_manifest(folder):
+    with open(folder / "manifest.csv", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
 @pytest.mark.slow
 def test_readme_commands(workplace, tiny_options):
     lines = commands("README.md")
@@ -74,6 +80,9 @@ def test_readme_commands(workplace, tiny_options):
     (code,) = blocks("README.md", "python")
     run_here(["python", "-c", code], workplace)
     assert (workplace / "out.png").exists() and len(list((workplace / "out").glob("*.png"))) == 36
+    sets = [{row["content"] + row["style"] for row in read_manifest(workplace / name)} for name in ("stylised", "listed")]
+    assert len(sets[0]) == 12 and sets[0] == sets[1]
+    assert sorted(path.name for path in (workplace / "classes").glob("*.jpg")) == [f"{i}.jpg" for i in range(6)]
     assert (workplace / "runs/mine/eval/report.html").exists() and (workplace / "out/pairs/pair_list.csv").exists()
     assert (workplace / "runs/ablations/decoder_norm/report.html").exists()
 
@@ -149,6 +158,13 @@ def test_benchmark_of_large_pictures_runs():
     done = run_python("benchmarks/large.py", "--size", "96", "--tile", "64")
     assert done.returncode == 0, done.stderr
     assert re.search(r"ours bf16, tiles +[\d.]+ +[\d.]+ +\d+ +[\d.]+", done.stdout)
+
+
+@pytest.mark.slow
+def test_benchmark_of_many_pictures_runs():
+    done = run_python("benchmarks/many.py", "--size", "32", "--pictures", "4", "--device-ms", "1", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"overlap +[\d.]+ times as fast", done.stdout)
 
 
 @pytest.mark.slow

@@ -15,9 +15,8 @@ from torch import Tensor
 from stylenet import images, runtime
 from stylenet.checkpoint import find_release, read_release
 from stylenet.errors import DataError
-from stylenet.inference import Stylizer, load_stylenet
+from stylenet.inference import Stylizer, identify, load_stylenet
 from stylenet.metrics.pairs import Pairs, read_csv
-from stylenet.models.vgg import find_weights, sha256_of_file
 
 
 class Candidate(abc.ABC):
@@ -64,9 +63,7 @@ class Model(Candidate):
         self.path, self.encoder, self.device = path, encoder, device
         found = find_release(path)
         self.stylizer = Stylizer.load(path, device, encoder_weights=encoder)
-        parts = [sha256_of_file(found)]
-        if found.suffix == ".pth" or encoder:  # the other half of the network lies in another file
-            parts.append(sha256_of_file(find_weights("vgg19", encoder)))
+        parts = identify(path, encoder)
         super().__init__(name, "model:" + "+".join(parts), alphas)
         self.facts = {"path": str(path), "sha256": parts[0]} | self.describe(found)
         self.style_code = functools.lru_cache(maxsize=64)(lambda number: self.stylizer.encode_style(self.style))

@@ -1,0 +1,339 @@
+"""Which pictures a set of contents and styles is to become: pairs, names and shares, each a function of a job's number.
+
+Nothing is planned in memory, so that a million contents with 80,000 styles start at once; and every process, on
+whatever machine and after whatever interruption, finds the same names for the same pairs.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import itertools
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, Protocol
+
+from stylenet import images
+from stylenet.datasets import generator_for
+from stylenet.errors import DataError, UsageError
+
+STYLES_PER_BLOCK = 32  # made of a content in a row: its features, and the codes of so many styles, are needed at a time
+NAME_BYTES = 100  # of a content and of a style in a file's name; file systems take 255 in all
+
+
+class Job(NamedTuple):
+    """One picture to be made: number of the content, number of the style (or mixture), strength, file below OUT."""
+
+    content: int
+    style: int
+    alpha: float
+    output: str
+
+
+class Pictures:
+    """Files in their order, none twice, each with the folder that it was found below."""
+
+    def __init__(self, places: Iterable[str | Path]) -> None:
+        """Raises DataError for a place that does not exist, and for a folder without images."""
+        found: dict[str, tuple[Path, Path]] = {}  # by name
+        for place in map(Path, places):
+            root = place if place.is_dir() else place.parent
+            for path in images.iterate_images([place]):
+                found.setdefault(str(path), (path, root))
+        self.paths = [path for path, _ in found.values()]
+        self.roots = list(dict.fromkeys(root for _, root in found.values()))
+        starts = {root: 0 if root == Path() else len(str(root / "x")) - 1 for root in self.roots}
+        self.starts = [starts[root] for _, root in found.values()]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def below(self, i: int) -> str:
+        """The path relative to its folder."""
+        return str(self.paths[i])[self.starts[i] :].replace(os.sep, "/")
+
+    def name(self, i: int) -> str:
+        """What a manifest calls the file: as below its folder, or its whole path where there are several folders."""
+        return self.below(i) if len(self.roots) == 1 else self.paths[i].as_posix()
+
+    def describe(self) -> dict[str, Any]:
+        """Which files these are: the folders, the count, and a hash of the names."""
+        digest = hashlib.sha256()
+        for i in range(len(self)):
+            digest.update(os.fsencode(f"{self.below(i)}\n"))
+        roots = sorted({str(root.resolve()) for root in self.roots})
+        return {"folders": roots, "n": len(self), "sha256": digest.hexdigest()}
+
+    def labels(self, keeps_folders: bool = False) -> list[str]:
+        """A name for each file's products, no two alike: its stem, with its folder's name before it where stems are alike.
+
+        Or its path below its root, without the suffix.
+        """
+        if keeps_folders:
+            named = enumerate(self.paths)
+            return distinct(f"{self.below(i)[: -len(path.name)]}{shortened(path.stem)}" for i, path in named)
+        stems = Counter(path.stem for path in self.paths)
+        parents = ("" if stems[path.stem] == 1 else f"{path.parent.name}_" for path in self.paths)
+        return distinct(shortened(parent + path.stem) for parent, path in zip(parents, self.paths, strict=True))
+
+
+def shortened(name: str) -> str:
+    """The name's first NAME_BYTES bytes, in whole characters."""
+    return os.fsencode(name)[:NAME_BYTES].decode(errors="ignore") if len(name) > NAME_BYTES // 4 else name
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """The names; one that came before gets the next free number behind it."""
+    result: list[str] = []
+    last: dict[str, int] = {}
+    taken: set[str] = set()
+    for name in names:
+        chosen = name
+        while chosen in taken:
+            last[name] = last.get(name, 1) + 1
+            chosen = f"{name}_{last[name]}"
+        taken.add(chosen)
+        result.append(chosen)
+    return result
+
+
+class Names:
+    """<content>__<style> for every pair, no two alike, whichever pairs are made."""
+
+    def __init__(self, contents: Sequence[str], styles: Sequence[str]) -> None:
+        """Labels, distinct on each side."""
+        self.contents, self.styles = contents, styles
+
+    def __call__(self, content: int, style: int) -> str:
+        """The pair's name. "a" + "b__c" and "a__b" + "c" are alike: all but the first get a number that makes no pair's name."""
+        name = f"{self.contents[content]}__{self.styles[style]}"
+        rank = self.pairs_called(name).index((content, style)) if len(cuts(name)) > 1 else 0
+        numbered = (f"{name}_{i}" for i in itertools.count(2))
+        free = (candidate for candidate in numbered if not self.pairs_called(candidate))
+        return next(itertools.islice(free, rank - 1, None)) if rank else name
+
+    def pairs_called(self, name: str) -> list[tuple[int, int]]:
+        """Every pair that makes the name, in order."""
+        contents, styles = self.numbers
+        parts = [(name[:cut], name[cut + 2 :]) for cut in cuts(name)]
+        return sorted((contents[a], styles[b]) for a, b in parts if a in contents and b in styles)
+
+    @functools.cached_property
+    def numbers(self) -> tuple[dict[str, int], dict[str, int]]:
+        """{label: number} of contents and of styles; seldom needed."""
+        return tuple({label: i for i, label in enumerate(labels)} for labels in (self.contents, self.styles))
+
+
+def cuts(name: str) -> list[int]:
+    """Where "__" begins."""
+    return [found.start() for found in re.finditer("(?=__)", name)]
+
+
+class Pairing(Protocol):
+    """Which content meets which style, in blocks of one content: what processes share."""
+
+    n_blocks: int
+
+    def block(self, number: int) -> list[tuple[int, int, float | None, str]]:
+        """(content, style, strength if its own, file if its own) of the block's pictures."""
+
+    def count(self, rank: int, world_size: int) -> int:
+        """The pictures in blocks rank, rank + world_size, …"""
+
+
+class AllPairs:
+    """Every content with every style; STYLES_PER_BLOCK styles meet all contents before the next ones do."""
+
+    def __init__(self, n_contents: int, n_styles: int) -> None:
+        self.n_contents, self.n_styles = n_contents, n_styles
+        self.n_blocks = n_contents * -(-n_styles // STYLES_PER_BLOCK)
+
+    def block(self, number: int) -> list[tuple[int, int, float | None, str]]:
+        """As Pairing."""
+        part, content = divmod(number, self.n_contents)
+        return [(content, style, None, "") for style in self.styles_of(part)]
+
+    def styles_of(self, part: int) -> range:
+        """The styles that meet all contents at a time."""
+        return range(part * STYLES_PER_BLOCK, min(self.n_styles, (part + 1) * STYLES_PER_BLOCK))
+
+    def count(self, rank: int, world_size: int) -> int:
+        """As Pairing."""
+        parts = range(self.n_blocks // self.n_contents)
+        starts = (part * self.n_contents for part in parts)
+        shares = (share_of(range(start, start + self.n_contents), rank, world_size) for start in starts)
+        return sum(len(share) * len(self.styles_of(part)) for share, part in zip(shares, parts, strict=True))
+
+
+class RandomPairs:
+    """Each content with n different styles, drawn by the seed and the content's number."""
+
+    def __init__(self, n_contents: int, n_styles: int, n: int, seed: int) -> None:
+        """Raises UsageError for more styles than there are."""
+        if n > n_styles:
+            raise UsageError(f"expected at most random:{n_styles} for {n_styles} styles, but random:{n} came; give more styles")
+        self.n_styles, self.n, self.seed, self.n_blocks = n_styles, n, seed, n_contents
+
+    def block(self, number: int) -> list[tuple[int, int, float | None, str]]:
+        """As Pairing."""
+        drawn = generator_for(self.seed, number).choice(self.n_styles, self.n, replace=False)
+        return [(number, int(style), None, "") for style in drawn]
+
+    def count(self, rank: int, world_size: int) -> int:
+        """As Pairing."""
+        return self.n * len(share_of(range(self.n_blocks), rank, world_size))
+
+
+class ListedPairs:
+    """The pairs of a CSV, contents in their order."""
+
+    def __init__(self, file: Path, contents: Pictures, styles: Pictures) -> None:
+        """Columns content and style, named as below the folders; optionally output and alpha. Raises DataError."""
+        numbers = [{pictures.name(i): i for i in range(len(pictures))} for pictures in (contents, styles)]
+        rows = [read_row(row, line, numbers, file) for line, row in read_rows(file)]
+        if not rows:
+            raise DataError(f"expected pairs in {file}, but it lists none")
+        by_content = itertools.groupby(sorted(rows, key=lambda row: row[0]), key=lambda row: row[0])
+        self.blocks = [list(group) for _, group in by_content]
+        self.n_blocks = len(self.blocks)
+
+    def block(self, number: int) -> list[tuple[int, int, float | None, str]]:
+        """As Pairing."""
+        return self.blocks[number]
+
+    def count(self, rank: int, world_size: int) -> int:
+        """As Pairing."""
+        return sum(map(len, self.blocks[rank::world_size]))
+
+
+def read_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line, row) of a CSV with at least the columns content and style. Raises DataError."""
+    try:
+        with open(file, newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            if not {"content", "style"} <= set(reader.fieldnames or ()):
+                came = ", ".join(reader.fieldnames or ()) or "nothing"
+                raise DataError(f"expected the columns content and style in {file}, but {came} came")
+            yield from ((reader.line_num, row) for row in reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"expected a CSV with the columns content and style, but {file} cannot be read ({error})") from None
+
+
+def read_row(row: dict[str, str], line: int, numbers: Sequence[dict[str, int]], file: Path) -> tuple[int, int, float | None, str]:
+    """One pair of a CSV. Raises DataError for a picture that is not there, a bad strength, and a place outside OUT."""
+    for kind, known in zip(("content", "style"), numbers, strict=True):
+        if row[kind] not in known:
+            raise DataError(f"expected a {kind} as named below --{kind} in {file} line {line}, but {row[kind]!r} is not there")
+    alpha, output = row.get("alpha") or "", row.get("output") or ""
+    try:
+        strength = float(alpha) if alpha else None
+    except ValueError:
+        strength = -1.0
+    if strength is not None and not 0 <= strength <= 1:
+        raise DataError(f"expected alpha in [0, 1] in {file} line {line}, but {alpha!r} came")
+    place = PurePosixPath(output)
+    if output and (place.is_absolute() or ".." in place.parts or place.suffix.lower() not in images.SUFFIXES):
+        raise DataError(f"expected an image file below OUT as output in {file} line {line}, but {output!r} came")
+    return numbers[0][row["content"]], numbers[1][row["style"]], strength, str(place) if output else ""
+
+
+def share_of(numbers: range, rank: int, world_size: int) -> range:
+    """Those of consecutive numbers that leave the remainder `rank`."""
+    return range(numbers.start + (rank - numbers.start) % world_size, numbers.stop, world_size)
+
+
+class Plan:
+    """All jobs of a call, and what belongs to each."""
+
+    def __init__(
+        self,
+        contents: Pictures,
+        styles: Sequence[tuple[Path, ...]],
+        style_names: Callable[[int], str],
+        pairing: Pairing,
+        name: Callable[[int, int], str],
+        alpha: float,
+    ) -> None:
+        """`name` gives the file below OUT for a pair without one of its own. Raises DataError for two to one place."""
+        self.contents, self.styles, self.style_names = contents, styles, style_names
+        self.pairing, self.name, self.alpha = pairing, name, alpha
+        if isinstance(pairing, ListedPairs):
+            check_distinct(job.output for job in self.jobs())
+
+    def __len__(self) -> int:
+        return self.count(0, 1)
+
+    def count(self, rank: int, world_size: int) -> int:
+        """The number of jobs in a process's share."""
+        return self.pairing.count(rank, world_size)
+
+    def jobs(self, rank: int = 0, world_size: int = 1) -> Iterator[Job]:
+        """A process's share, those of a content in a row; the shares are disjoint and together all."""
+        for number in range(rank, self.pairing.n_blocks, world_size):
+            for content, style, alpha, output in self.pairing.block(number):
+                strength = self.alpha if alpha is None else alpha
+                yield Job(content, style, strength, output or self.name(content, style))
+
+    def row(self, job: Job) -> tuple[str, str, str, str]:
+        """The job in a manifest: content, style, output, alpha."""
+        return self.contents.name(job.content), self.style_names(job.style), job.output, f"{job.alpha:g}"
+
+
+def check_distinct(outputs: Iterable[str]) -> None:
+    """Raise DataError for a file that is named twice."""
+    seen: set[str] = set()
+    for output in outputs:
+        if output in seen:
+            raise DataError(
+                f"expected a place of its own for every picture, but two of the pairs go to {output}; give them outputs"
+            )
+        seen.add(output)
+
+
+def make_pairing(pairs: str | None, contents: Pictures, styles: Pictures, n_styles: int, seed: int) -> Pairing:
+    """What --pairs asks for: all (the default), random:K or a CSV. Raises UsageError and DataError."""
+    kind, _, number = (pairs or "all").partition(":")
+    if kind == "all" and not number:
+        return AllPairs(len(contents), n_styles)
+    if kind == "random" and number.isdecimal() and int(number) > 0:
+        return RandomPairs(len(contents), n_styles, int(number), seed)
+    if Path(pairs).suffix.lower() == ".csv":
+        return ListedPairs(Path(pairs), contents, styles)
+    raise UsageError(f"expected all, random:K or a .csv file as --pairs, but {pairs!r} came")
+
+
+def make_plan(
+    contents: Pictures,
+    styles: Pictures,
+    pairs: str | None = None,
+    seed: int = 0,
+    alpha: float = 1.0,
+    is_mixture: bool = False,
+    keeps_folders: bool = False,
+    suffix: str = ".png",
+    file: str | None = None,
+) -> Plan:
+    """The jobs of a call. `file` is the name of its only picture. Raises UsageError and DataError.
+
+    A mixture makes one style of all. With `keeps_folders` a picture lies where its content does, under the content's
+    name if each content is made once.
+    """
+    numbers = range(len(styles))
+    groups = [tuple(styles.paths)] if is_mixture else [(path,) for path in styles.paths]
+    pairing = make_pairing(pairs, contents, styles, len(groups), seed)
+    style_labels = styles.labels()
+    pair_name = Names(contents.labels(keeps_folders), [shortened("+".join(style_labels))] if is_mixture else style_labels)
+    is_once = not isinstance(pairing, ListedPairs) and pairing.count(0, 1) == len(contents)
+
+    def name(content: int, style: int) -> str:
+        stem = pair_name.contents[content] if keeps_folders and is_once else pair_name(content, style)
+        return file or stem + suffix
+
+    def style_name(style: int) -> str:
+        return "+".join(map(styles.name, numbers)) if is_mixture else styles.name(style)
+
+    return Plan(contents, groups, style_name, pairing, name, alpha)

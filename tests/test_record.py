@@ -1,0 +1,92 @@
+"""The record of a data set: settings that must agree, rows that outlive their process, one manifest from any parts."""
+
+import json
+
+import pytest
+from conftest import run_python
+
+from stylenet import record
+from stylenet.errors import UsageError
+from stylenet.record import Record
+
+ROWS = [("c1.png", "s.png", "b.png", "1"), ("c0, the first.png", "s.png", "a.png", "0.5"), ("c\udcff.png", "ß.png", "c.png", "1")]
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def text_of(folder):
+    return (folder / "manifest.csv").read_bytes().decode(**record.ENCODING)
+
+
+def test_the_manifest_is_sorted_and_the_parts_are_gone(tmp_path):
+    kept = Record(tmp_path, {"alpha": 1.0})
+    for row in (*ROWS, ROWS[0]):
+        kept.add(row)
+    assert files(tmp_path) == ["manifest.csv.part-0", "stylize.json"]
+    kept.close()
+    assert files(tmp_path) == ["manifest.csv", "stylize.json"]
+    first, *lines = text_of(tmp_path).splitlines()
+    assert first == "content,style,output,alpha"
+    assert lines == ['"c0, the first.png",s.png,a.png,0.5', "c1.png,s.png,b.png,1", "c\udcff.png,ß.png,c.png,1"]
+
+
+def test_rows_of_other_processes_and_former_calls_are_kept(tmp_path):
+    for rank, row in enumerate(ROWS):
+        one = Record(tmp_path, {}, rank, 3)
+        one.add(row)
+        one.close()
+    assert len(text_of(tmp_path).splitlines()) == 4
+
+
+def test_fewer_processes_take_over_what_more_have_left(tmp_path):
+    for rank, row in enumerate(ROWS):
+        Record(tmp_path, {}, rank, 3).add(row)  # never closed, as if killed
+        (tmp_path / f".writing-{rank}-x.png").write_bytes(b"half")
+    (tmp_path / "manifest.csv.part-1").open("ab").write(b"c9.png,s.png,z.p")
+    alone = Record(tmp_path, {})
+    assert files(tmp_path) == [*(f"manifest.csv.part-{rank}" for rank in range(3)), "stylize.json"]
+    alone.close()
+    assert files(tmp_path) == ["manifest.csv", "stylize.json"] and len(text_of(tmp_path).splitlines()) == 4
+
+
+def test_a_share_keeps_its_hands_off_another(tmp_path):
+    (tmp_path / ".writing-1-x.png").write_bytes(b"being written")
+    (tmp_path / "manifest.csv.part-1").write_text("x,y,z,1\n")
+    (tmp_path / "stylize.json").write_text(json.dumps({"settings": {}}))
+    Record(tmp_path, {}, 0, 2).close()
+    assert (tmp_path / ".writing-1-x.png").exists() and (tmp_path / "manifest.csv.part-1").exists()
+
+
+def test_two_processes_with_one_share_are_refused(tmp_path):
+    Record(tmp_path, {})
+    code = f"from pathlib import Path; from stylenet.record import Record; Record(Path({str(tmp_path)!r}), {{}})"
+    held = Record(tmp_path, {})
+    done = run_python("-c", code)
+    assert done.returncode == 1 and "another process makes the same share" in done.stderr
+    held.close()
+
+
+def test_settings_must_agree(tmp_path):
+    Record(tmp_path, {"alpha": 1.0, "size": 512}).close()
+    Record(tmp_path, {"alpha": 1.0, "size": 512}).close()
+    with pytest.raises(UsageError, match="but size was 512 and is 256 now"):
+        Record(tmp_path, {"alpha": 1.0, "size": 256})
+    with pytest.raises(UsageError, match="but crop was None and is True now"):
+        Record(tmp_path, {"alpha": 1.0, "size": 512, "crop": True})
+    about = json.loads((tmp_path / "stylize.json").read_text())
+    assert set(about) == {"settings", "git_commit", "versions"}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"settings": 3}'])
+def test_damaged_settings(tmp_path, text):
+    (tmp_path / "stylize.json").write_text(text)
+    with pytest.raises(UsageError, match="expected the settings of a data set"):
+        Record(tmp_path, {})
+
+
+def test_a_folder_of_other_things_is_refused(tmp_path):
+    (tmp_path / "holiday.jpg").touch()
+    with pytest.raises(UsageError, match="holds holiday.jpg"):
+        Record(tmp_path, {})
