@@ -85,6 +85,11 @@ class Stylizer:
         batch = to_batch(content)
         return self.features_of(batch), batch.shape
 
+    @torch.inference_mode()
+    def survey(self, features: Tensor) -> StyleCode | None:
+        """What the transform measures of a content as a whole, for `render`; None where it needs the whole itself."""
+        return self.net.transform.survey(features) if self.net.transform.survey else None
+
     def features_of(self, batch: Tensor) -> Tensor:
         """The features of pictures [N, 3, H, W], in tiles where they are large."""
 
@@ -103,14 +108,18 @@ class Stylizer:
         styles: Sequence[StyleCode],
         alpha: float = 1.0,
         weights: Sequence[float] | None = None,
+        own: StyleCode | None = None,
     ) -> Tensor:
-        """Encoded content and styles as pictures [N, 3, H, W], float32 in [0, 1] on the CPU."""
+        """Encoded content and styles as pictures [N, 3, H, W], float32 in [0, 1] on the CPU.
+
+        `own` replaces the transform's survey of the content: a video's is smoothed over time.
+        """
         output = torch.empty(shape[0], 3, *shape[-2:])
 
         def write(top: int, left: int, piece: Tensor) -> None:
             output[..., top : top + piece.shape[-2], left : left + piece.shape[-1]] = piece.float().clamp(0, 1).cpu()
 
-        self.hand_out(features, shape, styles, alpha, weights, write)
+        self.hand_out(features, shape, styles, alpha, weights, write, own)
         return output
 
     def render_pixels(
@@ -120,6 +129,7 @@ class Stylizer:
         styles: Sequence[StyleCode],
         alpha: float = 1.0,
         weights: Sequence[float] | None = None,
+        own: StyleCode | None = None,
     ) -> Tensor:
         """One picture as uint8 [H, W, 3], filled tile by tile: a large one is never there in float32 as a whole."""
         pixels = torch.empty(*shape[-2:], 3, dtype=torch.uint8)
@@ -127,7 +137,7 @@ class Stylizer:
         def write(top: int, left: int, piece: Tensor) -> None:
             pixels[top : top + piece.shape[-2], left : left + piece.shape[-1]] = images.to_pixels(piece[0]).cpu()
 
-        self.hand_out(features, shape, styles, alpha, weights, write)
+        self.hand_out(features, shape, styles, alpha, weights, write, own)
         return pixels
 
     @torch.inference_mode()
@@ -139,6 +149,7 @@ class Stylizer:
         alpha: float,
         weights: Sequence[float] | None,
         write: Write,
+        own: StyleCode | None = None,
     ) -> None:
         """Render, giving the picture to `write` in one piece or in tiles."""
         check_alpha(alpha)
@@ -146,9 +157,9 @@ class Stylizer:
 
         def action(tile_px: int | None) -> None:
             if tile_px:
-                render_tiled(self.net, features, shape, styles, chosen, alpha, tile_px, write)
+                render_tiled(self.net, features, shape, styles, chosen, alpha, tile_px, write, own)
             else:
-                write(0, 0, self.net.render(features, shape, styles, chosen, alpha))
+                write(0, 0, self.net.render(features, shape, styles, chosen, alpha, own))
 
         self.in_memory(action, shape)
 

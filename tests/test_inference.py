@@ -102,3 +102,15 @@ def test_tensors_that_do_not_fit_are_refused(trained_run, tmp_path):
     save_model(tensors, description, tmp_path / "m.safetensors")
     with pytest.raises(WeightsError, match="weights of a Decoder"):
         load_stylenet(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize("tile", ["off", 64])
+def test_a_given_survey_replaces_the_content_s_own(pictures, trained_run, tile):
+    """Its own survey changes nothing, whole or in tiles; another one does."""
+    stylizer = Stylizer.load(trained_run, device="cpu", tile=tile)
+    features, shape = stylizer.encode_content(pictures[0])
+    codes, own = [stylizer.encode_style(pictures[1])], stylizer.survey(features)
+    other = stylizer.survey(stylizer.encode_content(pictures[2])[0])
+    expected = stylizer.render(features, shape, codes)
+    assert torch.equal(stylizer.render(features, shape, codes, own=own), expected)
+    assert not torch.allclose(stylizer.render(features, shape, codes, own=other), expected, atol=0.01)

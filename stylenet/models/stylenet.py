@@ -49,10 +49,19 @@ class StyleNet(nn.Module):
         return self.render(self.encode(content), content.shape, styles, weights, alpha)
 
     def render(
-        self, features: Tensor, shape: Sequence[int], styles: Sequence[StyleCode], weights: Sequence[float], alpha: float
+        self,
+        features: Tensor,
+        shape: Sequence[int],
+        styles: Sequence[StyleCode],
+        weights: Sequence[float],
+        alpha: float,
+        own: StyleCode | None = None,
     ) -> Tensor:
-        """The same from the features of a content of the given shape, which serve any number of styles."""
-        mixed = mix(self.transform, features, styles, weights)
+        """The same from the features of a content of the given shape, which serve any number of styles.
+
+        `own` is what the transform shall take for its survey of the content (a video's is smoothed over time).
+        """
+        mixed = mix(self.transform, features, styles, weights, own)
         return self.decode(blend(self.transform.unchanged(features), mixed, alpha), shape)
 
     def decode(self, features: Tensor, shape: Sequence[int]) -> Tensor:
