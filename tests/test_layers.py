@@ -11,6 +11,7 @@ LEVELS = {
     "transforms": 1,
     "losses": 2,
     "images": 1,
+    "clips": 2,
     "config": 1,
     "datasets": 3,
     "models": 3,
