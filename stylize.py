@@ -2,15 +2,18 @@
 
 python stylize.py --content photo.jpg --style painting.jpg --output out.png --model runs/mine
 python stylize.py --content photos/ --style paintings/ --output out/ --model runs/mine --alpha 0.8
+python stylize.py --content clip.mp4 --style painting.jpg --output out.mp4 --model runs/mine
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +32,10 @@ def main(arguments: list[str]) -> int:
     if not options.model:
         raise UsageError("expected --model PATH, but none came; train one with: python train.py --config configs/adain.yaml")
     from stylenet import images, inference, runtime
+    from stylenet.clips import reading
 
+    if reading.is_clip(options.content, options.video):
+        return stylise_clip(options)
     inference.check_alpha(options.alpha)
     if not options.output.strip():
         raise UsageError("expected a file or a folder as --output, but an empty name came")
@@ -72,6 +78,13 @@ def make_parser() -> Parser:
         metavar="PX",
         help="large pictures go in tiles of this side, with the same result; or auto, off",
     )
+    parser.add_argument("--video", action="store_true", help="the content is a folder with the frames of one clip")
+    parser.add_argument(
+        "--smooth", type=seconds, metavar="S", help="seconds over which a clip's statistics are averaged; 0: not (default 0.15)"
+    )
+    parser.add_argument(
+        "--fps", type=rate, metavar="N", help="frames a second of a folder of frames (default 25), a pipe or a camera"
+    )
     return parser
 
 
@@ -90,6 +103,23 @@ def size(text: str) -> int:
     if number < 0:
         raise ValueError(text)
     return number
+
+
+def seconds(text: str) -> float:
+    """A finite number of seconds, 0 or more."""
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise ValueError(text)
+    return number
+
+
+def rate(text: str) -> Fraction:
+    """A number above 0, also as a fraction (30000/1001)."""
+    with contextlib.suppress(ZeroDivisionError):
+        number = Fraction(text)
+        if number > 0:
+            return number
+    raise ValueError(text)
 
 
 def weights(text: str) -> list[float]:
@@ -206,6 +236,30 @@ class StyleCodes:
         if isinstance(found, DataError):
             raise found
         return found
+
+
+def stylise_clip(options: argparse.Namespace) -> int:
+    """Make one video; the exit code, 3 if a part of the clip could not be read."""
+    from stylenet import images, inference, runtime, video
+    from stylenet.clips import reading, writing
+
+    inference.check_alpha(options.alpha)
+    paths = list(images.iterate_images(options.style))
+    if options.weights is None and len(paths) > 1:
+        raise UsageError(f"expected one style for a clip, but {len(paths)} came; give one, or mix them with --weights")
+    inference.check_mixture(options.weights, len(paths))
+    source = reading.open_source(options.content[0], options.size, options.fps)
+    with writing.open_target(options.output, source) as target:
+        runtime.keep_freed_memory()
+        stylizer = inference.Stylizer.load(options.model, options.device, options.precision, options.encoder, options.tile)
+        styles = [stylizer.encode_style(load(path, options.style_size)) for path in paths]
+        smooth_s = video.SMOOTH_S if options.smooth is None else options.smooth
+        done = video.restyle(source, target, stylizer, styles, options.alpha, options.weights, smooth_s)
+    # standard output may be the video itself
+    print(f"wrote {options.output}: {done}", file=sys.stderr if options.output == reading.PIPE else sys.stdout)
+    if source.damage:
+        print(f"error: {source.damage}; what could be decoded is kept", file=sys.stderr)
+    return DataError.exit_code if source.damage else 0
 
 
 def load(path: Path, size_px: int) -> Tensor:

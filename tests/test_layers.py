@@ -21,6 +21,7 @@ LEVELS = {
     "inference": 5,
     "build": 5,
     "training": 6,
+    "video": 6,
     "metrics": 6,
 }
 
