@@ -36,6 +36,8 @@ def main(arguments: list[str]) -> int:
 
     if reading.is_clip(options.content, options.video):
         return stylise_clip(options)
+    if options.smooth is not None or options.fps:
+        raise UsageError("expected a clip for --smooth and --fps, but pictures came; a folder of frames also needs --video")
     inference.check_alpha(options.alpha)
     if not options.output.strip():
         raise UsageError("expected a file or a folder as --output, but an empty name came")
@@ -52,10 +54,19 @@ def main(arguments: list[str]) -> int:
 def make_parser() -> Parser:
     """The command line."""
     parser = Parser(prog="stylize.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--content", nargs="+", required=True, metavar="PATH", help="pictures or folders to restyle")
+    parser.add_argument(
+        "--content",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="pictures or folders to restyle; or a clip: a video file, - for standard input, camera:0",
+    )
     parser.add_argument("--style", nargs="+", required=True, metavar="PATH", help="pictures or folders whose look is taken")
     parser.add_argument(
-        "--output", required=True, metavar="OUT", help="a file for one picture, else a folder for <content>__<style>.png"
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="a file for one picture, else a folder for <content>__<style>.png; of a clip a video, a folder, or -",
     )
     parser.add_argument(
         "--model", metavar="PATH", help="model.safetensors, a checkpoint, a run folder, or pytorch-AdaIN's decoder.pth"

@@ -103,12 +103,23 @@ def warping_errors(frames: Sequence[Tensor], masks: Sequence[Tensor], scene: Sce
     return statistics.fmean(fine) ** 0.5, statistics.fmean(coarse) ** 0.5
 
 
-def stylised(stylizer: Stylizer, frames: Sequence[Tensor], style: Tensor, smooth_s: float) -> list[Tensor]:
-    """The clip as stylize.py makes it, [3, px, px] in [0, 1]."""
-    smoother, made, codes = Smoother(smooth_s), [], [stylizer.encode_style(style)]
+Encoded = list[tuple[Tensor, Sequence[int]]]
+
+
+def encoded(stylizer: Stylizer, frames: Sequence[Tensor], is_evened: bool) -> Encoded:
+    """Features and shape of every frame, as it is or at the shot's usual brightness."""
+    smoother, found = Smoother(0.0), []
     for i, frame in enumerate(frames):
         smoother.see(frame, i / FPS)
-        features, shape = stylizer.encode_content(smoother.evened(frame) if smooth_s else frame)
+        found.append(stylizer.encode_content(smoother.evened(frame) if is_evened else frame))
+    return found
+
+
+def stylised(stylizer: Stylizer, frames: Sequence[Tensor], contents: Encoded, style: Tensor, smooth_s: float) -> list[Tensor]:
+    """The clip as stylize.py makes it, [3, px, px] in [0, 1]."""
+    smoother, made, codes = Smoother(smooth_s), [], [stylizer.encode_style(style)]
+    for i, (frame, (features, shape)) in enumerate(zip(frames, contents, strict=True)):
+        smoother.see(frame, i / FPS)
         own = smoother.averaged(stylizer.survey(features)) if smooth_s else None
         made.append(stylizer.render(features, shape, codes, own=own)[0])
     return made
@@ -123,9 +134,9 @@ def measure(
         filmed = film(photos[i], photos[(i + 1) % len(photos)], scene, options.frames, options.size)
         frames, masks = zip(*filmed, strict=True)
         found["input"].append((*warping_errors([images.to_unit(frame) for frame in frames], masks, scene, options.size), 0.0))
-        plain = None
+        contents, plain = {key: encoded(stylizer, frames, key) for key in (False, True)}, None
         for smooth_s in options.smooth:
-            made = stylised(stylizer, frames, style, smooth_s)
+            made = stylised(stylizer, frames, contents[smooth_s > 0], style, smooth_s)
             plain = plain or made
             distance = statistics.fmean(255 * float((a - b).square().mean().sqrt()) for a, b in zip(made, plain, strict=True))
             found[smooth_s].append((*warping_errors(made, masks, scene, options.size), distance))
@@ -147,8 +158,8 @@ def main() -> None:
     parser.add_argument("--content", required=True, help="a folder of photos")
     parser.add_argument("--style", required=True, help="a folder of paintings")
     parser.add_argument("--pairs", type=int, default=6)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--frames", type=int, default=20)
+    parser.add_argument("--size", type=int, default=192)
+    parser.add_argument("--frames", type=int, default=16)
     parser.add_argument(
         "--smooth", type=float, nargs="+", default=[0, 0.05, 0.15, 0.4], help="the first is what the others are compared with"
     )

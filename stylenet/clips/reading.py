@@ -19,10 +19,14 @@ from torch import Tensor
 from stylenet import images
 from stylenet.errors import DataError, UsageError, WeightsError, one_line
 
-INPUT_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp")
+INPUT_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts"),
+    *(".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"),
+)
 EXTRAS = "pip install -r requirements-video.txt"
 PIPE = "-"
 DEFAULT_FPS = Fraction(25)
+UNTAGGED = 2  # FFmpeg's number for a colour matrix that is not named
 UNTAGGED_HD_LINES = 577  # from here on a clip that does not name its colour matrix is taken for BT.709, as players do
 MISSING_S = 0.5  # a file that ends so much before its announced end is a damaged one
 # FFmpeg's flags: bilinear, full chroma in and out, rounding; by default its conversions are up to 3 of 255 too dark
@@ -114,9 +118,9 @@ class StreamSource:
             raise UsageError(f"expected --fps with a folder of frames, a pipe or a camera, but {name} has its own frame times")
         self.av = import_av()
         self.container = self.opened(name, fps)
-        if not self.container.streams.video:
+        self.video, self.sound = self.container.streams.best("video"), tuple(self.container.streams.audio)
+        if self.video is None:
             raise DataError(f"{self.name}: expected a video, but it has no picture track")
-        self.video, self.sound = self.container.streams.video[0], tuple(self.container.streams.audio)
         self.video.thread_type = "AUTO"
         self.time_base = self.video.time_base
         self.rate = fps or self.video.average_rate or self.video.guessed_rate or DEFAULT_FPS
@@ -143,7 +147,7 @@ class StreamSource:
     def __iter__(self) -> Iterator[Any]:
         """Frames, and packets of sound in between; `damage` then says what is missing."""
         for packet in self.packets():
-            if packet.stream.type == "video":
+            if packet.stream is self.video:
                 yield from map(self.made, self.decoded(packet))
             elif packet.size:  # an empty packet marks the end
                 self.end = max(self.end, ((packet.pts or 0) + (packet.duration or 0)) * packet.time_base - self.start)
@@ -201,9 +205,9 @@ def camera_address(name: str) -> tuple[str, str]:
 
 def upright_rgb(frame: Any) -> Image.Image:
     """A decoded frame as RGB, turned as its display matrix says (telephones film in one position and note the other)."""
-    untagged = 2
-    matrix = {"src_colorspace": "ITU709" if frame.height >= UNTAGGED_HD_LINES else "ITU601"} if frame.colorspace == untagged else {}
-    image = Image.fromarray(frame.reformat(format="rgb24", interpolation=EXACT, **matrix).to_ndarray())
+    guess = "ITU709" if frame.height >= UNTAGGED_HD_LINES else "ITU601"
+    matrix = guess if frame.colorspace == UNTAGGED else None
+    image = Image.fromarray(frame.reformat(format="rgb24", interpolation=EXACT, src_colorspace=matrix).to_ndarray())
     turn = TURNS.get(frame.rotation % 360)
     return image.transpose(turn) if turn is not None else image
 

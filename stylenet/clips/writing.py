@@ -42,7 +42,8 @@ def open_target(name: str, source: Source) -> Iterator[FolderTarget | VideoTarge
         with images.replaced_file(name) as temporary, VideoTarget(f"file:{temporary}", name, source) as target:
             yield target
     elif suffix in (*INPUT_SUFFIXES, *images.SUFFIXES):
-        raise UsageError(f"expected a video ({', '.join(OUTPUT_SUFFIXES)}), a folder or - as --output for a clip, but {name} came")
+        kinds = ", ".join(OUTPUT_SUFFIXES)
+        raise UsageError(f"expected a video ({kinds}), a folder or - as --output for a clip, but {name} came")
     else:
         with whole_folder(Path(name)) as folder:
             yield FolderTarget(folder)
@@ -129,8 +130,8 @@ class VideoTarget:
             return self.container.add_stream_from_template(track)
         except (self.av.FFmpegError, ValueError):
             raise UsageError(
-                f"expected a container that holds the clip's sound ({track.codec_context.name}) as it is, but {self.name} does not; "
-                "give an --output ending in .mkv"
+                f"expected a container that holds the clip's sound ({track.codec_context.name}) as it is, "
+                f"but {self.name} does not; give an --output ending in .mkv"
             ) from None
 
     def add(self, item: Any) -> None:
