@@ -33,7 +33,7 @@ bench: .venv/installed
 	$(BIN)/pip install -q -r requirements.txt -c constraints.txt
 	@touch $@
 
-.venv/installed-dev: .venv/installed requirements-dev.txt requirements-metrics.txt
+.venv/installed-dev: .venv/installed requirements-dev.txt requirements-metrics.txt requirements-video.txt
 	$(BIN)/pip install -q -r requirements-dev.txt -c constraints.txt
 	@touch $@
 

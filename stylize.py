@@ -3,6 +3,7 @@
 python stylize.py --content photo.jpg --style painting.jpg --output out.png --model runs/mine
 python stylize.py --content photos/ --style paintings/ --output out/ --model runs/mine --alpha 0.8
 python stylize.py --content photos/ --style paintings/ --output set/ --model runs/mine --pairs random:2 --keep-folders
+python stylize.py --content clip.mp4 --style painting.jpg --output out.mp4 --model runs/mine
 
 With --pairs the folder is a data set: it gets a manifest.csv, the same command again makes what is missing, other
 settings are refused, and torchrun shares the pictures among processes.
@@ -11,95 +12,119 @@ settings are refused, and torchrun shares the pictures among processes.
 from __future__ import annotations
 
 import argparse
-import functools
+import contextlib
 import sys
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from stylenet.errors import DataError, Parser, UsageError, run_script
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from stylenet.inference import Stylizer
-    from stylenet.jobs import Job, Pictures, Plan
-    from stylenet.pipeline import Progress
+    from stylenet.jobs import Pictures, Plan
+    from stylenet.pictures import Outcome
     from stylenet.record import Record
-    from stylenet.transforms import StyleCode
-
-CODE_BYTES = 1 << 30  # of encoded styles kept: AdaIN's take 4 kB each, those of EFDM at 512² take 8 MB
-CUDA_BATCH = 8
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code of one call: 0, or 3 if a picture could not be read."""
+    """Exit code of one call: 0, or 3 if a picture or a part of a clip could not be read."""
     options = make_parser().parse_args(arguments)
     if not options.model:
         raise UsageError("expected --model PATH, but none came; train one with: python train.py --config configs/adain.yaml")
-    from stylenet import images, inference, jobs, runtime
+    from stylenet import inference, runtime
+    from stylenet.clips import reading
 
     inference.check_alpha(options.alpha)
     if not options.output.strip():
         raise UsageError("expected a file or a folder as --output, but an empty name came")
-    contents, styles = jobs.Pictures(options.content), jobs.Pictures(options.style)
-    if options.weights is not None:
-        inference.check_mixture(options.weights, len(styles))
-    plan, folder = make_plan(contents, styles, options)
-    images.check_writable(folder)
     runtime.keep_freed_memory()
-    stylizer = inference.Stylizer.load(options.model, options.device, options.precision, options.encoder, options.tile)
-    record = open_record(folder, contents, styles, options) if options.pairs else None
-    return stylise_all(stylizer, plan, folder, record, options)
+    runtime.allow_tf32(options.precision == "tf32")
+    if reading.is_clip(options.content, options.video):
+        return stylise_clip(options)
+    if options.smooth is not None or options.fps:
+        raise UsageError("expected a clip for --smooth and --fps, but pictures came; a folder of frames also needs --video")
+    return stylise_pictures(options)
 
 
 def make_parser() -> Parser:
     """The command line."""
     parser = Parser(prog="stylize.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--content", nargs="+", required=True, metavar="PATH", help="pictures or folders to restyle")
+    parser.add_argument(
+        "--content",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="pictures or folders to restyle; or a clip: a video file, - for standard input, camera:0",
+    )
     parser.add_argument("--style", nargs="+", required=True, metavar="PATH", help="pictures or folders whose look is taken")
     parser.add_argument(
-        "--output", required=True, metavar="OUT", help="a file for one picture, else a folder for <content>__<style>.png"
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="a file for one picture, else a folder for <content>__<style>.png; of a clip a video, a folder, or -",
     )
-    parser.add_argument(
-        "--pairs",
-        metavar="P",
-        help="make a data set of all pairs; random:K: each content with K styles; or a FILE.csv with the columns content, style",
-    )
-    parser.add_argument("--seed", type=size, default=0, help="which styles random:K draws (default 0)")
-    parser.add_argument(
-        "--keep-folders", action="store_true", help="below OUT as the content is below its folder; its name if made only once"
-    )
-    parser.add_argument("--format", choices=("png", "jpg"), default="png", help="of pictures in a folder (default png)")
     parser.add_argument(
         "--model", metavar="PATH", help="model.safetensors, a checkpoint, a run folder, or pytorch-AdaIN's decoder.pth"
     )
     parser.add_argument("--encoder", metavar="FILE", help="VGG weights, for a model that does not carry its encoder")
     parser.add_argument("--alpha", type=float, default=1.0, help="strength in [0, 1] (default 1)")
-    parser.add_argument(
-        "--size", type=size, default=512, metavar="PX", help="shortest side of the content; 0: as it is (default 512)"
-    )
-    parser.add_argument(
-        "--style-size", type=size, default=512, metavar="PX", help="shortest side of the style; 0: as it is (default 512)"
-    )
-    parser.add_argument("--crop", action="store_true", help="only the square in the middle of each content")
     parser.add_argument("--weights", type=weights, metavar="W,W", help="mix all styles into one picture, with these weights")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
-    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="arithmetic (default fp32)")
-    parser.add_argument(
+    for name, what in (("--size", "content"), ("--style-size", "style")):
+        parser.add_argument(
+            name, type=size, default=512, metavar="PX", help=f"shortest side of the {what}; 0: as it is (default 512)"
+        )
+    add_data_set_options(parser.add_argument_group("many pictures"))
+    add_clip_options(parser.add_argument_group("clips"))
+    add_arithmetic_options(parser.add_argument_group("arithmetic"))
+    return parser
+
+
+def add_data_set_options(group: argparse._ArgumentGroup) -> None:
+    """What is made of folders, and how fast."""
+    group.add_argument(
+        "--pairs",
+        metavar="P",
+        help="make a data set of all pairs; random:K: each content with K styles; or a FILE.csv with the columns content, style",
+    )
+    group.add_argument("--seed", type=size, default=0, help="which styles random:K draws (default 0)")
+    group.add_argument(
+        "--keep-folders", action="store_true", help="below OUT as the content is below its folder; its name if made only once"
+    )
+    group.add_argument("--format", choices=("png", "jpg"), default="png", help="of pictures in a folder (default png)")
+    group.add_argument("--crop", action="store_true", help="only the square in the middle of each content")
+    group.add_argument("--batch", type=number, metavar="N", help="pictures at a time, of one size (default 8 on cuda, else 1)")
+    group.add_argument("--workers", type=number, metavar="N", help="threads that decode and encode (default: one per core)")
+
+
+def add_clip_options(group: argparse._ArgumentGroup) -> None:
+    """Time."""
+    group.add_argument("--video", action="store_true", help="the content is a folder with the frames of one clip")
+    group.add_argument(
+        "--smooth", type=seconds, metavar="S", help="seconds over which a clip's statistics are averaged; 0: not (default 0.15)"
+    )
+    group.add_argument(
+        "--fps", type=rate, metavar="N", help="frames a second of a folder of frames (default 25), a pipe or a camera"
+    )
+
+
+def add_arithmetic_options(group: argparse._ArgumentGroup) -> None:
+    """Where and how it is computed."""
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
+    group.add_argument(
+        "--precision",
+        choices=("fp32", "tf32", "bf16", "fp16"),
+        default="fp32",
+        help="arithmetic (default fp32; tf32: float32 whose products a GPU rounds)",
+    )
+    group.add_argument(
         "--tile",
         type=tile,
         default="auto",
         metavar="PX",
         help="large pictures go in tiles of this side, with the same result; or auto, off",
     )
-    parser.add_argument(
-        "--batch", type=number, metavar="N", help=f"pictures at a time, of one size (default {CUDA_BATCH} on cuda, else 1)"
-    )
-    parser.add_argument("--workers", type=number, metavar="N", help="threads that decode and encode (default: one per core)")
-    return parser
+    group.add_argument("--compile", action="store_true", help="torch.compile the network: for many pictures of one size")
 
 
 def tile(text: str) -> str | int:
@@ -129,6 +154,58 @@ def number(text: str) -> int:
     if int(text) < 1:
         raise ValueError(text)
     return int(text)
+
+
+def seconds(text: str) -> float:
+    """A finite number of seconds, 0 or more."""
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise ValueError(text)
+    return number
+
+
+def rate(text: str) -> Fraction:
+    """A number above 0, also as a fraction (30000/1001)."""
+    with contextlib.suppress(ZeroDivisionError):
+        number = Fraction(text)
+        if number > 0:
+            return number
+    raise ValueError(text)
+
+
+def stylise_pictures(options: argparse.Namespace) -> int:
+    """Make the pictures; the exit code."""
+    from stylenet import images, inference, jobs
+    from stylenet.pictures import Sizes, make_pictures
+
+    contents, styles = jobs.Pictures(options.content), jobs.Pictures(options.style)
+    if options.weights is not None:
+        inference.check_mixture(options.weights, len(styles))
+    plan, folder = make_plan(contents, styles, options)
+    images.check_writable(folder)
+    stylizer = load_stylizer(options)
+    record = open_record(folder, contents, styles, options) if options.pairs else None
+    sizes = Sizes(options.size, options.style_size, options.crop)
+    outcome = make_pictures(stylizer, plan, folder, record, sizes, options.weights, options.batch, options.workers)
+    print(summary(outcome, options.output))
+    return DataError.exit_code if outcome.n_skipped else 0
+
+
+def load_stylizer(options: argparse.Namespace) -> Stylizer:
+    """The network as the options want it."""
+    from stylenet.inference import Stylizer
+
+    return Stylizer.load(options.model, options.device, options.precision, options.encoder, options.tile, options.compile)
+
+
+def summary(outcome: Outcome, output: str) -> str:
+    """What has become of the jobs."""
+    from stylenet import runtime
+
+    who = f"process {runtime.rank() + 1} of {runtime.world_size()} " if runtime.world_size() > 1 else ""
+    counts = ((outcome.n_kept, "there before"), (outcome.n_skipped, "skipped"))
+    rest = "".join(f", {n} {what}" for n, what in counts if n)
+    return f"{who}wrote {outcome.n_made} of {outcome.n_jobs} pictures to {output}{rest}"
 
 
 def make_plan(contents: Pictures, styles: Pictures, options: argparse.Namespace) -> tuple[Plan, Path]:
@@ -190,194 +267,28 @@ def open_record(folder: Path, contents: Pictures, styles: Pictures, options: arg
     return Record(folder, settings, runtime.rank(), runtime.world_size())
 
 
-class Ready(NamedTuple):
-    """A job with its inputs."""
+def stylise_clip(options: argparse.Namespace) -> int:
+    """Make one video; the exit code."""
+    from stylenet import images, inference, video
+    from stylenet.clips import reading, writing
 
-    job: Job
-    pixels: Tensor  # uint8 [3, H, W]
-    codes: list[StyleCode]
-
-    def kind(self) -> Hashable:
-        """What is the same for all of a batch."""
-        return self.job.alpha, self.pixels.shape, tuple(part.shape for code in self.codes for part in code)
-
-
-def stylise_all(stylizer: Stylizer, plan: Plan, folder: Path, record: Record | None, options: argparse.Namespace) -> int:
-    """Make and write every picture of this process's share: decoding, computing and encoding overlap. The exit code."""
-    from stylenet import pipeline, runtime
-
-    n_threads = options.workers or runtime.n_threads()
-    n_batch = options.batch or (CUDA_BATCH if stylizer.device.type == "cuda" else 1)
-    n_jobs = plan.count(runtime.rank(), runtime.world_size())
-    with (
-        ThreadPoolExecutor(n_threads) as pool,
-        pipeline.Progress(n_jobs, "picture", is_shown=runtime.is_main()) as progress,
-        pipeline.Writer(pool, 2 * n_threads) as writer,
-    ):
-        making = Making(stylizer, plan, folder, record, options, pool, progress)
-        started = pipeline.look_ahead(making.missing(), making.start, n_threads + 2 * n_batch)
-        for batch in pipeline.batches(making.readable(started), Ready.kind, n_batch, n_waiting=4 * n_batch):
-            for item, pixels in zip(batch, making.render(batch), strict=True):
-                writer.submit(functools.partial(making.save, item.job, pixels), functools.partial(making.note, item.job))
-    if record:
-        record.close()
-    print(summary(progress, n_jobs, options.output))
-    return DataError.exit_code if making.broken else 0
-
-
-def summary(progress: Progress, n_jobs: int, output: str) -> str:
-    """What has become of the jobs."""
-    from stylenet import runtime
-
-    who = f"process {runtime.rank() + 1} of {runtime.world_size()} " if runtime.world_size() > 1 else ""
-    counts = ((progress.n_kept, "there before"), (progress.n_skipped, "skipped"))
-    rest = "".join(f", {n} {what}" for n, what in counts if n)
-    return f"{who}wrote {progress.n_made} of {n_jobs} pictures to {output}{rest}"
-
-
-class Making:
-    """The steps from a job to its file, in the order in which they come."""
-
-    def __init__(
-        self,
-        stylizer: Stylizer,
-        plan: Plan,
-        folder: Path,
-        record: Record | None,
-        options: argparse.Namespace,
-        pool: Executor,
-        progress: Progress,
-    ) -> None:
-        self.stylizer, self.plan, self.folder, self.record = stylizer, plan, folder, record
-        self.options, self.pool, self.progress = options, pool, progress
-        self.codes = StyleCodes(stylizer.encode_style, self.read_style)
-        self.features: dict[int, Tensor] = {}  # of the last batch's contents, by number
-        self.last: tuple[int, Future] | None = None  # the content last asked for
-        self.broken: set[str] = set()
-
-    def missing(self) -> Iterator[Job]:
-        """This process's jobs, without those whose pictures a data set has already."""
-        from stylenet import runtime
-
-        for job in self.plan.jobs(runtime.rank(), runtime.world_size()):
-            if self.record and self.plan.row(job) in self.record:
-                self.record.add(self.plan.row(job))  # it has none if the process was killed just then; twice does not matter
-                self.progress.step("kept")
-            else:
-                yield job
-
-    def start(self, job: Job) -> tuple[Job, Future]:
-        """Set threads to read what the job needs, each file once for jobs in a row."""
-        for path in self.plan.styles[job.style]:
-            self.codes.expect(path)
-        if self.last is None or self.last[0] != job.content:
-            self.last = job.content, self.pool.submit(self.read_content, self.plan.contents.paths[job.content])
-        return job, self.last[1]
-
-    def read_content(self, path: Path) -> Tensor:
-        """A content as uint8 [3, H, W]."""
-        from stylenet.images import load_bytes
-
-        return load_bytes(path, self.options.size or None, self.options.crop)
-
-    def read_style(self, path: Path) -> Future:
-        """A style as uint8 [3, H, W], read in a thread."""
-        from stylenet.images import load_bytes
-
-        return self.pool.submit(load_bytes, path, self.options.style_size or None)
-
-    def readable(self, started: Iterable[tuple[Job, Future]]) -> Iterator[Ready]:
-        """The jobs with their inputs; what cannot be read is reported once, and its jobs are passed over."""
-        for job, content in started:
-            try:
-                codes = [self.codes[path] for path in self.plan.styles[job.style]]
-                yield Ready(job, content.result(), codes)
-            except DataError as error:
-                report(error, self.broken)
-                self.progress.step("skipped")
-
-    def render(self, batch: Sequence[Ready]) -> Tensor:
-        """The pictures of a batch, uint8 [N, H, W, 3]; in halves where the GPU's memory does not hold it even in tiles."""
-        import torch
-
-        try:
-            return self.render_at_once(batch)
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-        half = len(batch) // 2  # after the handler, which holds on to what did not fit
-        return torch.cat([self.render(batch[:half]), self.render(batch[half:])])
-
-    def render_at_once(self, batch: Sequence[Ready]) -> Tensor:
-        """The same in one pass; a content is encoded once for its jobs in a row."""
-        import torch
-
-        fresh = {item.job.content: item.pixels for item in batch if item.job.content not in self.features}
-        if fresh:
-            encoded = self.stylizer.encode_content(torch.stack(list(fresh.values())))[0]
-            self.features |= dict(zip(fresh, encoded.split(1), strict=True))
-        self.features = {item.job.content: self.features[item.job.content] for item in batch}
-        features = torch.cat([self.features[item.job.content] for item in batch])
-        shape, codes = (len(batch), *batch[0].pixels.shape), [item.codes for item in batch]
-        return self.stylizer.render_batch(features, shape, codes, batch[0].job.alpha, self.options.weights)
-
-    def save(self, job: Job, pixels: Tensor) -> None:
-        """Write a picture."""
-        from stylenet.images import save_image
-
-        save_image(pixels, self.folder / job.output, self.record.scratch if self.record else None)
-
-    def note(self, job: Job) -> None:
-        """Keep account of a picture that is written."""
-        if self.record:
-            self.record.add(self.plan.row(job))
-        self.progress.step("made")
-
-
-def report(error: DataError, broken: set[str]) -> None:
-    """Say of a broken input, once, that it is skipped."""
-    if str(error) not in broken:
-        print(f"error: {error}; skipped", file=sys.stderr)
-    broken.add(str(error))
-
-
-class StyleCodes:
-    """Encoded styles by their path, the latest used within CODE_BYTES; an unreadable one raises its DataError each time."""
-
-    def __init__(self, encode: Callable[[Tensor], StyleCode], read: Callable[[Path], Future], max_bytes: int = CODE_BYTES) -> None:
-        self.encode, self.read, self.max_bytes, self.n_bytes = encode, read, max_bytes, 0
-        self.coming: dict[Path, Future] = {}
-        self.known: OrderedDict[Path, StyleCode | DataError] = OrderedDict()
-
-    def expect(self, path: Path) -> None:
-        """Begin to read a style that is not known."""
-        if path not in self.known and path not in self.coming:
-            self.coming[path] = self.read(path)
-
-    def __getitem__(self, path: Path) -> StyleCode:
-        if path not in self.known:
-            self.known[path] = self.make(path)
-            self.n_bytes += size_of(self.known[path])
-        self.known.move_to_end(path)
-        while self.n_bytes > self.max_bytes and len(self.known) > 1:
-            self.n_bytes -= size_of(self.known.popitem(last=False)[1])
-        found = self.known[path]
-        if isinstance(found, DataError):
-            raise found
-        return found
-
-    def make(self, path: Path) -> StyleCode | DataError:
-        """The code, or what is wrong with the file."""
-        self.expect(path)
-        try:
-            return self.encode(self.coming.pop(path).result())
-        except DataError as error:
-            return error
-
-
-def size_of(code: StyleCode | DataError) -> int:
-    """Bytes of an encoded style."""
-    return 0 if isinstance(code, DataError) else sum(part.nbytes for part in code)
+    paths = list(images.iterate_images(options.style))
+    if options.pairs or options.crop or options.keep_folders:
+        raise UsageError("expected pictures for --pairs, --crop and --keep-folders, but a clip came; leave them out")
+    if options.weights is None and len(paths) > 1:
+        raise UsageError(f"expected one style for a clip, but {len(paths)} came; give one, or mix them with --weights")
+    inference.check_mixture(options.weights, len(paths))
+    source = reading.open_source(options.content[0], options.size, options.fps)
+    with writing.open_target(options.output, source) as target:
+        stylizer = load_stylizer(options)
+        styles = [stylizer.encode_style(images.load_bytes(path, options.style_size or None)) for path in paths]
+        smooth_s = video.SMOOTH_S if options.smooth is None else options.smooth
+        done = video.restyle(source, target, stylizer, styles, options.alpha, options.weights, smooth_s)
+    # standard output may be the video itself
+    print(f"wrote {options.output}: {done}", file=sys.stderr if options.output == reading.PIPE else sys.stdout)
+    if source.damage:
+        print(f"error: {source.damage}; what could be decoded is kept", file=sys.stderr)
+    return DataError.exit_code if source.damage else 0
 
 
 if __name__ == "__main__":

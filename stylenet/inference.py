@@ -31,6 +31,7 @@ from stylenet.models.vgg import (
 from stylenet.transforms import TRANSFORMS, StyleCode
 
 ImageLike = Tensor | Image.Image | str | Path
+Features = Tensor | tuple[Tensor, ...]  # [N, C, h, w] at the tap; of a compact network at its three depths
 
 
 class Stylizer:
@@ -101,12 +102,22 @@ class Stylizer:
         return self.net.describe(self.features_of(to_batch(style)))
 
     @torch.inference_mode()
-    def encode_content(self, content: ImageLike) -> tuple[Tensor, Sequence[int]]:
+    def encode_content(self, content: ImageLike) -> tuple[Features, Sequence[int]]:
         """The content's features and shape, for `render` with any number of styles."""
         batch = to_batch(content)
         return self.features_of(batch), batch.shape
 
-    def features_of(self, batch: Tensor) -> Tensor:
+    @property
+    def can_survey(self) -> bool:
+        """Whether `survey` gives anything."""
+        return isinstance(self.net, StyleNet) and self.net.transform.survey is not None
+
+    @torch.inference_mode()
+    def survey(self, features: Features) -> StyleCode | None:
+        """What the transform measures of a content as a whole, for `render`; None where it needs the whole itself."""
+        return self.net.survey(features)
+
+    def features_of(self, batch: Tensor) -> Features:
         """The features of pictures [N, 3, H, W], in tiles where they are large."""
 
         def read(rows: Span, columns: Span) -> Tensor:
@@ -119,58 +130,66 @@ class Stylizer:
 
     def render(
         self,
-        features: Tensor,
+        features: Features,
         shape: Sequence[int],
         styles: Sequence[StyleCode],
         alpha: float = 1.0,
         weights: Sequence[float] | None = None,
+        own: StyleCode | None = None,
     ) -> Tensor:
-        """Encoded content and styles as pictures [N, 3, H, W], float32 in [0, 1] on the CPU."""
+        """Encoded content and styles as pictures [N, 3, H, W], float32 in [0, 1] on the CPU.
+
+        `own` replaces the transform's survey of the content: a video's is smoothed over time.
+        """
         output = torch.empty(shape[0], 3, *shape[-2:])
 
         def write(top: int, left: int, piece: Tensor) -> None:
             output[..., top : top + piece.shape[-2], left : left + piece.shape[-1]] = piece.float().clamp(0, 1).cpu()
 
-        self.hand_out(features, shape, styles, alpha, weights, write)
+        self.hand_out(features, shape, styles, alpha, weights, write, own)
         return output
 
     def render_pixels(
         self,
-        features: Tensor,
+        features: Features,
         shape: Sequence[int],
         styles: Sequence[StyleCode],
         alpha: float = 1.0,
         weights: Sequence[float] | None = None,
+        own: StyleCode | None = None,
     ) -> Tensor:
         """One picture as uint8 [H, W, 3], filled tile by tile: a large one is never there in float32 as a whole."""
-        return self.render_batch(features, shape, [styles], alpha, weights)[0]
+        return self.render_batch(features, shape, [styles], alpha, weights, own)[0]
 
     def render_batch(
         self,
-        features: Tensor,
+        features: Features,
         shape: Sequence[int],
         styles: Sequence[Sequence[StyleCode]],
         alpha: float = 1.0,
         weights: Sequence[float] | None = None,
+        own: StyleCode | None = None,
     ) -> Tensor:
         """Contents [N, C, h, w], each with its own styles (as many, of codes alike in shape), as uint8 [N, H, W, 3]."""
-        pixels = torch.empty(len(features), *shape[-2:], 3, dtype=torch.uint8)
+        pixels = torch.empty(len(styles), *shape[-2:], 3, dtype=torch.uint8)
 
         def write(top: int, left: int, piece: Tensor) -> None:
             pixels[:, top : top + piece.shape[-2], left : left + piece.shape[-1]] = images.to_pixels(piece).cpu()
 
-        self.hand_out(features, shape, [stack_codes(codes) for codes in zip(*styles, strict=True)], alpha, weights, write)
+        stacked = [stack_codes(codes) for codes in zip(*styles, strict=True)]
+        self.hand_out(features, shape, stacked, alpha, weights, write, own)
         return pixels
 
     @torch.inference_mode()
     def hand_out(
         self,
-        features: Tensor,
+        features: Features,
         shape: Sequence[int],
         styles: Sequence[StyleCode],
         alpha: float,
         weights: Sequence[float] | None,
         write: Write,
+        own: StyleCode | None = None,
     ) -> None:
         """Render, giving the picture to `write` in one piece or in tiles."""
         check_alpha(alpha)
@@ -178,9 +197,9 @@ class Stylizer:
 
         def action(tile_px: int | None) -> None:
             if tile_px:
-                render_tiled(self.net, features, shape, styles, chosen, alpha, tile_px, write)
+                render_tiled(self.net, features, shape, styles, chosen, alpha, tile_px, write, own)
             else:
-                write(0, 0, self.net.render(features, shape, styles, chosen, alpha))
+                write(0, 0, self.net.render(features, shape, styles, chosen, alpha, own))
 
         self.in_memory(action, shape)
 
@@ -220,6 +239,20 @@ def best_tile(free_bytes: int | None, device: torch.device) -> int:
     sizes = (2048, 1024, 512, 256) if device.type == "cuda" else (512, 256)
     fitting = [size for size in sizes if free_bytes is None or (size + 64) ** 2 * BYTES_PER_PIXEL <= free_bytes / 4]
     return fitting[0] if fitting else 128
+
+
+def separate(features: Features) -> list[Features]:
+    """The features of each content of a batch, [1, C, h, w] each."""
+    if isinstance(features, Tensor):
+        return list(features.split(1))
+    return list(zip(*(depth.split(1) for depth in features), strict=True))
+
+
+def join(features: Sequence[Features]) -> Features:
+    """The features of contents of one size as a batch."""
+    if isinstance(features[0], Tensor):
+        return torch.cat(list(features)) if len(features) > 1 else features[0]
+    return tuple(torch.cat(depth) for depth in zip(*features, strict=True))
 
 
 def stack_codes(codes: Sequence[StyleCode]) -> StyleCode:

@@ -131,3 +131,15 @@ def test_a_model_is_identified_by_its_files(trained_run, vgg19_file, tmp_path):
     assert len(identify(release, str(vgg19_file))) == 2
     (tmp_path / "other.safetensors").write_bytes(release.read_bytes() + b"x")
     assert identify(tmp_path / "other.safetensors") != identify(release)
+
+
+@pytest.mark.parametrize("tile", ["off", 64])
+def test_a_given_survey_replaces_the_content_s_own(pictures, trained_run, tile):
+    """Its own survey changes nothing, whole or in tiles; another one does."""
+    stylizer = Stylizer.load(trained_run, device="cpu", tile=tile)
+    features, shape = stylizer.encode_content(pictures[0])
+    codes, own = [stylizer.encode_style(pictures[1])], stylizer.survey(features)
+    other = stylizer.survey(stylizer.encode_content(pictures[2])[0])
+    expected = stylizer.render(features, shape, codes)
+    assert torch.equal(stylizer.render(features, shape, codes, own=own), expected)
+    assert not torch.allclose(stylizer.render(features, shape, codes, own=other), expected, atol=0.01)

@@ -12,6 +12,7 @@ LEVELS = {
     "losses": 2,
     "images": 1,
     "pipeline": 1,
+    "clips": 2,
     "config": 1,
     "datasets": 3,
     "models": 3,
@@ -22,7 +23,9 @@ LEVELS = {
     "jobs": 5,
     "record": 5,
     "build": 5,
+    "pictures": 6,
     "training": 6,
+    "video": 6,
     "metrics": 6,
 }
 

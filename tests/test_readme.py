@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from conftest import ROOT, draw, run_python
+from test_video import make_clip, pictures
 
 from stylenet import config as configuration
 
@@ -37,6 +38,9 @@ def workplace(tmp_path, vgg19_file, monkeypatch):
         draw(tmp_path / "paintings" / f"{i}.png", 50 + i, 80, 70)
     for i, name in enumerate(("photo", "painting", "a", "b", "c")):
         draw(tmp_path / f"{name}.jpg", i, 80, 70)
+    make_clip(tmp_path / "clip.mp4", pictures(3))
+    for i in range(3):
+        draw(tmp_path / "frames" / f"{i}.png", i, 80, 70)
     monkeypatch.setenv("STYLENET_VGG19", str(vgg19_file))
     monkeypatch.setenv("WANDB_MODE", "disabled")
     return tmp_path
@@ -85,6 +89,7 @@ def test_readme_commands(workplace, tiny_options):
     assert sorted(path.name for path in (workplace / "classes").glob("*.jpg")) == [f"{i}.jpg" for i in range(6)]
     assert (workplace / "runs/mine/eval/report.html").exists() and (workplace / "out/pairs/pair_list.csv").exists()
     assert (workplace / "runs/ablations/decoder_norm/report.html").exists()
+    assert (workplace / "out.mp4").exists() and len(list((workplace / "stylised_frames").iterdir())) == 3
 
 
 @pytest.mark.slow
@@ -158,6 +163,14 @@ def test_benchmark_of_large_pictures_runs():
     done = run_python("benchmarks/large.py", "--size", "96", "--tile", "64")
     assert done.returncode == 0, done.stderr
     assert re.search(r"ours bf16, tiles +[\d.]+ +[\d.]+ +\d+ +[\d.]+", done.stdout)
+
+
+@pytest.mark.slow
+def test_benchmark_of_flicker_runs(trained_run, image_folders):
+    folders = ["--content", image_folders[0], "--style", image_folders[1]]
+    done = run_python("benchmarks/flicker.py", "--model", trained_run, *folders, "--pairs", "1", "--size", "64", "--frames", "3")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"still, a lamp flickers +0\.00 +[\d.]+ +0\.\d+ ", done.stdout)
 
 
 @pytest.mark.slow

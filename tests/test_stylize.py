@@ -13,7 +13,7 @@ from conftest import draw, run_python
 from PIL import Image
 
 import stylize
-from stylenet import build, images, inference
+from stylenet import build, images, inference, pictures
 from stylenet.errors import DataError, UsageError, WeightsError
 from stylenet.inference import Stylizer
 from stylenet.metrics.candidates import Folder
@@ -459,11 +459,31 @@ def test_memory_errors_within_a_batch_halve_the_tile_then_the_batch(call, tmp_pa
         assert np.abs(pixels[0] - pixels[1]).max() <= 1
 
 
+def test_a_picture_that_never_fits_is_said_in_a_line(call, monkeypatch):
+    def scarce(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Stylizer, "render_batch", scarce)
+    with pytest.raises(UsageError, match=r"expected a picture that fits the GPU's memory, but \(\d+, \d+\) pixels do not"):
+        call()
+
+
+def test_arithmetic_options_reach_the_network(call, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Stylizer, "__init__", lambda self, net, *a: seen.append(a) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        call("--precision", "tf32", "--compile", "--tile", "128", "--device", "cpu")
+    assert seen == [("cpu", "tf32", 128, True)] and torch.backends.cudnn.allow_tf32
+    with pytest.raises(ZeroDivisionError):
+        call("--precision", "fp32")
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_few_styles_are_kept_and_the_rest_made_again(call, folders, tmp_path, monkeypatch):
     for i in range(2, 6):
         draw(folders[1] / f"s{i}.png", 10 + i, 33, 48)
     assert call(output=tmp_path / "kept") == 0
-    monkeypatch.setattr(stylize.StyleCodes.__init__, "__defaults__", (1,))
+    monkeypatch.setattr(pictures.StyleCodes.__init__, "__defaults__", (1,))
     counted = []
     monkeypatch.setattr(
         Stylizer, "encode_style", lambda self, x, encode=Stylizer.encode_style: counted.append(1) or encode(self, x)

@@ -64,6 +64,9 @@ class CompactNet(nn.Module):
         """Channel means and deviations at the three depths: six of [N, C, 1, 1], whose weighted sums are styles as well."""
         return tuple(part for features in maps for part in channel_stats(features))
 
+    def survey(self, maps: Maps) -> None:
+        """Nothing that could stand for a whole content: the decoder's own features are measured as well."""
+
     def encode_style(self, style: Tensor) -> StyleCode:
         """What is kept of a style image; reusable for any number of contents."""
         return self.describe(self.encode(style))
@@ -73,9 +76,15 @@ class CompactNet(nn.Module):
         return self.render(self.encode(content), content.shape, styles, weights, alpha)
 
     def render(
-        self, maps: Maps, shape: Sequence[int], styles: Sequence[StyleCode], weights: Sequence[float], alpha: float
+        self,
+        maps: Maps,
+        shape: Sequence[int],
+        styles: Sequence[StyleCode],
+        weights: Sequence[float],
+        alpha: float,
+        own: None = None,
     ) -> Tensor:
-        """The same from the features of a content of the given shape, which serve any number of styles.
+        """The same from the features of a content of the given shape, which serve any number of styles; `own`: see `survey`.
 
         AdaIN is linear in the style's statistics, so strengths and mixtures are taken there once for all depths.
         """

@@ -48,15 +48,28 @@ class StyleNet(nn.Module):
         """The same from the style's features."""
         return self.transform.describe(features)
 
+    def survey(self, features: Tensor) -> StyleCode | None:
+        """What the transform measures of a whole content; None where it does without, or needs the whole itself."""
+        return self.transform.survey(features) if self.transform.survey else None
+
     def restyle(self, content: Tensor, styles: Sequence[StyleCode], weights: Sequence[float], alpha: float = 1.0) -> Tensor:
         """The content with a weighted mixture of encoded styles."""
         return self.render(self.encode(content), content.shape, styles, weights, alpha)
 
     def render(
-        self, features: Tensor, shape: Sequence[int], styles: Sequence[StyleCode], weights: Sequence[float], alpha: float
+        self,
+        features: Tensor,
+        shape: Sequence[int],
+        styles: Sequence[StyleCode],
+        weights: Sequence[float],
+        alpha: float,
+        own: StyleCode | None = None,
     ) -> Tensor:
-        """The same from the features of a content of the given shape, which serve any number of styles."""
-        mixed = mix(self.transform, features, styles, weights)
+        """The same from the features of a content of the given shape, which serve any number of styles.
+
+        `own` is what the transform shall take for its survey of the content (a video's is smoothed over time).
+        """
+        mixed = mix(self.transform, features, styles, weights, own)
         return self.decode(blend(self.transform.unchanged(features), mixed, alpha), shape)
 
     def decode(self, features: Tensor, shape: Sequence[int]) -> Tensor:

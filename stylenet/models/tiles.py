@@ -97,10 +97,14 @@ def render_tiled(
     alpha: float,
     tile_px: int,
     write: Write,
+    own: StyleCode | None = None,
 ) -> None:
-    """Align, blend and decode the full feature map of a picture of the given [..., H, W], handing out piece after piece."""
+    """Align, blend and decode the full feature map of a picture of the given [..., H, W], handing out piece after piece.
+
+    `own` is as for StyleNet.render.
+    """
     cell, halo = cell_px(net), halo_px(net)
-    own = net.transform.survey(features) if net.transform.survey else None
+    own = own or net.survey(features)
     if own is None:  # the transform needs the whole map at once
         features = blend(net.transform.unchanged(features), mix(net.transform, features, styles, weights), alpha)
     for rows, columns in tiles(shape, whole_cells(tile_px, cell), halo):

@@ -1,0 +1,1 @@
+"""Clips: reading and writing them, with their sound and their frame times."""
