@@ -150,7 +150,7 @@ def restyle(
                 bar.update()
             write(item)
         if stop.exit_code and not source.is_endless:
-            print("interrupted; nothing was written", file=sys.stderr)
+            print("interrupted; no file was written", file=sys.stderr)
             raise SystemExit(stop.exit_code)
     if not n_frames:
         raise DataError(f"{source.name}: expected a video, but no frame of it decodes")

@@ -373,7 +373,7 @@ def test_an_interrupted_file_leaves_nothing(arguments, tmp_path, output, number,
     time.sleep(2)  # until frames are being made
     process.send_signal(number)
     assert process.wait(30) == code and list(place.iterdir()) == []
-    assert process.stderr.read() in (b"interrupted; nothing was written\n", b"interrupted\n")
+    assert process.stderr.read() in (b"interrupted; no file was written\n", b"interrupted\n")
 
 
 def test_an_interrupted_pipe_is_finished(arguments, tmp_path):
