@@ -164,6 +164,7 @@ def main() -> None:
         "--smooth", type=float, nargs="+", default=[0, 0.05, 0.15, 0.4], help="the first is what the others are compared with"
     )
     parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--only", choices=tuple(SCENES), help="leave the other scenes out")
     options = parser.parse_args()
     stylizer = Stylizer.load(options.model, precision=options.precision)
     folders = [images.list_images(folder) for folder in (options.content, options.style)]
@@ -173,8 +174,8 @@ def main() -> None:
     print(f"{options.pairs} pairs, {options.frames} frames of {options.size}², {options.precision}, torch {torch.__version__}")
     header = f"{'':>8}{'input':>8}{options.smooth[0]:>8g}" + "".join(f"{s:>6g} x" for s in options.smooth[1:])
     print(f"{'warping error, median':<28}{header}{header[8:]} (squares of {COARSE_PX})   distance to frame-wise")
-    for name, scene in SCENES.items():
-        found = measure(stylizer, scene, photos, styles, options)
+    for name in [options.only] if options.only else SCENES:
+        found = measure(stylizer, SCENES[name], photos, styles, options)
         lag = "".join(f"{statistics.median(row[2] for row in found[s]):>8.2f}" for s in options.smooth[1:])
         print(f"{name:<28}{'':>8}{cells(found, 0, options.smooth)}{cells(found, 1, options.smooth)}{'':>16}{lag}", flush=True)
 

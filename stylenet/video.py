@@ -28,8 +28,8 @@ from stylenet.transforms import StyleCode
 SMOOTH_S = 0.15  # measured: docs/results.md
 AHEAD = 4  # frames that are read before, and that wait to be written after, the one being computed
 # On crops of 256 from photos: 99 % of 199 pairs of photos count as a cut; of 200 photos none panned by 18 % of the width
-# between two frames, zoomed by 15 %, or 1.6 times as bright as before; of pans by a quarter 28 %.
-CUT_COLOURS, CUT_LAYOUT = 0.88, 0.7
+# between two frames, zoomed by 15 %, or 1.6 times as bright as before; of pans by a quarter 14 %.
+CUT_COLOURS, CUT_LAYOUT = 0.85, 0.7
 EXPOSURE_S = 2.0  # the time constant of a shot's usual brightness
 LOG_2 = math.log(2)
 POLL_S = 0.1  # how soon a wait for a frame notices a request to stop
@@ -150,7 +150,7 @@ def restyle(
                 bar.update()
             write(item)
         if stop.exit_code and not source.is_endless:
-            print("interrupted; nothing was written", file=sys.stderr)
+            print("interrupted; no file was written", file=sys.stderr)
             raise SystemExit(stop.exit_code)
     if not n_frames:
         raise DataError(f"{source.name}: expected a video, but no frame of it decodes")

@@ -71,7 +71,8 @@ def is_clip(names: Sequence[str], is_forced: bool = False) -> bool:
 
 def natural(path: Path) -> list[str | int]:
     """The key by which frame2.png comes before frame10.png."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.as_posix())]
+    parts = re.split(r"(\d+)", path.as_posix())  # every second one is a number
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def open_source(name: str, size_px: int = 0, fps: Fraction | None = None) -> FolderSource | StreamSource:
@@ -102,9 +103,6 @@ class FolderSource:
                 self.damage = self.damage or str(error)
                 continue
             yield Frame(fitted(self, image), i / self.rate, 1 / self.rate)
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 class StreamSource:
@@ -176,6 +174,8 @@ class StreamSource:
 
     def made(self, frame: Any) -> Frame:
         """A decoded frame as ours. Times grow strictly, whatever the file says, since no container takes others."""
+        if self.is_live and self.last_time is None:
+            self.start = (frame.pts or 0) * self.time_base  # a camera counts from when the machine was started
         duration = (frame.duration or 0) * self.time_base or 1 / self.rate
         time = self.next_time if frame.pts is None else frame.pts * self.time_base - self.start
         time = max(time, self.last_time + self.time_base) if self.last_time is not None else time
