@@ -44,8 +44,10 @@ def make_textbook_call(px: int) -> object:
     return call
 
 
-def make_our_call(px: int, precision: str, tile: int | str) -> object:
-    """From 8-bit pixels to 8-bit pixels, as stylize.py does it; the default allocator, since memory is what counts."""
+def make_our_call(px: int, precision: str, tile: int | str, keeps: bool) -> object:
+    """From 8-bit pixels to 8-bit pixels, as stylize.py does it; with `keeps` also its setting of the allocator."""
+    if keeps:
+        runtime.keep_freed_memory()
     stylizer = Stylizer(StyleNet(make_parts()[0], ADAIN, make_parts()[1]), "cpu", precision, tile)
     content = torch.randint(0, 256, (3, px, px), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     style = make_images(1, STYLE_PX)[1]
@@ -64,13 +66,16 @@ def main() -> None:
     parser.add_argument("--tile", type=int, default=512)
     parser.add_argument("--only", choices=("ours", "bf16"), help="leave the others out")
     options = parser.parse_args()
+    px, tile = options.size, options.tile
     candidates = {
-        "textbook float32": (make_textbook_call, (options.size,)),
-        "ours float32, whole": (make_our_call, (options.size, "fp32", "off")),
-        "ours float32, tiles": (make_our_call, (options.size, "fp32", options.tile)),
-        "ours bf16, tiles": (make_our_call, (options.size, "bf16", options.tile)),
+        "textbook float32": (make_textbook_call, (px,)),
+        "ours float32, whole": (make_our_call, (px, "fp32", "off", False)),
+        "ours float32, tiles": (make_our_call, (px, "fp32", tile, False)),
+        "the same, memory kept": (make_our_call, (px, "fp32", tile, True)),
+        "ours bf16, tiles": (make_our_call, (px, "bf16", tile, False)),
+        "the same in bf16, kept": (make_our_call, (px, "bf16", tile, True)),
     }
-    wanted = {"ours": list(candidates)[2:3], "bf16": list(candidates)[3:], None: list(candidates)}[options.only]
+    wanted = {"ours": list(candidates)[2:4], "bf16": list(candidates)[4:], None: list(candidates)}[options.only]
     print(f"one {options.size}² picture, tiles of {options.tile}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"{'':<24}{'seconds':>9}{'of first':>10}{'peak MiB':>10}{'of first':>10}")
     context, first = multiprocessing.get_context("spawn"), None
