@@ -18,7 +18,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylenet.errors import DataError, Parser, UsageError, run_script
+from stylenet.errors import DataError, Parser, UsageError, lasting_imports, run_script
 
 if TYPE_CHECKING:
     from stylenet.inference import Stylizer
@@ -32,8 +32,9 @@ def main(arguments: list[str]) -> int:
     options = make_parser().parse_args(arguments)
     if not options.model:
         raise UsageError("expected --model PATH, but none came; train one with: python train.py --config configs/adain.yaml")
-    from stylenet import inference, runtime
-    from stylenet.clips import reading
+    with lasting_imports():
+        from stylenet import inference, pictures, runtime  # noqa: F401 - the heavy ones, for all that follows
+        from stylenet.clips import reading
 
     inference.check_alpha(options.alpha)
     if not options.output.strip():

@@ -1,10 +1,12 @@
-"""The exceptions a user can meet, each with the exit code a script ends with."""
+"""The exceptions a user can meet, each with the exit code a script ends with; and how a script starts."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 
@@ -63,6 +65,20 @@ def run_script(main: Callable[[list[str]], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+@contextlib.contextmanager
+def lasting_imports() -> Iterator[None]:
+    """Context of imports: what they make is not looked through by the garbage collector, neither now nor at the end.
+
+    Torch makes a million objects, which last as long as the process; it starts and ends 0.5 s sooner so (of 1.9 s).
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def one_line(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """Errors become one line and an exit code."""
 
+import gc
 import sys
 
 import pytest
@@ -43,3 +44,12 @@ def test_parser_mistake_is_a_usage_error():
 
 def test_every_error_is_ours():
     assert all(issubclass(kind, StylenetError) for kind in (UsageError, DataError, WeightsError, NonFiniteLossError))
+
+
+def test_imports_last():
+    """Nothing is collected while they run; afterwards the collector works again, without what they made."""
+    with errors.lasting_imports():
+        assert not gc.isenabled()
+        made = [[] for _ in range(1000)]
+    assert gc.isenabled() and gc.get_freeze_count() > len(made)
+    gc.unfreeze()
