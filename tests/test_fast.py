@@ -95,9 +95,25 @@ def test_winograd_only_where_it_wins():
 
 
 @torch.inference_mode()
-def test_low_precision_stays_close_and_statistics_stay_exact():
+def test_the_form_for_gpus(monkeypatch):
+    """Without Winograd: its figures on the CPU, its shapes and layout on a device that only knows those."""
+    monkeypatch.setattr(fast, "WINOGRAD_CHANNELS", 10_000)
+    net, content, style = random_net(), image(2, 37, 50), image(1, 33, 40, seed=1)
+    assert relative_difference(make_fast(net, CPU)(content, style), net(content, style)) < 1e-5
+    monkeypatch.undo()
+    elsewhere = make_fast(net, torch.device("meta"), torch.float16)
+    assert not any(isinstance(module, WinogradConv) for module in elsewhere.modules())
+    weights = [p for p in elsewhere.parameters() if p.ndim == 4]
+    assert all(p.dtype == torch.float16 and p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+    output = elsewhere(content.to("meta"), style.to("meta"))
+    assert output.shape == content.shape and output.dtype == torch.float16
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.inference_mode()
+def test_low_precision_stays_close_and_statistics_stay_exact(dtype):
     net = random_net()
-    quick = make_fast(net, CPU, torch.bfloat16)
+    quick = make_fast(net, CPU, dtype)
     content, style = image(1, 64, 64), image(1, 64, 64, seed=1)
     assert all(part.dtype == torch.float32 for part in quick.encode_style(style))
     assert relative_difference(quick(content, style).float(), net(content, style)) < 0.1
