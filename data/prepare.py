@@ -1,15 +1,19 @@
-"""Check a folder of images before training: decode all, list what is wrong, write a manifest with a split.
+"""Prepare images for training: check a folder, or pack two of them into one small file.
 
 python data/prepare.py check DIR [--output manifest.csv] [--held-out 0.05]
+python data/prepare.py pack --content DIR --style DIR --px 256 --max-mb 40 --output pack.tar
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import hashlib
+import io
 import os
 import sys
+import tarfile
 import warnings
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
@@ -21,13 +25,17 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from stylenet import images
-from stylenet.datasets import MANIFEST_SUFFIXES
+from stylenet.datasets import MANIFEST_SUFFIXES, read_split
 from stylenet.errors import DataError, Parser, UsageError, run_script
 
 UNUSABLE = ("corrupt", "truncated", "huge", "tiny", "duplicate")  # left out of the manifest
 NOTED = ("CMYK", "alpha", "16-bit", "EXIF-rotated")  # converted when read, listed for information
 COLUMNS = ("path", "width", "height", "bytes", "sha256", "split")
 EXIF_ORIENTATION = 0x0112
+QUALITIES = tuple(range(90, 29, -5))  # of WebP, best first
+N_PROBED = 48  # pictures a set by which a quality is chosen
+TAR_BYTES = 512 + 511 + 128  # of a file at most: header, padding, row of the manifest
+TAR_END = 10_240 + 4096  # its last block, and the manifests' own headers
 
 
 @dataclass
@@ -50,8 +58,13 @@ class Finding:
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code of one call: 0 once a manifest is written, whatever was left out of it."""
+    """Exit code of one call."""
     options = make_parser().parse_args(arguments)
+    return check(options) if options.command == "check" else pack(options)
+
+
+def check(options: argparse.Namespace) -> int:
+    """Write the manifest of a folder; 0 whatever was left out of it."""
     folder = Path(options.folder)
     target = Path(options.output or folder / "manifest.csv")
     if not folder.is_dir():
@@ -83,7 +96,15 @@ def make_parser() -> Parser:
     check.add_argument("--output", metavar="FILE", help="manifest to write, .csv or .tsv (default DIR/manifest.csv)")
     check.add_argument("--held-out", type=float, default=0.05, metavar="SHARE", help="share kept for validation (default 0.05)")
     check.add_argument("--min-px", type=int, default=64, help="shortest side below which an image is tiny (default 64)")
-    check.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
+    packing = commands.add_parser("pack", help="shrink contents and styles and put them into one .tar of limited size")
+    for kind in ("content", "style"):
+        packing.add_argument(f"--{kind}", required=True, metavar="PATH", help="folder, or manifest of `check`")
+    packing.add_argument("--px", type=int, default=256, help="shortest side (default 256); smaller pictures stay as they are")
+    packing.add_argument("--max-mb", type=float, default=40.0, help="size of the file, in units of 1,000,000 bytes (default 40)")
+    packing.add_argument("--held-out", type=float, default=0.02, help="share of a folder kept for validation (default 0.02)")
+    packing.add_argument("--output", default="pack.tar", metavar="FILE", help="file to write (default pack.tar)")
+    for command in (check, packing):
+        command.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
     return parser
 
 
@@ -188,6 +209,109 @@ def write_manifest(usable: list[Finding], held_out: set[Path], target: Path) -> 
         for f in usable:
             relative = Path(os.path.relpath(f.path.absolute(), target.absolute().parent)).as_posix()
             writer.writerow([relative, f.width, f.height, f.bytes, f.sha256, "held_out" if f.path in held_out else "train"])
+
+
+@dataclass
+class Packed:
+    """One picture of a pack."""
+
+    kind: str  # content or style
+    path: Path
+    split: str
+    webp: bytes = b""
+    width: int = 0
+    height: int = 0
+    message: str = ""
+
+
+def pack(options: argparse.Namespace) -> int:
+    """Write both sets as WebP of the best quality that fits, with their manifests; 3 if a picture was left out as unreadable."""
+    target, max_bytes = Path(options.output), options.max_mb * 1e6
+    if target.suffix.lower() != ".tar" or options.px < 16 or not max_bytes > 0 or not 0 <= options.held_out < 1:
+        raise UsageError(
+            f"expected --output ending in .tar, --px of 16 or more, --max-mb above 0 and --held-out in [0, 1), but {options.output}, "
+            f"{options.px}, {options.max_mb:g} and {options.held_out:g} came"
+        )
+    images.check_writable(target.parent)
+    wanted = [item for kind in ("content", "style") for item in list_pictures(kind, getattr(options, kind), options.held_out)]
+    with ProcessPoolExecutor(max(1, options.workers)) as pool:
+        for quality in QUALITIES[QUALITIES.index(choose_quality(pool, wanted, options.px, max_bytes)) :]:
+            packed = list(pool.map(functools.partial(shrink, px=options.px, quality=quality), wanted, chunksize=16))
+            if size_of(packed) <= max_bytes:
+                break
+        else:
+            raise UsageError(too_large(options))
+    broken = [item for item in packed if item.message]
+    for item in broken:
+        print(f"error: {item.message}; left out", file=sys.stderr)
+    packed = [item for item in packed if not item.message]
+    write_pack(packed, target)
+    counts = ", ".join(f"{sum(item.kind == kind for item in packed)} {kind}s" for kind in ("content", "style"))
+    print(f"wrote {target}: {counts}, {target.stat().st_size / 1e6:.1f} MB, WebP of quality {quality}, shortest side {options.px}")
+    return DataError.exit_code if broken else 0
+
+
+def list_pictures(kind: str, origin: str, held_out: float) -> list[Packed]:
+    """The pictures of a set with their parts of its split. Raises DataError."""
+    split = read_split(origin, held_out, f"--{kind}")
+    return [Packed(kind, path, name) for name, part in zip(split._fields, split, strict=True) for path in part.paths]
+
+
+def choose_quality(pool: ProcessPoolExecutor, wanted: list[Packed], px: int, max_bytes: float) -> int:
+    """The best quality at which the set should fit, judged by pictures spread over it; the lowest if none does."""
+    probed = wanted[:: max(1, len(wanted) // N_PROBED)]
+    for quality in QUALITIES:
+        found = list(pool.map(functools.partial(shrink, px=px, quality=quality), probed))
+        if size_of(found) * len(wanted) / len(probed) <= max_bytes:
+            return quality
+    return QUALITIES[-1]
+
+
+def shrink(item: Packed, px: int, quality: int) -> Packed:
+    """The picture at its shortest side, as WebP; or with the message of what is wrong with it."""
+    try:
+        image = images.open_rgb(item.path)
+    except DataError as error:
+        return Packed(item.kind, item.path, item.split, message=str(error))
+    image = images.resize_shortest(image, px, Image.Resampling.LANCZOS) if min(image.size) > px else image
+    stream = io.BytesIO()
+    image.save(stream, "WEBP", quality=quality, method=4)
+    return Packed(item.kind, item.path, item.split, stream.getvalue(), *image.size)
+
+
+def size_of(packed: list[Packed]) -> int:
+    """Bytes of the file, at most."""
+    return TAR_END + sum(len(item.webp) + TAR_BYTES for item in packed)
+
+
+def too_large(options: argparse.Namespace) -> str:
+    """What is said when nothing fits."""
+    return (
+        f"expected pictures of {options.px} pixels that fit into {options.max_mb:g} MB at WebP quality {QUALITIES[-1]} or more, but they "
+        "do not; give a smaller --px or a larger --max-mb"
+    )
+
+
+def write_pack(packed: list[Packed], target: Path) -> None:
+    """The .tar: <kind>/<number>.webp, and <kind>.csv as `check` writes it. The same pictures give the same bytes."""
+    with images.replaced_file(target) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for kind in ("content", "style"):
+            rows = io.StringIO(newline="")
+            writer = csv.writer(rows)
+            writer.writerow(COLUMNS)
+            for number, item in enumerate(item for item in packed if item.kind == kind):
+                name = f"{kind}/{number:06d}.webp"
+                add_file(tar, name, item.webp)
+                digest = hashlib.sha256(item.webp).hexdigest()
+                writer.writerow([name, item.width, item.height, len(item.webp), digest, item.split])
+            add_file(tar, f"{kind}.csv", rows.getvalue().encode())
+
+
+def add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Put bytes into the .tar, without date or owner."""
+    about = tarfile.TarInfo(name)
+    about.size, about.mode = len(content), 0o644
+    tar.addfile(about, io.BytesIO(content))
 
 
 if __name__ == "__main__":

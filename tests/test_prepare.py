@@ -1,4 +1,4 @@
-"""The check of a folder and the manifest it writes."""
+"""The check of a folder and the manifest it writes; the pack of two sets."""
 
 import csv
 import hashlib
@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import struct
+import tarfile
 import zlib
 
 import numpy as np
@@ -129,3 +130,67 @@ def test_mistakes(folder, tmp_path):
             check(*arguments)
     done = run_python("data/prepare.py", "check", tmp_path / "empty")
     assert done.returncode == 3 and re.fullmatch(r"error: [^\n]*\n", done.stderr)
+
+
+@pytest.fixture
+def two_sets(tmp_path):
+    for i in range(9):
+        draw(tmp_path / "photos" / f"c{i}.png", i, 300 + i, 200)
+    for i in range(6):
+        draw(tmp_path / "paintings" / "deep" / f"s{i}.jpg", 50 + i, 90, 120)
+    return ["--content", str(tmp_path / "photos"), "--style", str(tmp_path / "paintings"), "--workers", "1"]
+
+
+def unpack(file, folder):
+    with tarfile.open(file) as tar:
+        tar.extractall(folder, filter="data")
+    return folder
+
+
+def test_a_pack_is_both_sets_made_smaller(two_sets, tmp_path, tiny_options):
+    target = tmp_path / "pack.tar"
+    assert prepare.main(["pack", *two_sets, "--px", "96", "--max-mb", "1", "--held-out", "0.2", "--output", str(target)]) == 0
+    folder = unpack(target, tmp_path / "there")
+    contents, styles = (datasets.read_split(str(folder / f"{kind}.csv"), 0, "data") for kind in ("content", "style"))
+    assert [len(part) for part in (*contents, *styles)] == [7, 2, 5, 1]
+    before = datasets.read_split(two_sets[1], 0.2, "data")
+    first = images.open_rgb(contents.train.paths[0])
+    assert min(first.size) == 96 and images.open_rgb(styles.train.paths[0]).size == (90, 120)  # nothing is enlarged
+    expected = images.open_rgb(before.train.paths[0]).resize(first.size, Image.Resampling.LANCZOS)
+    assert np.abs(np.asarray(first, float) - np.asarray(expected, float)).mean() < 4
+    options = [*tiny_options, f"data.content={folder}/content.csv", f"data.style={folder}/style.csv", "train.steps=1"]
+    assert train.main(["--config", str(ROOT / "configs/adain.yaml"), *options, f"run.dir={tmp_path}/run"]) == 0
+
+
+def test_a_pack_keeps_its_limit_at_the_best_quality(two_sets, tmp_path, capsys):
+    qualities = {}
+    for limit in ("1", "0.06"):
+        target = tmp_path / f"{limit}.tar"
+        assert prepare.main(["pack", *two_sets, "--px", "128", "--max-mb", limit, "--output", str(target)]) == 0
+        qualities[limit] = int(re.search(r"quality (\d+)", capsys.readouterr().out).group(1))
+        assert target.stat().st_size <= float(limit) * 1e6
+    assert qualities["1"] == 90 > qualities["0.06"] >= 30
+    with pytest.raises(UsageError, match="give a smaller --px or a larger --max-mb"):
+        prepare.main(["pack", *two_sets, "--max-mb", "0.01", "--output", str(tmp_path / "no.tar")])
+    assert not (tmp_path / "no.tar").exists()
+
+
+def test_the_same_pictures_give_the_same_pack(two_sets, tmp_path):
+    for name in ("a.tar", "b.tar"):
+        assert prepare.main(["pack", *two_sets, "--px", "32", "--output", str(tmp_path / name)]) == 0
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+
+
+def test_a_pack_leaves_broken_pictures_out(two_sets, tmp_path, capsys):
+    (tmp_path / "photos" / "bad.jpg").write_bytes(b"no image")
+    assert prepare.main(["pack", *two_sets, "--px", "32", "--output", str(tmp_path / "p.tar")]) == DataError.exit_code
+    said = capsys.readouterr()
+    assert "bad.jpg" in said.err and "9 contents, 6 styles" in said.out
+    listed = (unpack(tmp_path / "p.tar", tmp_path / "there") / "content.csv").read_text().splitlines()
+    assert len(listed) == 10
+
+
+@pytest.mark.parametrize("wrong", [["--px", "3"], ["--max-mb", "0"], ["--held-out", "1"], ["--output", "pack.zip"]])
+def test_a_pack_with_wrong_options_is_refused(two_sets, wrong):
+    with pytest.raises(UsageError, match="expected --output ending in .tar"):
+        prepare.main(["pack", *two_sets, *wrong])
