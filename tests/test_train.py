@@ -353,7 +353,15 @@ def test_piped_output_is_plain_lines(tiny_options, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("extra", [["loss.identity_weight=1"], ["train.accumulate=2"]], ids=["identity", "accumulated"])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["loss.identity_weight=1"],
+        ["train.accumulate=2"],
+        ["model.name=compact", "model.channels=[4,6,8]", "loss.identity_weight=1"],
+    ],
+    ids=["identity", "accumulated", "compact"],
+)
 def test_two_processes_equal_one_with_the_doubled_batch(tiny_options, start, tmp_path, extra):
     one = decoder_of(start("data.batch_size=4", "train.steps=2", *extra, name="one"))
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -39,10 +39,11 @@ class CompactNet(nn.Module):
         self.to_quarter = nn.Conv2d(half, quarter, 3, stride=2)
         self.to_eighth = nn.Conv2d(quarter, eighth, 3, stride=2)
         self.encoder_block = ResidualBlock(eighth)
-        self.decoder_blocks = nn.ModuleList(ResidualBlock(eighth) for _ in range(n_blocks - 1))
-        self.from_eighth = UpConv(eighth, quarter)
-        self.quarter_block = ResidualBlock(quarter)
-        self.from_quarter = UpConv(quarter, half)
+        # in the decoder AdaIN follows, which takes out any bias
+        self.decoder_blocks = nn.ModuleList(ResidualBlock(eighth, bias=False) for _ in range(n_blocks - 1))
+        self.from_eighth = UpConv(eighth, quarter, bias=False)
+        self.quarter_block = ResidualBlock(quarter, bias=False)
+        self.from_quarter = UpConv(quarter, half, bias=False)
         self.half_conv = SameConv(half, half)
         self.to_pixels = SameConv(half, 12)
         init_weights(self, generator)
@@ -122,8 +123,8 @@ def mean_code(codes: Sequence[StyleCode], weights: Sequence[float]) -> StyleCode
 class SameConv(nn.Conv2d):
     """A 3x3 convolution that keeps the size: reflection padding."""
 
-    def __init__(self, n_in: int, n_out: int) -> None:
-        super().__init__(n_in, n_out, 3)
+    def __init__(self, n_in: int, n_out: int, bias: bool = True) -> None:
+        super().__init__(n_in, n_out, 3, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(pad(x, "reflect"))
@@ -137,11 +138,11 @@ class UpConv(SameConv):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a path that leaves the features as they are."""
+    """Two convolutions, the second with or without bias, beside a path that leaves the features as they are."""
 
-    def __init__(self, n_channels: int) -> None:
+    def __init__(self, n_channels: int, bias: bool = True) -> None:
         super().__init__()
-        self.first, self.second = SameConv(n_channels, n_channels), SameConv(n_channels, n_channels)
+        self.first, self.second = SameConv(n_channels, n_channels), SameConv(n_channels, n_channels, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(F.relu_(self.first(F.relu(x))))
@@ -153,7 +154,8 @@ def init_weights(net: CompactNet, generator: torch.Generator | None) -> None:
     for conv in (module for module in net.modules() if isinstance(module, nn.Conv2d)):
         bound = (6 / conv.weight[0].numel()) ** 0.5  # He et al. 2015, eq. 10
         conv.weight.uniform_(-bound, bound, generator=generator)
-        conv.bias.zero_()
+        if conv.bias is not None:
+            conv.bias.zero_()
     for block in (module for module in net.modules() if isinstance(module, ResidualBlock)):
         block.second.weight.mul_(0.3)
     net.to_pixels.weight.mul_(0.1)

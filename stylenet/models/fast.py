@@ -125,7 +125,8 @@ class SubPixelConv(nn.Module):
         super().__init__()
         merge = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], dtype=torch.float64)
         kernel = torch.einsum("ak,oikl,bl->ioab", merge, conv.weight.double(), merge)
-        self.weight, self.bias = nn.Parameter(kernel.float()), nn.Parameter(conv.bias.clone())
+        self.weight = nn.Parameter(kernel.float())
+        self.bias = None if conv.bias is None else nn.Parameter(conv.bias.clone())
         self.mode = {"reflect": "replicate", "zeros": "constant", "circular": "circular"}[padding]
 
     def forward(self, x: Tensor) -> Tensor:
