@@ -33,6 +33,8 @@ def main(arguments: list[str]) -> int:
     if not options.model:
         raise UsageError("expected --model PATH, but none came; train one with: python train.py --config configs/adain.yaml")
     with lasting_imports():
+        import torch
+
         from stylenet import inference, pictures, runtime  # noqa: F401 - the heavy ones, for all that follows
         from stylenet.clips import reading
 
@@ -41,11 +43,14 @@ def main(arguments: list[str]) -> int:
         raise UsageError("expected a file or a folder as --output, but an empty name came")
     runtime.keep_freed_memory()
     runtime.allow_tf32(options.precision == "tf32")
-    if reading.is_clip(options.content, options.video):
-        return stylise_clip(options)
-    if options.smooth is not None or options.fps:
-        raise UsageError("expected a clip for --smooth and --fps, but pictures came; a folder of frames also needs --video")
-    return stylise_pictures(options)
+    is_clip = reading.is_clip(options.content, options.video)
+    try:
+        return stylise_clip(options) if is_clip else stylise_pictures(options)
+    except torch.OutOfMemoryError:
+        raise UsageError(
+            "expected pictures that fit the GPU's memory, but one does not, even in tiles where they are possible; give a smaller "
+            "--size or --style-size, --precision bf16, or --device cpu"
+        ) from None
 
 
 def make_parser() -> Parser:
@@ -86,13 +91,14 @@ def add_data_set_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--pairs",
         metavar="P",
-        help="make a data set of all pairs; random:K: each content with K styles; or a FILE.csv with the columns content, style",
+        help="make a data set of all pairs; random:K: each content with K styles; or a FILE.csv with the columns content, style "
+        "(and if you like output, alpha, which come before the options)",
     )
     group.add_argument("--seed", type=size, default=0, help="which styles random:K draws (default 0)")
     group.add_argument(
         "--keep-folders", action="store_true", help="below OUT as the content is below its folder; its name if made only once"
     )
-    group.add_argument("--format", choices=("png", "jpg"), default="png", help="of pictures in a folder (default png)")
+    group.add_argument("--format", choices=("png", "jpg"), help="of pictures in a folder (default png)")
     group.add_argument("--crop", action="store_true", help="only the square in the middle of each content")
     group.add_argument("--batch", type=number, metavar="N", help="pictures at a time, of one size (default 8 on cuda, else 1)")
     group.add_argument("--workers", type=number, metavar="N", help="threads that decode and encode (default: one per core)")
@@ -169,7 +175,7 @@ def rate(text: str) -> Fraction:
     """A number above 0, also as a fraction (30000/1001)."""
     with contextlib.suppress(ZeroDivisionError):
         number = Fraction(text)
-        if number > 0:
+        if number > 0 and max(number.as_integer_ratio()) < 2**31:  # what containers take
             return number
     raise ValueError(text)
 
@@ -179,6 +185,8 @@ def stylise_pictures(options: argparse.Namespace) -> int:
     from stylenet import images, inference, jobs
     from stylenet.pictures import Sizes, make_pictures
 
+    if options.smooth is not None or options.fps:
+        raise UsageError("expected a clip for --smooth and --fps, but pictures came; a folder of frames also needs --video")
     contents, styles = jobs.Pictures(options.content), jobs.Pictures(options.style)
     if options.weights is not None:
         inference.check_mixture(options.weights, len(styles))
@@ -227,11 +235,11 @@ def make_plan(contents: Pictures, styles: Pictures, options: argparse.Namespace)
         options.alpha,
         is_mixture,
         options.keep_folders,
-        f".{options.format}",
+        f".{options.format or 'png'}",
         output.name if is_file else None,
     )
     folder = output.parent if is_file else output
-    check_place(folder, options)
+    check_place(output, folder, options)
     if is_file and len(plan) > 1:
         raise UsageError(
             f"expected a folder as --output for {len(plan)} pictures, but {output} is a file name; leave the suffix out"
@@ -239,13 +247,19 @@ def make_plan(contents: Pictures, styles: Pictures, options: argparse.Namespace)
     return plan, folder
 
 
-def check_place(folder: Path, options: argparse.Namespace) -> None:
-    """Raise UsageError for a data set among its own inputs, and for single pictures among a data set's."""
+def check_place(output: Path, folder: Path, options: argparse.Namespace) -> None:
+    """Raise UsageError for an output that would replace an input or become one, and for single pictures among a data set's."""
+    from stylenet.clips.reading import INPUT_SUFFIXES, PIPE
     from stylenet.record import SETTINGS
 
-    for place in map(Path, (*options.content, *options.style) if options.pairs else ()):
-        if place.is_dir() and folder.resolve().is_relative_to(place.resolve()):
-            raise UsageError(f"expected a data set outside its inputs, but {folder} lies in {place}; give another --output")
+    if str(output) == PIPE or output.suffix.lower() in INPUT_SUFFIXES:
+        raise UsageError(f"expected a picture or a folder as --output for pictures, but {output} came; only a clip becomes a clip")
+    keeps_names = bool(options.pairs or options.keep_folders)
+    for place in map(Path, (*options.content, *options.style)):
+        if keeps_names and place.is_dir() and folder.resolve().is_relative_to(place.resolve()):
+            raise UsageError(f"expected a folder outside the inputs, but {folder} lies in {place}; give another --output")
+        if place.is_file() and output.exists() and output.samefile(place):
+            raise UsageError(f"expected another name than an input's as --output, but {output} is one; give another")
     if not options.pairs and (folder / SETTINGS).exists():
         raise UsageError(f"expected --pairs for {folder}, which holds a data set; give --pairs or another --output")
 
@@ -263,6 +277,7 @@ def open_record(folder: Path, contents: Pictures, styles: Pictures, options: arg
     settings: dict[str, Any] = {name: getattr(options, name) for name in SETTLED}
     if Path(options.pairs).is_file():
         settings["pairs"] = sha256_of_file(options.pairs)
+    settings["format"] = options.format or "png"
     settings |= {"model": inference.identify(options.model, options.encoder)}
     settings |= {"content": contents.describe(), "style": styles.describe()}
     return Record(folder, settings, runtime.rank(), runtime.world_size())
@@ -274,8 +289,10 @@ def stylise_clip(options: argparse.Namespace) -> int:
     from stylenet.clips import reading, writing
 
     paths = list(images.iterate_images(options.style))
-    if options.pairs or options.crop or options.keep_folders:
-        raise UsageError("expected pictures for --pairs, --crop and --keep-folders, but a clip came; leave them out")
+    useless = ("pairs", "keep_folders", "format", "crop", "batch", "workers")
+    given = [f"--{name.replace('_', '-')}" for name in useless if getattr(options, name)]
+    if given:
+        raise UsageError(f"expected pictures for {', '.join(given)}, but a clip came; leave that out")
     if options.weights is None and len(paths) > 1:
         raise UsageError(f"expected one style for a clip, but {len(paths)} came; give one, or mix them with --weights")
     inference.check_mixture(options.weights, len(paths))

@@ -145,7 +145,10 @@ def load_bytes(path: str | Path, shortest_px: int | None = None, is_square: bool
     image = open_rgb(path, shortest_px)
     if is_square:
         return to_bytes_tensor(resize_square(image, shortest_px or min(image.size)))
-    return to_bytes_tensor(resize_shortest(image, shortest_px) if shortest_px else image)
+    try:
+        return to_bytes_tensor(resize_shortest(image, shortest_px) if shortest_px else image)
+    except TooLargeError as error:
+        raise TooLargeError(f"{path}: {error}") from None
 
 
 def load_image(path: str | Path, shortest_px: int | None = None) -> Tensor:

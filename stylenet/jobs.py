@@ -213,13 +213,14 @@ class ListedPairs:
 def read_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """(line, row) of a CSV with at least the columns content and style. Raises DataError."""
     try:
-        with open(file, newline="", encoding="utf-8") as stream:
+        # file names are bytes; spreadsheets begin with a mark
+        with open(file, newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
             reader = csv.DictReader(stream)
             if not {"content", "style"} <= set(reader.fieldnames or ()):
                 came = ", ".join(reader.fieldnames or ()) or "nothing"
                 raise DataError(f"expected the columns content and style in {file}, but {came} came")
             yield from ((reader.line_num, row) for row in reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, csv.Error) as error:
         raise DataError(f"expected a CSV with the columns content and style, but {file} cannot be read ({error})") from None
 
 
@@ -236,7 +237,9 @@ def read_row(row: dict[str, str], line: int, numbers: Sequence[dict[str, int]], 
     if strength is not None and not 0 <= strength <= 1:
         raise DataError(f"expected alpha in [0, 1] in {file} line {line}, but {alpha!r} came")
     place = PurePosixPath(output)
-    if output and (place.is_absolute() or ".." in place.parts or place.suffix.lower() not in images.SUFFIXES):
+    # hidden names are those of temporary files
+    is_odd = any(part.startswith(".") or "\0" in part or len(os.fsencode(part)) > 255 for part in place.parts)
+    if output and (place.is_absolute() or is_odd or place.suffix.lower() not in images.SUFFIXES):
         raise DataError(f"expected an image file below OUT as output in {file} line {line}, but {output!r} came")
     return numbers[0][row["content"]], numbers[1][row["style"]], strength, str(place) if output else ""
 
@@ -280,7 +283,7 @@ class Plan:
 
     def row(self, job: Job) -> tuple[str, str, str, str]:
         """The job in a manifest: content, style, output, alpha."""
-        return self.contents.name(job.content), self.style_names(job.style), job.output, f"{job.alpha:g}"
+        return self.contents.name(job.content), self.style_names(job.style), job.output, repr(job.alpha).removesuffix(".0")
 
 
 def check_distinct(outputs: Iterable[str]) -> None:

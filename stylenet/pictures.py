@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from stylenet import images, pipeline, runtime
-from stylenet.errors import DataError, UsageError
+from stylenet.errors import DataError
 from stylenet.inference import Features, Stylizer, join, separate
 from stylenet.jobs import Job, Plan
 from stylenet.pipeline import Progress
@@ -151,10 +151,7 @@ class Making:
             return self.render_at_once(batch)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
-                raise UsageError(
-                    f"expected a picture that fits the GPU's memory, but {tuple(batch[0].pixels.shape[:0:-1])} pixels do not, even in "
-                    "tiles; give a smaller --size, --precision bf16, or --device cpu"
-                ) from None
+                raise
         half = len(batch) // 2  # after the handler, which holds on to what did not fit
         return torch.cat([self.render(batch[:half]), self.render(batch[half:])])
 

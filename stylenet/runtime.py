@@ -51,8 +51,11 @@ def allow_tf32(is_allowed: bool) -> None:
 
 
 def rank() -> int:
-    """This process's number under torchrun, 0 otherwise."""
-    return int(os.environ.get("RANK", 0))
+    """This process's number under torchrun, 0 otherwise. Raises UsageError for one that is none of WORLD_SIZE."""
+    number, n = environment_number("RANK", 0), world_size()
+    if not 0 <= number < n:
+        raise UsageError(f"expected RANK from 0 to {n - 1} for WORLD_SIZE={n}, but {number} came; count from 0")
+    return number
 
 
 def local_rank() -> int:
@@ -61,8 +64,20 @@ def local_rank() -> int:
 
 
 def world_size() -> int:
-    """The number of processes under torchrun, 1 otherwise."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    """The number of processes under torchrun, 1 otherwise. Raises UsageError for less than one."""
+    number = environment_number("WORLD_SIZE", 1)
+    if number < 1:
+        raise UsageError(f"expected WORLD_SIZE of 1 or more, but {number} came")
+    return number
+
+
+def environment_number(name: str, default: int) -> int:
+    """The whole number in an environment variable. Raises UsageError for anything else."""
+    text = os.environ.get(name, str(default))
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"expected a whole number in the environment variable {name}, but {text!r} came") from None
 
 
 def n_threads() -> int:

@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 from conftest import ROOT, draw
 
+import stylize
 import train
 from stylenet import config as configuration
+from stylenet import images
 from stylenet.checkpoint import load_model
 from stylenet.errors import UsageError
 from stylenet.inference import Stylizer, load_stylenet
@@ -75,6 +77,20 @@ def test_a_batch_is_its_images(net):
     torch.testing.assert_close(net(contents, styles[:1])[1:], net(contents[1:], styles[:1]), rtol=1e-4, atol=1e-5)
 
 
+def test_sides_are_filled_up_with_their_last_pixels(net):
+    content, style = image(1, 3, 33, 47), image(1, 3, 24, 24, seed=1)
+    filled = F.pad(content, (0, 1, 0, 7), mode="replicate")
+    torch.testing.assert_close(net(content, style), net(filled, style)[..., :33, :47])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_stays_close_and_statistics_stay_exact(net, dtype):
+    content, style = image(2, 3, 33, 47), image(1, 3, 24, 24, seed=1)
+    fast = make_fast(net, torch.device("cpu"), dtype)
+    assert fast.to_half.weight.dtype == dtype and all(part.dtype == torch.float32 for part in fast.encode_style(style))
+    torch.testing.assert_close(fast(content, style).float(), net(content, style), rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize("size", [(32, 40), (33, 47), (17, 25)])
 def test_fast_form_is_the_same(net, size):
     content, style = image(2, 3, *size), image(1, 3, 21, 30, seed=1)
@@ -138,6 +154,23 @@ def test_trains_and_applies_without_a_vgg(compact_run, tmp_path):
     assert output.shape == (3, 29, 37)
     torch.testing.assert_close(stylizer(content, stylizer.encode_style(style), alpha=0.5), output)
     assert isinstance(load_stylenet(compact_run), CompactNet)
+
+
+def test_stylize_makes_data_sets_and_clips_with_it(compact_run, image_folders, tmp_path):
+    """Every content of a batch gets its own style: the pictures are those made one by one."""
+    content, style = image_folders
+    call = ["--model", compact_run, "--content", content, "--style", style, "--size", "24", "--style-size", "24", "--device", "cpu"]
+    for n in (1, 3):
+        extra = ["--pairs", "random:2", "--batch", n, "--output", tmp_path / f"out{n}"]
+        assert stylize.main([*map(str, call), *map(str, extra)]) == 0
+    made = sorted((tmp_path / "out1").glob("*.png"))
+    assert len(made) == 20
+    for path in made:
+        one, three = (images.load_image(tmp_path / f"out{n}" / path.name) for n in (1, 3))
+        assert (one - three).abs().max() <= 1.01 / 255
+    clip = ["--content", content, "--video", "--style", style / "s0.png", "--output", tmp_path / "clip", "--precision", "bf16"]
+    assert stylize.main([*map(str, call[:2]), *map(str, clip), "--size", "24", "--device", "cpu"]) == 0
+    assert len(list((tmp_path / "clip").iterdir())) == 10
 
 
 def test_fine_tuning_starts_from_the_weights(compact_run, tiny_options, tmp_path):

@@ -1,9 +1,9 @@
 """Errors become one line and an exit code."""
 
-import gc
 import sys
 
 import pytest
+from conftest import run_python
 
 from stylenet import errors
 from stylenet.errors import DataError, NonFiniteLossError, StylenetError, UsageError, WeightsError, run_script
@@ -48,8 +48,17 @@ def test_every_error_is_ours():
 
 def test_imports_last():
     """Nothing is collected while they run; afterwards the collector works again, without what they made."""
-    with errors.lasting_imports():
-        assert not gc.isenabled()
-        made = [[] for _ in range(1000)]
-    assert gc.isenabled() and gc.get_freeze_count() > len(made)
-    gc.unfreeze()
+    code = """
+import gc, sys
+from stylenet.errors import lasting_imports
+with lasting_imports():
+    assert not gc.isenabled()
+    sys.modules["torch"], made = sys, [[] for _ in range(1000)]
+assert gc.isenabled() and gc.get_freeze_count() > len(made)
+gc.unfreeze()
+with lasting_imports():
+    assert gc.isenabled()
+assert gc.get_freeze_count() == 0
+"""
+    done = run_python("-c", code)
+    assert done.returncode == 0, done.stderr

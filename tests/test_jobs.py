@@ -153,6 +153,9 @@ def test_a_list_has_its_own_places_and_strengths(sets, tmp_path):
         ("content,style,output\nclass0/x0.png,s01.png,../x.png\n", "image file below OUT"),
         ("content,style,output\nclass0/x0.png,s01.png,/x.png\n", "image file below OUT"),
         ("content,style,output\nclass0/x0.png,s01.png,x.doc\n", "image file below OUT"),
+        ("content,style,output\nclass0/x0.png,s01.png,.writing-0-x.png\n", "image file below OUT"),
+        (f"content,style,output\nclass0/x0.png,s01.png,{'x' * 300}.png\n", "image file below OUT"),
+        ("content,style,output\nclass0/x0.png,s01.png,a\0b.png\n", "image file below OUT"),
         ("content,style\nclass0/x0.png,s01.png\nclass0/x0.png,s01.png\n", "two of the pairs go to x0__s01.png"),
         ("content,style,output\nclass0/x0.png,s01.png,a.png\nclass0/x0.png,s02.png,a.png\n", "two of the pairs go to a.png"),
     ],
@@ -161,6 +164,12 @@ def test_mistakes_in_a_list(sets, tmp_path, text, message):
     (tmp_path / "list.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         jobs.make_plan(*sets, str(tmp_path / "list.csv"))
+
+
+def test_a_list_from_a_spreadsheet_and_exact_strengths(sets, tmp_path):
+    (tmp_path / "list.csv").write_text("content,style,alpha\nclass0/x0.png,s01.png,0.1234567891\n", encoding="utf-8-sig")
+    plan = jobs.make_plan(*sets, str(tmp_path / "list.csv"))
+    assert [plan.row(job)[3] for job in plan.jobs()] == ["0.1234567891"]
 
 
 @pytest.mark.parametrize("pairs", ["random", "random:0", "random:-1", "random:x", "some", "all:3", "pairs.txt"])

@@ -32,6 +32,15 @@ def test_the_manifest_is_sorted_and_the_parts_are_gone(tmp_path):
     assert lines == ['"c0, the first.png",s.png,a.png,0.5', "c1.png,s.png,b.png,1", "c\udcff.png,ß.png,c.png,1"]
 
 
+def test_half_a_row_does_not_swallow_the_next(tmp_path):
+    (tmp_path / "stylize.json").write_text('{"settings": {}}')
+    (tmp_path / "manifest.csv.part-0").write_bytes(b"c1.png,s.png,b.png,1\nc0, the fi")
+    kept = Record(tmp_path, {})
+    kept.add(("c2.png", "s.png", "d.png", "1"))
+    kept.close()
+    assert text_of(tmp_path).splitlines()[1:] == ["c1.png,s.png,b.png,1", "c2.png,s.png,d.png,1"]
+
+
 def test_rows_of_other_processes_and_former_calls_are_kept(tmp_path):
     for rank, row in enumerate(ROWS):
         one = Record(tmp_path, {}, rank, 3)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from stylenet import transforms
 from stylenet.transforms import ADAIN, TRANSFORMS, adain, align, blend, channel_stats, mix
 
 
@@ -207,3 +208,14 @@ def test_pieces_of_a_content_are_restyled_as_the_whole(name):
     code, own = transform.describe(style), transform.survey(content)
     pieces = torch.cat([transform.apply(content[..., i : i + 5], code, own) for i in (0, 5)], 3)
     torch.testing.assert_close(pieces, transform.apply(content, code, None), rtol=1e-5, atol=1e-5)
+
+
+def test_statistics_of_a_large_map_in_parts(monkeypatch):
+    features = torch.randn(2, 7, 9, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    expected = transforms.channel_stats(features)
+    monkeypatch.setattr(transforms, "LARGE", 100)
+    sizes, var_mean = [], torch.var_mean
+    monkeypatch.setattr(torch, "var_mean", lambda x, **options: sizes.append(x.numel()) or var_mean(x, **options))
+    for ours, whole in zip(transforms.channel_stats(features), expected, strict=True):
+        torch.testing.assert_close(ours, whole)
+    assert len(sizes) > 1 and sum(sizes) == features.numel() and max(sizes) <= 2 * 9 * 8

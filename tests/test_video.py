@@ -37,7 +37,7 @@ def pictures(n, width=64, height=48, seed=0):
     return [large[:, 2 * i : 2 * i + width] for i in range(n)]
 
 
-def make_clip(path, frames, durations_ms=EVEN_MS, sound="aac", rotation=None, codec="libx264", start_ms=0):
+def make_clip(path, frames, durations_ms=EVEN_MS, sound="aac", rotation=None, codec="libx264", start_ms=0, aspect=1):
     """A clip with these frames and durations, and with a tone as long as it."""
     with av.open(str(path), "w") as out:
         track = out.add_stream(codec, rate=25, options={"crf": "4", "bf": "0"})
@@ -47,6 +47,7 @@ def make_clip(path, frames, durations_ms=EVEN_MS, sound="aac", rotation=None, co
             MS,
         )
         track.codec_context.flags |= writing.FRAME_DURATION
+        track.codec_context.sample_aspect_ratio = Fraction(aspect)
         if rotation is not None:
             track.set_display_rotation(rotation)
         tone = out.add_stream(sound, rate=48000, layout="mono") if sound else None
@@ -80,10 +81,10 @@ def facts(path):
         end = (frames[-1].pts + frames[-1].duration) * track.time_base
         rgb = [frame.reformat(format="rgb24").to_ndarray() for frame in frames]
         times, size, rate = [frame.pts * track.time_base for frame in frames], (track.width, track.height), track.average_rate
-        rotation = frames[0].rotation
+        rotation, aspect = frames[0].rotation, track.codec_context.sample_aspect_ratio
     with av.open(str(path)) as clip:
         sound = [(float(p.pts * p.time_base), bytes(p)) for p in clip.demux(clip.streams.audio) if p.size]
-    return SimpleNamespace(times=times, end=end, sound=sound, size=size, rgb=rgb, rate=rate, rotation=rotation)
+    return SimpleNamespace(times=times, end=end, sound=sound, size=size, rgb=rgb, rate=rate, rotation=rotation, aspect=aspect)
 
 
 def same_frames(a, b, numbers):
@@ -167,6 +168,14 @@ def test_odd_sides_become_even(call, tmp_path, width, height):
     clip = make_clip(tmp_path / "clip.mkv", pictures(2, width, height), sound=None)
     assert call(clip, tmp_path / "out.mkv") == 0
     assert facts(tmp_path / "out.mkv").size == (width + width % 2, height + height % 2)
+
+
+@pytest.mark.parametrize("rotation, aspect", [(None, 2), (90, Fraction(1, 2)), (180, 2)])
+def test_pixels_that_are_not_square_stay_so(call, tmp_path, rotation, aspect):
+    """Wide pixels become tall ones where the frame is turned."""
+    clip = make_clip(tmp_path / "clip.mkv", pictures(2), rotation=rotation, aspect=2)
+    assert call(clip, tmp_path / "out.mp4") == 0
+    assert facts(tmp_path / "out.mp4").aspect == aspect
 
 
 @pytest.mark.parametrize("rotation, turns", [(90, 1), (-90, 3), (180, 2)])
@@ -506,3 +515,15 @@ def test_what_is_a_clip():
     for name in ("-", "camera:0", "/dev/video1", "a.mp4", "b/C.MKV"):
         assert reading.is_clip([name])
     assert not reading.is_clip(["photo.jpg", "folder"]) and reading.is_clip(["folder"], is_forced=True)
+
+
+@pytest.mark.parametrize("extra", [["--pairs", "all"], ["--format", "jpg"], ["--batch", "2"], ["--workers", "2"], ["--crop"]])
+def test_options_of_pictures_are_refused_for_clips(call, frame_folder, tmp_path, extra):
+    with pytest.raises(UsageError, match=f"expected pictures for {extra[0]}, but a clip came"):
+        call(frame_folder, tmp_path / "out", "--video", *extra)
+
+
+@pytest.mark.parametrize("fps", ["1e-30", "1e12", "0", "1/0"])
+def test_rates_that_no_container_takes_are_refused(call, frame_folder, tmp_path, fps):
+    with pytest.raises(UsageError, match="--fps"):
+        call(frame_folder, tmp_path / "out", "--video", "--fps", fps)

@@ -5,8 +5,11 @@ A clip is an iterable of frames, with the packets of its sound between them, whi
 
 from __future__ import annotations
 
+import contextlib
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -132,7 +135,8 @@ class StreamSource:
         """The container. Raises DataError if there is none that can be read."""
         place, kind = camera_address(name) if self.is_live else ("pipe:0" if name == PIPE else f"file:{name}", None)
         try:
-            return self.av.open(place, format=kind, options={"framerate": str(fps)} if fps else {})
+            with interruptible():
+                return self.av.open(place, format=kind, options={"framerate": str(fps)} if fps else {})
         except FileNotFoundError:
             raise DataError(f"expected a clip, but there is no {name}; check the path") from None
         except (self.av.FFmpegError, OSError, ValueError) as error:
@@ -179,6 +183,8 @@ class StreamSource:
         duration = (frame.duration or 0) * self.time_base or 1 / self.rate
         time = self.next_time if frame.pts is None else frame.pts * self.time_base - self.start
         time = max(time, self.last_time + self.time_base) if self.last_time is not None else time
+        if self.last_time is None and frame.rotation % 180:
+            self.aspect = 1 / self.aspect
         self.last_time, self.next_time = time, time + duration
         self.end = max(self.end, self.next_time)
         return Frame(fitted(self, upright_rgb(frame)), time, duration)
@@ -191,6 +197,18 @@ class StreamSource:
 
 
 Source = FolderSource | StreamSource
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Context in which Ctrl-C ends the process at once: the wait for a pipe's first bytes does not let Python act on it."""
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL) if is_main else None
+    try:
+        yield
+    finally:
+        if is_main:
+            signal.signal(signal.SIGINT, before)
 
 
 def camera_address(name: str) -> tuple[str, str]:

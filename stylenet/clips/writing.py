@@ -93,7 +93,7 @@ class VideoTarget:
     """Context: a video that PyAV encodes, with the source's frame times and its sound as it is."""
 
     def __init__(self, place: str, name: str, source: Source, kind: str | None = None) -> None:
-        self.av, self.name, self.is_gone = import_av(), name, False
+        self.av, self.name, self.source, self.is_gone = import_av(), name, source, False
         self.waiting: list[Any] | None = []  # sound that came before the first frame, whose size the header needs
         # a viewer behind a pipe waits for whole clusters: they are cut every 100 ms
         options = {"cluster_time_limit": "100", "flush_packets": "1"} if kind else {}
@@ -117,7 +117,6 @@ class VideoTarget:
         context = video.codec_context
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = LIMITED
-        context.sample_aspect_ratio = source.aspect
         context.flags |= FRAME_DURATION
         if is_webm:
             context.bit_rate = 0  # or the quality would only be a limit
@@ -165,6 +164,7 @@ class VideoTarget:
         made.time_base, made.pts, made.duration = tick, round(frame.time / tick), round(frame.duration / tick)
         if self.waiting is not None:
             self.video.height, self.video.width = pixels.shape[:2]
+            self.video.codec_context.sample_aspect_ratio = self.source.aspect
         self.container.mux(self.video.encode(made))
         waiting, self.waiting = self.waiting or [], None
         for packet in waiting:

@@ -55,7 +55,7 @@ class CompactNet(nn.Module):
     def encode(self, image: Tensor) -> Maps:
         """The image's features at the three depths. Sides are filled up to multiples of 8 with their last pixels."""
         height, width = image.shape[-2:]
-        x = F.pad(image, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+        x = F.pad(image.to(self.to_half.weight.dtype), (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
         half = F.relu(self.to_half(F.pad(x, (2, 2, 2, 2), mode="reflect")))
         quarter = self.to_quarter(pad(half, "reflect"))
         eighth = self.to_eighth(pad(F.relu(quarter), "reflect"))
