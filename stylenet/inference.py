@@ -17,7 +17,7 @@ from stylenet.models.compact import CompactNet
 from stylenet.models.decoder import Decoder, load_flat_decoder
 from stylenet.models.fast import compile_parts, make_fast
 from stylenet.models.stylenet import StyleNet
-from stylenet.models.tiles import Span, Write, can_tile, check_tiling, encode_tiled, render_tiled
+from stylenet.models.tiles import Span, Write, can_tile, check_tiling, encode_tiled, piece_of, render_tiled
 from stylenet.models.vgg import (
     VGG,
     calibrate,
@@ -121,7 +121,7 @@ class Stylizer:
         """The features of pictures [N, 3, H, W], in tiles where they are large."""
 
         def read(rows: Span, columns: Span) -> Tensor:
-            return self.on_device(batch[..., rows.wide_start : rows.wide_stop, columns.wide_start : columns.wide_stop])
+            return self.on_device(piece_of(batch, rows[2:], columns[2:]))
 
         def encode(tile_px: int | None) -> Tensor:
             return encode_tiled(self.net, read, batch.shape, tile_px) if tile_px else self.net.encode(self.on_device(batch))
@@ -211,7 +211,8 @@ class Stylizer:
 
     def tile_px(self, shape: Sequence[int]) -> int | None:
         """The side of the tiles for a picture of the given [..., H, W]; None: as a whole."""
-        if self.tile == "off" or (self.tile == "auto" and (shape[-2] * shape[-1] <= WHOLE_PIXELS or not can_tile(self.net))):
+        is_small = self.tile == "auto" and shape[-2] * shape[-1] <= WHOLE_PIXELS
+        if self.tile == "off" or is_small or not can_tile(self.net, shape):
             return None
         return best_tile(runtime.free_memory(self.device), self.device) if self.tile == "auto" else int(self.tile)
 
@@ -223,7 +224,7 @@ class Stylizer:
                 return action(tile_px)
             except torch.OutOfMemoryError:
                 smaller = (tile_px or max(shape[-2:])) // 2
-                if self.tile == "off" or smaller < SMALLEST_TILE or not can_tile(self.net):
+                if self.tile == "off" or smaller < SMALLEST_TILE or not can_tile(self.net, shape):
                     raise
                 tile_px = smaller
                 torch.cuda.empty_cache()

@@ -450,7 +450,7 @@ def test_memory_errors_within_a_batch_halve_the_tile_then_the_batch(call, tmp_pa
         return in_memory(self, attempt, shape)
 
     monkeypatch.setattr(Stylizer, "in_memory", scarce)
-    monkeypatch.setattr(inference, "can_tile", lambda net: can_tile)
+    monkeypatch.setattr(inference, "can_tile", lambda net, shape: can_tile)
     assert call("--size", "150", "--batch", "3", content=(mixed_sizes,), output=tmp_path / "scarce") == 0
     assert {batch for batch, _ in done} == ({1, 2, 3} if can_tile else {1}) and {bool(tile) for _, tile in done} == {
         can_tile,

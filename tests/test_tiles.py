@@ -8,7 +8,7 @@ from stylenet.errors import UsageError
 from stylenet.inference import SMALLEST_TILE, Stylizer, best_tile
 from stylenet.models.fast import make_fast
 from stylenet.models.stylenet import StyleNet
-from stylenet.models.tiles import can_tile, encode_tiled, halo_px, render_tiled, spans
+from stylenet.models.tiles import can_tile, encode_tiled, halo_px, piece_of, render_tiled, spans
 from stylenet.transforms import TRANSFORMS
 
 CPU = torch.device("cpu")
@@ -18,7 +18,7 @@ def tiled(net, content, codes, weights, alpha, tile_px):
     """The picture, through tiles."""
 
     def read(rows, columns):
-        return content[..., rows.wide_start : rows.wide_stop, columns.wide_start : columns.wide_stop]
+        return piece_of(content, (rows.wide_start, rows.wide_stop), (columns.wide_start, columns.wide_stop))
 
     output, seen = torch.full_like(content, torch.nan), []
 
@@ -82,10 +82,34 @@ def test_halo_is_as_wide_as_the_network_sees():
     assert moved.min() >= -halo_px(net) - 3 and moved.max() <= halo_px(net) and moved.abs().max() > halo_px(net) - 8
 
 
-@pytest.mark.parametrize("options", [{"norm": "instance"}, {"padding": "circular"}])
+@pytest.mark.parametrize("height, width, tile", [(128, 96, 64), (136, 80, 24), (40, 200, 64), (16, 8, 8)])
+@torch.inference_mode()
+def test_equals_the_whole_pass_with_circular_padding(height, width, tile):
+    """The halo comes from the opposite side, also where it is wider than the picture."""
+    net = make_fast(random_net("circular"), CPU)
+    content, codes = image(1, height, width), [net.encode_style(image(1, 40, 50, 3))]
+    assert can_tile(net, content.shape)
+    assert relative_difference(tiled(net, content, codes, [1], 0.8, tile), net.restyle(content, codes, [1], 0.8)) < 1e-5
+
+
+@torch.inference_mode()
+def test_circular_sides_that_pooling_rounds_up_go_whole():
+    net = random_net(tap="relu2_1", padding="circular")
+    stylizer, content = Stylizer(net, "cpu", tile=64), image(1, 81, 90)
+    assert stylizer.tile_px(content.shape) is None and stylizer.tile_px((1, 3, 82, 90)) == 64
+    torch.testing.assert_close(stylizer(content, content), Stylizer(net, "cpu", tile="off")(content, content))
+
+
+def test_pieces_go_on_at_the_opposite_side():
+    whole = torch.arange(12).reshape(1, 1, 3, 4)
+    assert piece_of(whole, (0, 2), (1, 3))[0, 0].tolist() == [[1, 2], [5, 6]]
+    assert piece_of(whole, (-1, 1), (3, 9))[0, 0].tolist() == [[11, 8, 9, 10, 11, 8], [3, 0, 1, 2, 3, 0]]
+
+
+@pytest.mark.parametrize("options", [{"norm": "instance"}])
 def test_networks_that_see_the_whole_picture_are_not_tiled(options):
     net = random_net(tap="relu2_1", **options)
-    assert not can_tile(net)
+    assert not can_tile(net, (1, 3, 64, 64))
     with pytest.raises(UsageError, match="use --tile off"):
         Stylizer(net, "cpu", tile=64)
     assert Stylizer(net, "cpu").tile_px((1, 3, 5000, 5000)) is None

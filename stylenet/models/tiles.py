@@ -3,11 +3,12 @@
 AdaIN needs only the channel statistics of the whole content, so a picture is encoded in tiles into its full feature
 map (1/32 of the activations of a whole pass), surveyed once, and aligned and decoded in tiles. Every tile carries a
 halo as wide as the network sees, which is cut off again; at the picture's own border the tile ends there too, so that
-the network's padding is that of the whole pass.
+the network's padding is that of the whole pass. With circular padding the halo goes on at the other side.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -23,7 +24,10 @@ Write = Callable[[int, int, Tensor], None]  # top, left, a piece of the picture 
 
 
 class Span(NamedTuple):
-    """A tile in one direction, in pixels: its core, and the wider range that is computed."""
+    """A tile in one direction, in pixels: its core, and the wider range that is computed.
+
+    The range may reach beyond the picture, where that goes on periodically.
+    """
 
     start: int
     stop: int
@@ -45,38 +49,61 @@ def halo_px(net: StyleNet) -> int:
     return -(-radius // cell) * cell
 
 
-def can_tile(net: nn.Module) -> bool:
-    """Whether tiles give the picture of the whole pass."""
+def is_periodic(net: StyleNet) -> bool:
+    """Whether the network sees beyond a border what is at the opposite one."""
+    return "circular" in (net.encoder.padding, net.decoder.padding)
+
+
+def can_tile(net: nn.Module, shape: Sequence[int]) -> bool:
+    """Whether tiles give the picture of the whole pass for a content [..., H, W]."""
     if not isinstance(net, StyleNet):  # a compact network takes statistics at every depth
         return False
-    needs_the_whole = any(isinstance(layer, nn.InstanceNorm2d) for layer in net.decoder.modules())
-    return not needs_the_whole and "circular" not in (net.encoder.padding, net.decoder.padding)
+    if any(isinstance(layer, nn.InstanceNorm2d) for layer in net.decoder.modules()):
+        return False
+    # circular padding of sides that pooling rounds up has another period at every depth
+    is_whole = not any(side % cell_px(net) for side in shape[-2:])
+    return not is_periodic(net) or (is_whole and net.encoder.padding == net.decoder.padding)
 
 
 def check_tiling(net: nn.Module) -> None:
-    """Raise UsageError where it does not."""
-    if not can_tile(net):
+    """Raise UsageError where they never do."""
+    if not can_tile(net, (0, 0)):
         raise UsageError(
             "expected a network that sees only its neighbourhood for tiling, but this one has instance normalisation, AdaIN at "
-            "several depths or circular padding, which need the whole picture; use --tile off"
+            "several depths or circular padding in one half only, which need the whole picture; use --tile off"
         )
 
 
-def spans(length: int, tile: int, halo: int) -> list[Span]:
-    """The tiles of a side."""
+def spans(length: int, tile: int, halo: int, wraps: bool = False) -> list[Span]:
+    """The tiles of a side; `wraps`: their halos reach beyond it."""
     starts = range(0, length, tile)
+    if wraps:
+        return [Span(a, min(a + tile, length), a - halo, min(a + tile, length) + halo) for a in starts]
     return [Span(a, min(a + tile, length), max(0, a - halo), min(length, a + tile + halo)) for a in starts]
 
 
-def tiles(shape: Sequence[int], tile: int, halo: int) -> Iterator[tuple[Span, Span]]:
+def tiles(net: StyleNet, shape: Sequence[int], tile_px: int) -> Iterator[tuple[Span, Span]]:
     """Rows and columns of every tile of a picture [..., H, W], row by row."""
-    return ((rows, columns) for rows in spans(shape[-2], tile, halo) for columns in spans(shape[-1], tile, halo))
+    tile = whole_cells(tile_px, cell_px(net))
+    sides = (spans(side, tile, halo_px(net), is_periodic(net)) for side in shape[-2:])
+    return itertools.product(*sides)
+
+
+def piece_of(whole: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+    """The part of [..., H, W] between two rows and two columns; beyond a border it goes on at the opposite one."""
+    for dim, (start, stop) in ((-2, rows), (-1, columns)):
+        length = whole.shape[dim]
+        if start >= 0 and stop <= length:
+            whole = whole.narrow(dim, start, stop - start)
+        else:
+            whole = whole.index_select(dim, torch.arange(start, stop, device=whole.device) % length)
+    return whole
 
 
 def encode_tiled(net: StyleNet, read: Callable[[Span, Span], Tensor], shape: Sequence[int], tile_px: int) -> Tensor:
     """The full feature map [N, C, ceil(H / cell), ceil(W / cell)]; `read` gives a tile's pixels with their halo."""
     cell, features = cell_px(net), None
-    for rows, columns in tiles(shape, whole_cells(tile_px, cell), halo_px(net)):
+    for rows, columns in tiles(net, shape, tile_px):
         piece = net.encode(read(rows, columns))
         if features is None:
             size = [-(-side // cell) for side in shape[-2:]]
@@ -103,13 +130,12 @@ def render_tiled(
 
     `own` is as for StyleNet.render.
     """
-    cell, halo = cell_px(net), halo_px(net)
+    cell = cell_px(net)
     own = own or net.survey(features)
     if own is None:  # the transform needs the whole map at once
         features = blend(net.transform.unchanged(features), mix(net.transform, features, styles, weights), alpha)
-    for rows, columns in tiles(shape, whole_cells(tile_px, cell), halo):
-        wide = [slice(span.wide_start // cell, -(-span.wide_stop // cell)) for span in (rows, columns)]
-        piece = features[:, :, wide[0], wide[1]]
+    for rows, columns in tiles(net, shape, tile_px):
+        piece = piece_of(features, *((span.wide_start // cell, -(-span.wide_stop // cell)) for span in (rows, columns)))
         if own is not None:
             piece = blend(net.transform.unchanged(piece), mix(net.transform, piece, styles, weights, own), alpha)
         pixels = net.decoder(piece)
