@@ -99,8 +99,9 @@ except SystemExit:
         assert done.stdout.splitlines()[-1] == "False False", done.stderr
 
 
-def test_inference_needs_neither_torchvision_nor_wandb_nor_config():
-    code = "import stylenet.inference, sys; print([m for m in ('torchvision', 'wandb', 'stylenet.config') if m in sys.modules])"
+def test_stylising_needs_neither_torchvision_nor_wandb_nor_config():
+    unwanted = ("torchvision", "wandb", "matplotlib", "av", "stylenet.config")
+    code = f"import stylenet.pictures, stylenet.video, sys; print([m for m in {unwanted} if m in sys.modules])"
     assert run_python("-c", code).stdout.strip() == "[]"
 
 
