@@ -30,6 +30,7 @@ from stylenet.models.vgg import (
     read_weights,
     sha256_of_encoder,
 )
+from stylenet.optim import Muon
 from stylenet.transforms import TRANSFORMS
 
 __all__ = ["Config", "Protocol", "to_flat", "to_yaml"]  # for those who hold a configuration without importing config
@@ -159,11 +160,11 @@ def make_loss_weights(config: Config) -> LossWeights:
 
 
 def make_optimizer(config: Config, trained: nn.Module) -> torch.optim.Optimizer:
-    """Adam over the layers that are not frozen. Raises UsageError if none is left."""
+    """The optimiser of the layers that are not frozen. Raises UsageError if none is left."""
     parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
     if not parameters:
         raise UsageError("expected at least one layer to train, but train.freeze names all; leave one out")
-    return torch.optim.Adam(parameters, lr=config.optim.lr)
+    return {"adam": torch.optim.Adam, "muon": Muon}[config.optim.name](parameters, lr=config.optim.lr)
 
 
 def make_schedule(config: Config) -> Callable[[int], float]:

@@ -174,9 +174,10 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Adam and its learning rate."""
+    """The optimiser and its learning rate."""
 
-    lr: float = option(1e-4, "Adam's learning rate before the schedule")
+    name: Literal["adam", "muon"] = option("adam", "muon: for kernels, with Adam for the rest; learns the compact network faster")
+    lr: float = option(1e-4, "learning rate before the schedule")
     lr_schedule: Literal["inverse", "cosine", "constant"] = option(
         "inverse", "inverse: lr / (1 + lr_decay * t); cosine: to 0 at train.steps"
     )

@@ -19,6 +19,7 @@ LEVELS = {
     "runtime": 4,
     "checkpoint": 4,
     "tracking": 4,
+    "optim": 1,
     "inference": 5,
     "jobs": 5,
     "record": 5,

@@ -24,8 +24,8 @@ Maps = tuple[Tensor, ...]  # features at 1/2, 1/4 and 1/8 of the size
 class CompactNet(nn.Module):
     """Contents restyled with styles. Images are RGB in [0, 1], [N, 3, H, W], any size; the output has the content's size.
 
-    Most of a convolutional network's time goes into its layers at full size. Here there are none: the first convolution
-    has stride 2, and the last one makes four pixels at each of its positions. A style is known by the channel means and
+    Most of a convolutional network's time goes into its layers at full size. Here the first convolution has stride 2, and
+    the last one, which alone works on upsampled features, has three outputs. A style is known by the channel means and
     deviations of its features at every depth, and the decoder's own features are brought to them on their way up.
     """
 
@@ -45,7 +45,7 @@ class CompactNet(nn.Module):
         self.quarter_block = ResidualBlock(quarter, bias=False)
         self.from_quarter = UpConv(quarter, half, bias=False)
         self.half_conv = SameConv(half, half)
-        self.to_pixels = SameConv(half, 12)
+        self.to_pixels = UpConv(half, 3)
         init_weights(self, generator)
 
     def forward(self, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
@@ -105,7 +105,7 @@ class CompactNet(nn.Module):
         x = to_quarter(self.quarter_block(x))
         x = to_half(self.from_quarter(F.relu(x))) + to_half(half)
         x = F.relu_(self.half_conv(F.relu(x)))
-        return F.pixel_shuffle(self.to_pixels(x), 2)
+        return self.to_pixels(x)
 
 
 def styled(code: StyleCode) -> Callable[[Tensor], Tensor]:

@@ -26,7 +26,8 @@ def make_fast(net: StyleNet | CompactNet, device: torch.device, dtype: torch.dty
     """The network with fast encoder and decoder, for inference on the device in the dtype."""
     if isinstance(net, CompactNet):
         fast = copy.deepcopy(net)
-        fast.from_eighth, fast.from_quarter = (SubPixelConv(conv, "reflect") for conv in (net.from_eighth, net.from_quarter))
+        for name in ("from_eighth", "from_quarter", "to_pixels"):
+            setattr(fast, name, SubPixelConv(getattr(net, name), "reflect"))
         return fast.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
     use_winograd = device.type == "cpu" and dtype == torch.float32
     encoder, decoder = FastEncoder(net.encoder, use_winograd), FastDecoder(net.decoder, use_winograd)

@@ -1,0 +1,70 @@
+"""Muon for the kernels of convolutions, Adam for all other parameters, as one optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MOMENTUM = 0.95
+BETAS = (0.9, 0.99)  # of Adam
+QUINTIC = (3.4445, -4.7750, 2.0315)  # a, b, c of X <- aX + b(XX^T)X + c(XX^T)^2 X
+N_ITERATIONS = 5
+
+
+class Muon(torch.optim.Optimizer):
+    """Each kernel [C_out, C_in, k, k] moves along its momentum's nearest semi-orthogonal matrix C_out x (C_in k k).
+
+    Jordan et al. 2024, with the scale of Liu et al. 2025 (arXiv 2502.16982): the root mean square of a step is 0.2 lr, as is usual
+    for Adam's, so that one learning rate serves kernels and biases. `torch.optim.Muon` takes matrices only.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
+        super().__init__(parameters, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One step of every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    move = move_kernel if parameter.ndim > 1 else move_vector
+                    move(parameter, parameter.grad, self.state[parameter], group["lr"])
+        return loss
+
+
+def move_kernel(kernel: Tensor, grad: Tensor, state: dict[str, Any], lr: float) -> None:
+    """Muon's step, with Nesterov's momentum."""
+    momentum = state.setdefault("momentum", torch.zeros_like(kernel))
+    momentum.lerp_(grad, 1 - MOMENTUM)
+    direction = orthogonalised(grad.lerp(momentum, MOMENTUM).flatten(1))
+    kernel.sub_(direction.view(kernel.shape), alpha=0.2 * lr * max(direction.shape) ** 0.5)
+
+
+def move_vector(vector: Tensor, grad: Tensor, state: dict[str, Any], lr: float) -> None:
+    """Adam's step (Kingma & Ba 2015)."""
+    mean = state.setdefault("mean", torch.zeros_like(vector))
+    square = state.setdefault("square", torch.zeros_like(vector))
+    state["t"] = state.get("t", 0) + 1
+    mean.lerp_(grad, 1 - BETAS[0])
+    square.lerp_(grad.square(), 1 - BETAS[1])
+    unbiased = [part / (1 - beta ** state["t"]) for part, beta in zip((mean, square), BETAS, strict=True)]
+    vector.addcdiv_(unbiased[0], unbiased[1].sqrt() + 1e-8, value=-lr)
+
+
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """About UV^T of the matrix USV^T: five Newton-Schulz iterations, after which singular values lie in about 0.7 to 1.2."""
+    a, b, c = QUINTIC
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.T if is_tall else matrix).float()
+    x = x / (x.norm() + 1e-7)
+    for _ in range(N_ITERATIONS):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.T if is_tall else x
