@@ -1,6 +1,6 @@
-"""Restyle pictures with a trained model.
+"""Restyle pictures, with the small model that stylenet brings or with one of your own.
 
-python stylize.py --content photo.jpg --style painting.jpg --output out.png --model runs/mine
+python stylize.py --content photo.jpg --style painting.jpg --output out.png
 python stylize.py --content photos/ --style paintings/ --output out/ --model runs/mine --alpha 0.8
 python stylize.py --content photos/ --style paintings/ --output set/ --model runs/mine --pairs random:2 --keep-folders
 python stylize.py --content clip.mp4 --style painting.jpg --output out.mp4 --model runs/mine
@@ -30,14 +30,13 @@ if TYPE_CHECKING:
 def main(arguments: list[str]) -> int:
     """Exit code of one call: 0, or 3 if a picture or a part of a clip could not be read."""
     options = make_parser().parse_args(arguments)
-    if not options.model:
-        raise UsageError("expected --model PATH, but none came; train one with: python train.py --config configs/adain.yaml")
     with lasting_imports():
         import torch
 
         from stylenet import inference, pictures, runtime  # noqa: F401 - the heavy ones, for all that follows
         from stylenet.clips import reading
 
+    options.model = options.model or inference.SHIPPED_MODEL
     inference.check_alpha(options.alpha)
     if not options.output.strip():
         raise UsageError("expected a file or a folder as --output, but an empty name came")
@@ -71,7 +70,9 @@ def make_parser() -> Parser:
         help="a file for one picture, else a folder for <content>__<style>.png; of a clip a video, a folder, or -",
     )
     parser.add_argument(
-        "--model", metavar="PATH", help="model.safetensors, a checkpoint, a run folder, or pytorch-AdaIN's decoder.pth"
+        "--model",
+        metavar="PATH",
+        help="model.safetensors, a checkpoint, a run folder, or pytorch-AdaIN's decoder.pth (default: the small model brought along)",
     )
     parser.add_argument("--encoder", metavar="FILE", help="VGG weights, for a model that does not carry its encoder")
     parser.add_argument("--alpha", type=float, default=1.0, help="strength in [0, 1] (default 1)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -29,6 +30,7 @@ from stylenet.models.vgg import (
     mean_activations,
     read_weights,
     sha256_of_encoder,
+    sha256_of_file,
 )
 from stylenet.optim import Muon
 from stylenet.transforms import TRANSFORMS
@@ -192,6 +194,7 @@ class StartingPoint(NamedTuple):
 
     trained: dict[str, Tensor]
     mu: dict[str, Tensor] | None  # None: measured anew, as in a run from scratch
+    origin: dict[str, Any]  # how it was trained itself, as far as it says
 
 
 def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | None:
@@ -204,7 +207,7 @@ def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | Non
         if not isinstance(decoder, Decoder):
             raise WeightsError(f"expected a compact network to go on from, but {path} is a decoder; leave model.name=vgg")
         load_flat_decoder(decoder, read_weights(path), path)
-        return StartingPoint(decoder.state_dict(), None)
+        return StartingPoint(decoder.state_dict(), None, {"sha256": sha256_of_file(path)})
     tensors, description = read_release(path)
     check_encoder(description, encoder.sha256, path)
     check_same_parts(config, description, path)
@@ -215,7 +218,7 @@ def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | Non
             f"expected loss.style_taps within the layers that {path} was calibrated on, but {missing[0]} is beyond them"
         )
     start = {name: tensor.float() for name, tensor in with_prefix(tensors, "decoder.").items()}
-    return StartingPoint(start, mu)
+    return StartingPoint(start, mu, describe_training(description))
 
 
 def check_same_parts(config: Config, description: dict[str, Any], path: str) -> None:
@@ -262,6 +265,20 @@ def describe_run(config: Config, encoder: Encoder, data: Data, device: torch.dev
         "versions": runtime.versions(),
         "hardware": runtime.hardware(device),
     }
+
+
+PRIVATE = ("run.dir", "data.content", "data.style", "train.init_from", "tracking.")  # where things lay, and who looked on
+
+
+def describe_training(description: dict[str, Any]) -> dict[str, Any]:
+    """How a model was trained, from its description: all that bears on its weights, no path; with a sha256 over it."""
+    own = {name: description[name] for name in ("step", "data", "git_commit", "versions", "hardware")}
+    own["data"] = {kind: {k: v for k, v in about.items() if k != "origin"} for kind, about in own["data"].items()}
+    own["config"] = {key: value for key, value in description["config"].items() if not key.startswith(PRIVATE)}
+    own |= {"encoder_sha256": description["encoder"]["sha256"], "mu_sha256": description["encoder"]["mu_sha256"]}
+    own["started_from"] = description.get("started_from")
+    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+    return {"training_sha256": digest, **own}
 
 
 def hash_of_mu(mu: dict[str, Tensor]) -> str | None:

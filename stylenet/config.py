@@ -235,6 +235,7 @@ class CheckpointConfig:
     every_steps: int = option(1000, "steps between two checkpoints; also written at the end and when stopped")
     keep: int = option(3, "newest checkpoints kept, beside the best by validation loss")
     release_dtype: Literal["fp32", "fp16"] = option("fp32", "numbers in the released model; fp16 halves the file")
+    release_name: str | None = option(None, "name and version that the released model bears, such as compact-1")
     carry_encoder: bool = option(True, "put the encoder into the released model, so that it needs no other file")
 
     def __post_init__(self) -> None:

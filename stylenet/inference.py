@@ -30,6 +30,8 @@ from stylenet.models.vgg import (
 )
 from stylenet.transforms import TRANSFORMS, StyleCode
 
+SHIPPED_MODEL = Path(__file__).parent / "weights" / "compact.safetensors"  # docs/model_card.md
+
 ImageLike = Tensor | Image.Image | str | Path
 Features = Tensor | tuple[Tensor, ...]  # [N, C, h, w] at the tap; of a compact network at its three depths
 
@@ -59,14 +61,14 @@ class Stylizer:
     @classmethod
     def load(
         cls,
-        path: str | Path,
+        path: str | Path = SHIPPED_MODEL,
         device: str = "auto",
         precision: str = "fp32",
         encoder_weights: str | None = None,
         tile: str | int = "auto",
         is_compiled: bool = False,
     ) -> Stylizer:
-        """From a released model, a checkpoint, a run folder, or pytorch-AdaIN's decoder.pth.
+        """From a released model (stylenet's small one if none is named), a checkpoint, a run folder, or pytorch-AdaIN's decoder.pth.
 
         `encoder_weights` is for a model that does not carry its encoder. Raises WeightsError for a file that is
         damaged or foreign, and for another encoder than the model was trained with. precision: fp32, tf32 (float32 whose

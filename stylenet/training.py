@@ -56,7 +56,7 @@ class Run:
         self.last_saved, self.last_validated = -1, -1
         self.make_data()
         self.make_networks(state)
-        self.description = build.describe_run(config, self.encoder, self.data, device)
+        self.description = build.describe_run(config, self.encoder, self.data, device) | {"started_from": self.started_from}
         if state:
             self.load(state)
         self.net = self.make_training_net()
@@ -85,9 +85,12 @@ class Run:
     def find_mu(self, raw: build.Encoder, state: dict[str, Any] | None) -> dict[str, Tensor]:
         """The calibration: the resumed run's, the starting point's (whose decoder is loaded too), or newly measured."""
         if state:
-            checkpoint.check_encoder(state["release"]["description"], raw.sha256, self.dir)
+            before = state["release"]["description"]
+            checkpoint.check_encoder(before, raw.sha256, self.dir)
+            self.started_from = before["started_from"]
             return checkpoint.with_prefix(state["release"]["tensors"], "mu.")
         start = build.load_starting_point(self.config, raw)
+        self.started_from = start and start.origin
         if start:
             self.trained.load_state_dict(start.trained)
         if start and start.mu is not None:
@@ -336,7 +339,8 @@ class Run:
         """The description of the model as it would be released now."""
         options = self.config.tracking
         wandb_run = {"project": options.project, "entity": options.entity, "id": self.tracking_id}
-        return self.description | {"step": self.step, "best": self.best, "wandb_run": wandb_run}
+        about = self.description | {"step": self.step, "best": self.best, "wandb_run": wandb_run}
+        return about | {"training_sha256": build.describe_training(about)["training_sha256"]}
 
     def stop_early(self, exit_code: int) -> int:
         """Save because of a signal; the signal's exit code."""

@@ -178,6 +178,12 @@ def test_fine_tuning_starts_from_the_weights(compact_run, tiny_options, tmp_path
     assert train.main(["--config", RECIPE, *tiny_options, *SMALL, *start]) == 0
     before, after = (load_model(folder / "model.safetensors")[0] for folder in (compact_run, tmp_path / "next"))
     assert all(torch.allclose(before[name].float(), after[name].float(), atol=1e-3) for name in before)
+    old, new = (load_model(folder / "model.safetensors")[1] for folder in (compact_run, tmp_path / "next"))
+    assert new["started_from"]["training_sha256"] == old["training_sha256"] != new["training_sha256"]
+    assert old["started_from"] is None and str(tmp_path) not in str(new["started_from"])
+    assert train.main(["--resume", str(tmp_path / "next"), "train.steps=2"]) == 0
+    _, resumed = load_model(tmp_path / "next/model.safetensors")
+    assert resumed["started_from"] == new["started_from"] and resumed["training_sha256"] != new["training_sha256"]
 
 
 def test_tiles_are_refused(compact_run):

@@ -45,7 +45,7 @@ def begin(tiny_options, run_dir, *overrides):
     return train.main(["--config", RECIPE, *tiny_options, f"run.dir={run_dir}", *overrides])
 
 
-COMPACT = ["model.name=compact", "model.channels=[4,6,8]", "train.styles_per_content=2", "optim.ema_decay=0.9"]
+COMPACT = ["model.name=compact", "optim.name=muon", "model.channels=[4,6,8]", "train.styles_per_content=2", "optim.ema_decay=0.9"]
 EVERYTHING = ["optim.ema_decay=0.9", "decoder.norm=batch", "data.flip=true", "train.accumulate=2", "train.precision=bf16"]
 
 

@@ -152,8 +152,6 @@ def test_mistakes(call, folders, tmp_path, trained_run):
     for extra, options, kind, message in cases:
         with pytest.raises(kind, match=message):
             call(*extra, **options)
-    with pytest.raises(UsageError, match="expected --model PATH"):
-        stylize.main(["--content", "a", "--style", "b", "--output", "c"])
     assert not (tmp_path / "out").exists() or names(tmp_path / "out") == []
 
 
