@@ -1,4 +1,4 @@
-"""Seconds to restyle pictures, ours against the textbook's, style encoded every time unless it says cached.
+"""Seconds to restyle pictures, ours and the compact network's against the textbook's, style encoded each time unless it says cached.
 
 python benchmarks/stylize.py --size 512 --rounds 7
 python benchmarks/stylize.py --size 512 --device cuda --batch 8
@@ -7,6 +7,7 @@ python benchmarks/stylize.py --size 512 --device cuda --batch 8
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -16,6 +17,7 @@ from train_step import make_images, make_parts
 
 from stylenet import runtime
 from stylenet.inference import Stylizer
+from stylenet.models.compact import CompactNet
 from stylenet.models.fast import make_fast
 from stylenet.models.stylenet import StyleNet
 from stylenet.transforms import ADAIN
@@ -33,11 +35,14 @@ def make_textbook_call(px: int, n: int, device: str) -> Callable[[], None]:
     return call
 
 
-def make_our_call(px: int, n: int, device: str, precision: str, is_cached: bool, is_compiled: bool) -> Callable[[], None]:
+def make_our_call(
+    px: int, n: int, device: str, name: str, precision: str, is_cached: bool, is_compiled: bool
+) -> Callable[[], None]:
     """One stylisation of n pictures as stylize.py does it."""
     runtime.keep_freed_memory()
     runtime.allow_tf32(precision == "tf32")
-    stylizer = Stylizer(StyleNet(make_parts()[0], ADAIN, make_parts()[1]), device, precision, is_compiled=is_compiled)
+    net = CompactNet() if name == "compact" else StyleNet(make_parts()[0], ADAIN, make_parts()[1])
+    stylizer = Stylizer(net, device, precision, is_compiled=is_compiled)
     content, style = make_images(n, px)
     code = stylizer.encode_style(style)
     return lambda: stylizer(content, code if is_cached else style)
@@ -67,9 +72,10 @@ def main() -> None:
     print(f"stylising {options.batch} picture(s) of {options.size}² at once, {hardware}, torch {torch.__version__}")
     print(f"largest relative difference in float32: {largest_difference(min(512, options.size)):.1e} (on the CPU)")
     candidates = {"textbook float32": (make_textbook_call, shape)}
-    for precision in ("fp32", "bf16") if options.device == "cpu" else ("fp32", "tf32", "bf16", "fp16"):
+    precisions = ("fp32", "bf16") if options.device == "cpu" else ("fp32", "tf32", "bf16", "fp16")
+    for name, precision in itertools.product(("ours", "compact"), precisions):
         for suffix, is_cached in (("", False), (", cached style", True)):
-            candidates[f"ours {precision}{suffix}"] = (make_our_call, (*shape, precision, is_cached, options.compile))
+            candidates[f"{name} {precision}{suffix}"] = (make_our_call, (*shape, name, precision, is_cached, options.compile))
     compare(candidates, options.rounds)
 
 
