@@ -5,7 +5,8 @@ It has no VGG at run time. A VGG teaches it: `TaughtNet` trains it with the loss
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,8 @@ class CompactNet(nn.Module):
     the last one, which alone works on upsampled features, has three outputs. A style is known by the channel means and
     deviations of its features at every depth, and the decoder's own features are brought to them on their way up.
     """
+
+    align, stats = staticmethod(align), staticmethod(channel_stats)  # the fast form has its own
 
     def __init__(
         self, channels: Sequence[int] = (32, 64, 128), n_blocks: int = 4, generator: torch.Generator | None = None
@@ -63,7 +66,7 @@ class CompactNet(nn.Module):
 
     def describe(self, maps: Maps) -> StyleCode:
         """Channel means and deviations at the three depths: six of [N, C, 1, 1], whose weighted sums are styles as well."""
-        return tuple(part for features in maps for part in channel_stats(features))
+        return tuple(part for features in maps for part in self.stats(features))
 
     def survey(self, maps: Maps) -> None:
         """Nothing that could stand for a whole content: the decoder's own features are measured as well."""
@@ -97,7 +100,7 @@ class CompactNet(nn.Module):
     def decode(self, maps: Maps, code: StyleCode) -> Tensor:
         """A content's features brought to a style's statistics, as an image."""
         half, quarter, eighth = maps
-        to_half, to_quarter, to_eighth = (styled(code[i : i + 2]) for i in (0, 2, 4))
+        to_half, to_quarter, to_eighth = (partial(self.align, style=code[i : i + 2]) for i in (0, 2, 4))
         x = to_eighth(eighth)
         for block in self.decoder_blocks:
             x = to_eighth(block(x))
@@ -106,11 +109,6 @@ class CompactNet(nn.Module):
         x = to_half(self.from_quarter(F.relu(x))) + to_half(half)
         x = F.relu_(self.half_conv(F.relu(x)))
         return self.to_pixels(x)
-
-
-def styled(code: StyleCode) -> Callable[[Tensor], Tensor]:
-    """AdaIN towards a style's statistics of one depth."""
-    return lambda features: align(features, code)
 
 
 def mean_code(codes: Sequence[StyleCode], weights: Sequence[float]) -> StyleCode:
