@@ -30,8 +30,6 @@ class CompactNet(nn.Module):
     deviations of its features at every depth, and the decoder's own features are brought to them on their way up.
     """
 
-    align, stats = staticmethod(align), staticmethod(channel_stats)  # the fast form has its own
-
     def __init__(
         self, channels: Sequence[int] = (32, 64, 128), n_blocks: int = 4, generator: torch.Generator | None = None
     ) -> None:
@@ -66,7 +64,7 @@ class CompactNet(nn.Module):
 
     def describe(self, maps: Maps) -> StyleCode:
         """Channel means and deviations at the three depths: six of [N, C, 1, 1], whose weighted sums are styles as well."""
-        return tuple(part for features in maps for part in self.stats(features))
+        return tuple(part for features in maps for part in channel_stats(features))
 
     def survey(self, maps: Maps) -> None:
         """Nothing that could stand for a whole content: the decoder's own features are measured as well."""
@@ -100,7 +98,7 @@ class CompactNet(nn.Module):
     def decode(self, maps: Maps, code: StyleCode) -> Tensor:
         """A content's features brought to a style's statistics, as an image."""
         half, quarter, eighth = maps
-        to_half, to_quarter, to_eighth = (partial(self.align, style=code[i : i + 2]) for i in (0, 2, 4))
+        to_half, to_quarter, to_eighth = (partial(align, style=code[i : i + 2]) for i in (0, 2, 4))
         x = to_eighth(eighth)
         for block in self.decoder_blocks:
             x = to_eighth(block(x))

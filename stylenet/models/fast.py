@@ -17,10 +17,8 @@ from stylenet.models.compact import CompactNet
 from stylenet.models.decoder import Decoder, upsample
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.vgg import VGG, Padding, block_of, pad
-from stylenet.transforms import EPS, StyleCode
 
 WINOGRAD_CHANNELS = 256  # from this many input channels on it wins on the CPU; below, its transforms cost more than it saves
-STRIP = 2**13  # positions whose moments are taken at a time
 TILES_PER_BLOCK = 256  # of Winograd: so many tiles' transforms stay in the cache
 
 
@@ -30,45 +28,11 @@ def make_fast(net: StyleNet | CompactNet, device: torch.device, dtype: torch.dty
         fast = copy.deepcopy(net)
         for name in ("from_eighth", "from_quarter", "to_pixels"):
             setattr(fast, name, SubPixelConv(getattr(net, name), "reflect"))
-        if device.type == "cpu":
-            fast.align, fast.stats = quick_align, quick_stats
         return fast.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
     use_winograd = device.type == "cpu" and dtype == torch.float32
     encoder, decoder = FastEncoder(net.encoder, use_winograd), FastDecoder(net.decoder, use_winograd)
     fast = StyleNet(encoder, net.transform, decoder, net.tap).eval().requires_grad_(False)
     return fast.to(device, dtype, memory_format=torch.channels_last)
-
-
-def quick_stats(features: Tensor) -> tuple[Tensor, Tensor]:
-    """As transforms.channel_stats, from the CPU's batch normalisation, which takes a tenth of var_mean's time.
-
-    It adds up in float32 one after another, so a picture is measured in strips, which are put together in float64.
-    """
-    moments = [strip_moments(picture) for picture in features.split(1)]
-    mean, variance = (torch.stack(parts).float()[..., None, None] for parts in zip(*moments, strict=True))
-    return mean, (variance + EPS).sqrt()
-
-
-def strip_moments(picture: Tensor) -> tuple[Tensor, Tensor]:
-    """Channel means and biased variances of a picture's features [1, C, H, W]: two of [C], float64."""
-    strips = picture.split(max(1, STRIP // picture.shape[3]), dim=2)
-    shares = torch.tensor([strip.shape[2] / picture.shape[2] for strip in strips], dtype=torch.float64)
-    unit = torch.ones(picture.shape[1]), torch.zeros(picture.shape[1])  # in float32, so that the moments are too
-    found = [torch.native_batch_norm(strip, *unit, None, None, True, 0.0, EPS) for strip in strips]
-    means, roots = (torch.stack([part[i] for part in found], dim=1).double() for i in (1, 2))  # [C, strips], 1 / deviation
-    mean = means @ shares
-    variance = (roots**-2 - EPS + (means - mean[:, None]).square()) @ shares
-    return mean, variance.clamp_min(0)
-
-
-def quick_align(features: Tensor, style: StyleCode) -> Tensor:
-    """As transforms.align, in one pass over the features."""
-    style_mean, style_std = (part.flatten(1).expand(len(features), -1) for part in style)
-    aligned = torch.empty_like(features)
-    for i, picture in enumerate(features.split(1)):
-        moments = (part.float() for part in strip_moments(picture))
-        aligned[i] = F.batch_norm(picture, *moments, style_std[i], style_mean[i], eps=EPS)[0]
-    return aligned
 
 
 def compile_parts(net: StyleNet | CompactNet) -> None:
