@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 EPS = 1e-5
-LARGE = 2**25  # values: of a larger map no whole copy is made
+LARGE = 2**23  # values: of a larger map no whole copy is made
 
 StyleCode = tuple[Tensor, ...]
 
@@ -23,7 +23,7 @@ def channel_stats(features: Tensor, eps: float = EPS) -> tuple[Tensor, Tensor]:
     constant channel and a 1x1 map have the deviation sqrt(eps) and a finite gradient. The Lua original takes the
     unbiased deviation of the style but the biased one of the output.
     """
-    if features.numel() > LARGE and features.shape[1] > 1:
+    if features.numel() > LARGE and features.shape[1] > 1 and not features.requires_grad:
         halves = [channel_stats(half, eps) for half in features.chunk(2, dim=1)]
         return tuple(torch.cat(parts, 1) for parts in zip(*halves, strict=True))
     exact = features if features.dtype == torch.float64 else features.float()
