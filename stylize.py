@@ -36,7 +36,10 @@ def main(arguments: list[str]) -> int:
         from stylenet import inference, pictures, runtime  # noqa: F401 - the heavy ones, for all that follows
         from stylenet.clips import reading
 
-    options.model = options.model or inference.SHIPPED_MODEL
+    if options.model is None:
+        options.model = inference.SHIPPED_MODEL
+    if not str(options.model).strip():
+        raise UsageError("expected a model as --model, but an empty name came; leave it out for the small one brought along")
     inference.check_alpha(options.alpha)
     if not options.output.strip():
         raise UsageError("expected a file or a folder as --output, but an empty name came")

@@ -19,7 +19,7 @@ from stylenet.errors import Parser, UsageError, run_script
 if TYPE_CHECKING:
     import torch
 
-MAY_CHANGE = ("run.", "tracking.", "train.steps")  # what a resumed run may set anew
+MAY_CHANGE = ("run.", "tracking.", "train.steps", "checkpoint.release_name")  # what a resumed run may set anew
 
 
 def main(arguments: list[str]) -> int:
@@ -71,7 +71,7 @@ def load_resumed(run_dir: str, config_file: str | None, overrides: list[str]) ->
     if changed:
         raise UsageError(
             f"expected the configuration that {path} was made with, but {', '.join(changed)} differ; "
-            "only train.steps, run.* and tracking.* may change, so start a new run with another run.dir"
+            "only train.steps, checkpoint.release_name, run.* and tracking.* may change, so start a new run with another run.dir"
         )
     return config, state
 

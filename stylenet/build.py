@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stylenet import datasets, runtime
-from stylenet.checkpoint import check_encoder, read_release, with_prefix
+from stylenet.checkpoint import check_encoder, find_release, read_release, with_prefix
 from stylenet.config import Config, Protocol, make_config, to_flat, to_yaml
 from stylenet.datasets import PairDataset, PixelSource, Split
 from stylenet.errors import UsageError, WeightsError
@@ -194,7 +194,7 @@ class StartingPoint(NamedTuple):
 
     trained: dict[str, Tensor]
     mu: dict[str, Tensor] | None  # None: measured anew, as in a run from scratch
-    origin: dict[str, Any]  # how it was trained itself, as far as it says
+    about: dict[str, Any]  # which file it is, and how it was trained itself, as far as it says
 
 
 def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | None:
@@ -207,7 +207,7 @@ def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | Non
         if not isinstance(decoder, Decoder):
             raise WeightsError(f"expected a compact network to go on from, but {path} is a decoder; leave model.name=vgg")
         load_flat_decoder(decoder, read_weights(path), path)
-        return StartingPoint(decoder.state_dict(), None, {"sha256": sha256_of_file(path)})
+        return StartingPoint(decoder.state_dict(), None, {"file_sha256": sha256_of_file(path)})
     tensors, description = read_release(path)
     check_encoder(description, encoder.sha256, path)
     check_same_parts(config, description, path)
@@ -218,7 +218,7 @@ def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | Non
             f"expected loss.style_taps within the layers that {path} was calibrated on, but {missing[0]} is beyond them"
         )
     start = {name: tensor.float() for name, tensor in with_prefix(tensors, "decoder.").items()}
-    return StartingPoint(start, mu, describe_training(description))
+    return StartingPoint(start, mu, {"file_sha256": sha256_of_file(find_release(path)), **describe_training(description)})
 
 
 def check_same_parts(config: Config, description: dict[str, Any], path: str) -> None:
@@ -267,11 +267,15 @@ def describe_run(config: Config, encoder: Encoder, data: Data, device: torch.dev
     }
 
 
-PRIVATE = ("run.dir", "data.content", "data.style", "train.init_from", "tracking.")  # where things lay, and who looked on
+# options that say where something lies or who looks on, not what is computed
+PRIVATE = ("run.dir", "run.device", "data.content", "data.style", "encoder.weights", "train.init_from", "tracking.", "checkpoint.")
 
 
 def describe_training(description: dict[str, Any]) -> dict[str, Any]:
-    """How a model was trained, from its description: all that bears on its weights, no path; with a sha256 over it."""
+    """How a model was trained, from its description, without any path, and a sha256 over that.
+
+    Of a run that was resumed it is the last part: commit, hardware and train.steps may have been others before.
+    """
     own = {name: description[name] for name in ("step", "data", "git_commit", "versions", "hardware")}
     own["data"] = {kind: {k: v for k, v in about.items() if k != "origin"} for kind, about in own["data"].items()}
     own["config"] = {key: value for key, value in description["config"].items() if not key.startswith(PRIVATE)}

@@ -476,7 +476,8 @@ def differing_keys(old: Kind, new: Kind) -> list[str]:
 
 def name_of_computation(config: Config) -> str:
     """Ten hex digits for what a run computes: all of its options but where it lies, on what it runs, and its tracking."""
-    kept = {key: value for key, value in to_flat(config).items() if not key.startswith(("run.dir", "run.device", "tracking."))}
+    elsewhere = ("run.dir", "run.device", "tracking.", "checkpoint.release_name")
+    kept = {key: value for key, value in to_flat(config).items() if not key.startswith(elsewhere)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
 
 

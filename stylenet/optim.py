@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -18,40 +18,39 @@ class Muon(torch.optim.Optimizer):
     """Each kernel [C_out, C_in, k, k] moves along its momentum's nearest semi-orthogonal matrix C_out x (C_in k k).
 
     Jordan et al. 2024, with the scale of Liu et al. 2025 (arXiv 2502.16982): the root mean square of a step is 0.2 lr, as is usual
-    for Adam's, so that one learning rate serves kernels and biases. `torch.optim.Muon` takes matrices only.
+    for Adam's, so that one learning rate serves kernels and biases. Unlike theirs the first and the last convolution take part,
+    nothing decays, and the iteration is in float32. `torch.optim.Muon` takes matrices only.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
         super().__init__(parameters, {"lr": lr})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self) -> None:
         """One step of every parameter that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     move = move_kernel if parameter.ndim > 1 else move_vector
                     move(parameter, parameter.grad, self.state[parameter], group["lr"])
-        return loss
 
 
 def move_kernel(kernel: Tensor, grad: Tensor, state: dict[str, Any], lr: float) -> None:
     """Muon's step, with Nesterov's momentum."""
-    momentum = state.setdefault("momentum", torch.zeros_like(kernel))
+    if not state:
+        state["momentum"] = torch.zeros_like(kernel)
+    momentum = state["momentum"]
     momentum.lerp_(grad, 1 - MOMENTUM)
     direction = orthogonalised(grad.lerp(momentum, MOMENTUM).flatten(1))
-    kernel.sub_(direction.view(kernel.shape), alpha=0.2 * lr * max(direction.shape) ** 0.5)
+    kernel.sub_(direction.reshape(kernel.shape), alpha=0.2 * lr * max(direction.shape) ** 0.5)
 
 
 def move_vector(vector: Tensor, grad: Tensor, state: dict[str, Any], lr: float) -> None:
     """Adam's step (Kingma & Ba 2015)."""
-    mean = state.setdefault("mean", torch.zeros_like(vector))
-    square = state.setdefault("square", torch.zeros_like(vector))
-    state["t"] = state.get("t", 0) + 1
+    if not state:
+        state |= {"t": 0, "mean": torch.zeros_like(vector), "square": torch.zeros_like(vector)}
+    mean, square = state["mean"], state["square"]
+    state["t"] += 1
     mean.lerp_(grad, 1 - BETAS[0])
     square.lerp_(grad.square(), 1 - BETAS[1])
     unbiased = [part / (1 - beta ** state["t"]) for part, beta in zip((mean, square), BETAS, strict=True)]
@@ -59,7 +58,10 @@ def move_vector(vector: Tensor, grad: Tensor, state: dict[str, Any], lr: float) 
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """About UV^T of the matrix USV^T: five Newton-Schulz iterations, after which singular values lie in about 0.7 to 1.2."""
+    """About UV^T of the matrix USV^T: five Newton-Schulz iterations.
+
+    Singular values above about a hundredth of the norm end between 0.7 and 1.2, smaller ones stay smaller.
+    """
     a, b, c = QUINTIC
     is_tall = matrix.shape[0] > matrix.shape[1]
     x = (matrix.T if is_tall else matrix).float()

@@ -83,14 +83,17 @@ class Run:
         self.learning_rate, self.weights = build.make_schedule(config), build.make_loss_weights(config)
 
     def find_mu(self, raw: build.Encoder, state: dict[str, Any] | None) -> dict[str, Tensor]:
-        """The calibration: the resumed run's, the starting point's (whose decoder is loaded too), or newly measured."""
+        """The calibration: the resumed run's, the starting point's, or newly measured.
+
+        Takes over the starting point's weights, and notes in `started_from` how they were trained.
+        """
         if state:
             before = state["release"]["description"]
             checkpoint.check_encoder(before, raw.sha256, self.dir)
             self.started_from = before["started_from"]
             return checkpoint.with_prefix(state["release"]["tensors"], "mu.")
         start = build.load_starting_point(self.config, raw)
-        self.started_from = start and start.origin
+        self.started_from = start.about if start else None
         if start:
             self.trained.load_state_dict(start.trained)
         if start and start.mu is not None:

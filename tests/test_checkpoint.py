@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from stylenet import checkpoint as c
+from stylenet.build import describe_training
 from stylenet.errors import UsageError, WeightsError
 
 
@@ -104,3 +105,22 @@ def test_what_holds_a_run(tmp_path):
     assert not c.holds_run(tmp_path)
     c.save_model({"a": torch.zeros(1)}, {}, tmp_path / "model.safetensors")
     assert c.holds_run(tmp_path)
+
+
+def test_the_training_hash_is_of_what_was_computed():
+    """Another folder, name or output changes nothing; another rate, set, commit or starting point does."""
+    config = {"optim.lr": 1e-3, "run.dir": "runs/a", "data.content": "photos", "encoder.weights": "/v.pth", "checkpoint.keep": 3}
+    sets = {kind: {"origin": kind, "train": 3, "held_out": 1, "list_sha256": kind} for kind in ("content", "style")}
+    about = {"step": 5, "data": sets, "git_commit": "c", "versions": {}, "hardware": "h", "config": config}
+    about |= {"encoder": {"sha256": "e", "mu_sha256": None}, "started_from": None}
+
+    def digest(**changes):
+        return describe_training(about | changes)["training_sha256"]
+
+    moved = {kind: values | {"origin": "elsewhere"} for kind, values in sets.items()}
+    private = config | {"run.dir": "b", "data.content": "c", "encoder.weights": "w", "checkpoint.keep": 9}
+    assert digest() == digest(data=moved) == digest(config=private)
+    other_set = sets | {"style": sets["style"] | {"list_sha256": "x"}}
+    others = [{"config": config | {"optim.lr": 2e-3}}, {"data": other_set}, {"git_commit": "d"}, {"started_from": {"step": 1}}]
+    assert len({digest(), *(digest(**change) for change in others)}) == 5
+    assert "/v.pth" not in str(describe_training(about)) and "photos" not in str(describe_training(about))

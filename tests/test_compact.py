@@ -1,5 +1,7 @@
 """The compact network: any size, strengths and mixtures, its fast form, and its training by the VGG."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,7 @@ from stylenet.errors import UsageError
 from stylenet.inference import Stylizer, load_stylenet
 from stylenet.losses import LossWeights
 from stylenet.models.compact import CompactNet, TaughtNet, mean_code
-from stylenet.models.fast import make_fast
+from stylenet.models.fast import SubPixelConv, make_fast
 from stylenet.models.stylenet import repeated, rolled
 from stylenet.models.vgg import load_vgg
 from stylenet.transforms import ADAIN, adain, channel_stats
@@ -96,8 +98,8 @@ def test_fast_form_is_the_same(net, size):
     content, style = image(2, 3, *size), image(1, 3, 21, 30, seed=1)
     fast = make_fast(net, torch.device("cpu"))
     torch.testing.assert_close(fast(content, style, 0.7), net(content, style, 0.7), rtol=1e-5, atol=1e-5)
-    assert any(name.endswith("from_quarter") for name, _ in net.named_modules())  # the plain one is left as it was
-    assert net.from_quarter.weight.shape[-1] == 3 and fast.from_quarter.weight.shape[-1] == 4
+    for name in ("from_eighth", "from_quarter", "to_pixels"):  # the plain one is left as it was
+        assert isinstance(getattr(fast, name), SubPixelConv) and not isinstance(getattr(net, name), SubPixelConv)
 
 
 def test_shipped_size():
@@ -147,7 +149,7 @@ def compact_run(tmp_path_factory, tiny_options):
 def test_trains_and_applies_without_a_vgg(compact_run, tmp_path):
     tensors, about = load_model(compact_run / "model.safetensors")
     assert about["model"] == "compact" and not any(name.startswith("encoder.") for name in tensors)
-    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    assert {tensor.dtype for name, tensor in tensors.items() if name.startswith("decoder.")} == {torch.float16}
     stylizer = Stylizer.load(compact_run)
     content, style = draw(tmp_path / "c.png", 1, 37, 29), draw(tmp_path / "s.png", 2)
     output = stylizer(content, style, alpha=0.5)
@@ -180,7 +182,8 @@ def test_fine_tuning_starts_from_the_weights(compact_run, tiny_options, tmp_path
     assert all(torch.allclose(before[name].float(), after[name].float(), atol=1e-3) for name in before)
     old, new = (load_model(folder / "model.safetensors")[1] for folder in (compact_run, tmp_path / "next"))
     assert new["started_from"]["training_sha256"] == old["training_sha256"] != new["training_sha256"]
-    assert old["started_from"] is None and str(tmp_path) not in str(new["started_from"])
+    assert old["started_from"] is None
+    assert not re.search(r"['\"]/", str(new["started_from"]))  # no path
     assert train.main(["--resume", str(tmp_path / "next"), "train.steps=2"]) == 0
     _, resumed = load_model(tmp_path / "next/model.safetensors")
     assert resumed["started_from"] == new["started_from"] and resumed["training_sha256"] != new["training_sha256"]

@@ -27,6 +27,32 @@ def test_a_step_of_a_kernel_has_the_size_of_adams():
         assert float((conv.weight.detach() - before).square().mean().sqrt()) == pytest.approx(0.2 * 0.01, rel=0.3)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(4, 3, 3, 3), (40, 3, 3, 3)])
+def test_kernels_move_along_nesterovs_momentum(shape, layout):
+    """Against the formulas written out, for wide and tall matrices in both layouts."""
+    draw = torch.Generator().manual_seed(0)
+    kernel = nn.Parameter(torch.randn(shape, generator=draw).to(memory_format=layout))
+    expected, momentum = kernel.detach().clone().reshape(shape), torch.zeros(shape)
+    optimizer = Muon([kernel], lr=0.1)
+    for _ in range(3):
+        grad = torch.randn(shape, generator=draw)
+        kernel.grad = grad.to(memory_format=layout)
+        optimizer.step()
+        momentum = 0.95 * momentum + 0.05 * grad
+        direction = orthogonalised((0.05 * grad + 0.95 * momentum).flatten(1)).reshape(shape)
+        expected = expected - 0.1 * 0.2 * max(shape[0], shape[1] * 9) ** 0.5 * direction
+    torch.testing.assert_close(kernel.detach(), expected)
+    assert optimizer.state[kernel]["momentum"].stride() == kernel.stride()
+
+
+def test_weak_directions_are_raised_and_absent_ones_are_not():
+    left, right = (torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(i)))[0] for i in (0, 1))
+    strengths = torch.tensor([1.0, 0.5, 0.05] + 29 * [0.0])
+    found = torch.diagonal(left.T @ orthogonalised(left @ torch.diag(strengths) @ right.T) @ right)
+    assert found[:3].min() > 0.6 and found[:3].max() < 1.3 and found[3:].abs().max() < 0.01
+
+
 def test_biases_move_as_with_adam():
     ours, theirs = (nn.Parameter(torch.tensor([1.0, -2.0, 3.0])) for _ in range(2))
     steps = Muon([ours], lr=0.1), torch.optim.Adam([theirs], lr=0.1, betas=(0.9, 0.99))

@@ -142,6 +142,7 @@ def test_mistakes(call, folders, tmp_path, trained_run):
         (["--modle", "x"], {}, UsageError, "unrecognized arguments"),
         ([], {"output": tmp_path / "one.png"}, UsageError, "expected a folder as --output"),
         ([], {"output": ""}, UsageError, "an empty name"),
+        (["--model", ""], {}, UsageError, "expected a model as --model"),
         ([], {"output": tmp_path / "file"}, UsageError, "folder that can be written"),
         ([], {"content": (tmp_path / "empty",)}, DataError, "there are none"),
         ([], {"style": (tmp_path / "absent.png",)}, DataError, "there is no"),

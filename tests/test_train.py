@@ -108,6 +108,7 @@ def test_cache_changes_nothing(start, cache):
         ["train.precision=bf16"],
         ["train.precision=fp16"],
         ["train.channels_last=false"],
+        ["optim.name=muon", "train.precision=fp16", "train.freeze=[conv2_1]", "decoder.norm=instance"],
         ["optim.clip_norm=0.1", "optim.lr_schedule=cosine", "optim.warmup_steps=2"],
         ["optim.ema_decay=0.5", "decoder.norm=batch"],
         ["loss.gram_weight=1", "loss.tv_weight=1", "loss.identity_weight=1", "data.flip=true"],

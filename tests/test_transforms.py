@@ -210,12 +210,29 @@ def test_pieces_of_a_content_are_restyled_as_the_whole(name):
     torch.testing.assert_close(pieces, transform.apply(content, code, None), rtol=1e-5, atol=1e-5)
 
 
-def test_statistics_of_a_large_map_in_parts(monkeypatch):
-    features = torch.randn(2, 7, 9, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_statistics_of_a_large_map_in_strips(monkeypatch, dtype):
+    features = torch.randn(2, 7, 9, 8, generator=torch.Generator().manual_seed(0)).to(dtype, memory_format=torch.channels_last)
     expected = transforms.channel_stats(features)
-    monkeypatch.setattr(transforms, "LARGE", 100)
+    monkeypatch.setattr(transforms, "STRIP", 300)
     sizes, square = [], torch.Tensor.square
     monkeypatch.setattr(torch.Tensor, "square", lambda x: sizes.append(x.numel()) or square(x))
     for ours, whole in zip(transforms.channel_stats(features), expected, strict=True):
         torch.testing.assert_close(ours, whole)
-    assert len(sizes) > 1 and sum(sizes) == features.numel() and max(sizes) <= 2 * 9 * 8
+    big = [size for size in sizes if size > 2 * 7]  # without the small square of what rounding left
+    assert len(big) > 1 and sum(big) == features.numel() and max(big) <= 300
+    sizes.clear()
+    transforms.channel_stats(features.clone().requires_grad_())  # training measures it in one piece
+    assert max(sizes) == features.numel()
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0, 1234.567, 54321.9, 1e6])
+def test_statistics_survive_large_means(value):
+    """A constant channel has the deviation sqrt(eps), and one with little contrast its own."""
+    constant = torch.full((1, 2, 64, 50), value)
+    mean, std = channel_stats(constant)
+    torch.testing.assert_close(std, torch.full_like(std, 1e-5**0.5), rtol=1e-4, atol=0)
+    torch.testing.assert_close(mean, torch.full_like(mean, value), rtol=1e-6, atol=0)
+    wavy = constant + 0.01 * max(1.0, value) * torch.randn(1, 2, 64, 50, generator=torch.Generator().manual_seed(0))
+    exact = wavy.double().var((2, 3), correction=0, keepdim=True).add(1e-5).sqrt()
+    torch.testing.assert_close(channel_stats(wavy)[1].double(), exact, rtol=1e-5, atol=0)

@@ -26,7 +26,7 @@ class CompactNet(nn.Module):
     """Contents restyled with styles. Images are RGB in [0, 1], [N, 3, H, W], any size; the output has the content's size.
 
     Most of a convolutional network's time goes into its layers at full size. Here the first convolution has stride 2, and
-    the last one, which alone works on upsampled features, has three outputs. A style is known by the channel means and
+    the last one, which alone works at full size, has three outputs. A style is known by the channel means and
     deviations of its features at every depth, and the decoder's own features are brought to them on their way up.
     """
 
