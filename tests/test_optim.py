@@ -81,7 +81,7 @@ def test_it_learns_and_resumes():
             loss = (net(x) - target).square().mean()
             loss.backward()
             optimizer.step()
-        return float(loss), (net.state_dict(), optimizer.state_dict())
+        return loss.item(), (net.state_dict(), optimizer.state_dict())
 
     first, _ = run(1)
     middle = run(20)[1]

@@ -1,6 +1,6 @@
 """The shipped model is what docs/model_card.md says: size, provenance, and the pictures that it made when it was released.
 
-A new release records its pictures by `PYTHONPATH=.:tests python tests/test_weights.py`.
+A new release records its pictures by `PYTHONPATH=.:tests:data python tests/test_weights.py`.
 """
 
 import re
