@@ -174,6 +174,15 @@ def test_benchmark_of_flicker_runs(trained_run, image_folders):
 
 
 @pytest.mark.slow
+def test_benchmark_of_identity_runs(image_folders, vgg19_file):
+    folders = ["--content", image_folders[0], "--style", image_folders[1]]
+    done = run_python("benchmarks/identity.py", *folders, "--pairs", "1", "--size", "64", STYLENET_VGG19=str(vgg19_file))
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"identity, \w+ +mean \d+\.\d+ .* dB", done.stdout)) == 2
+    assert re.search(r"pass 3: content norm \d+\.\d+   style \d+\.\d+", done.stdout)
+
+
+@pytest.mark.slow
 def test_benchmark_of_many_pictures_runs():
     done = run_python("benchmarks/many.py", "--size", "32", "--pictures", "4", "--device-ms", "1", "--rounds", "1")
     assert done.returncode == 0, done.stderr
