@@ -71,11 +71,11 @@ def strings(value):
 
 
 def test_identity(stylizer):
-    """A picture in its own look is that picture: 27 to 29 dB PSNR on drawn scenes when it was released, as on photos."""
+    """A picture in its own look is that picture: 29 to 31 dB PSNR on drawn scenes when it was released."""
     for i in range(3):
         picture = images.to_tensor(samples.draw_scene(np.random.default_rng([0, 0, i]), i))
         error = (stylizer(picture, picture) - picture).square().mean()
-        assert -10 * float(torch.log10(error)) >= 26
+        assert -10 * float(torch.log10(error)) >= 28
 
 
 def test_the_model_is_released_in_the_table_of_releases():
