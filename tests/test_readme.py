@@ -1,12 +1,14 @@
 """Every command that the README, data/README.md and the Makefile show works, in order, in a fresh folder."""
 
 import csv
+import importlib
 import re
 import shlex
 import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import ROOT, draw, run_python
 from test_video import make_clip, pictures
 
@@ -174,12 +176,25 @@ def test_benchmark_of_flicker_runs(trained_run, image_folders):
 
 
 @pytest.mark.slow
-def test_benchmark_of_identity_runs(image_folders, vgg19_file):
+def test_benchmark_of_behaviour_runs(image_folders, vgg19_file):
     folders = ["--content", image_folders[0], "--style", image_folders[1]]
-    done = run_python("benchmarks/identity.py", *folders, "--pairs", "1", "--size", "64", STYLENET_VGG19=str(vgg19_file))
+    done = run_python("benchmarks/behaviour.py", *folders, "--pairs", "1", "--size", "64", STYLENET_VGG19=str(vgg19_file))
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"identity, \w+ +mean \d+\.\d+ .* dB", done.stdout)) == 2
-    assert re.search(r"pass 3: content norm \d+\.\d+   style \d+\.\d+", done.stdout)
+    assert re.search(r"pass 3: content norm \d+\.\d+   style \d+\.\d+   grid \d+\.\d+", done.stdout)
+    done = run_python("benchmarks/behaviour.py", *folders, "--size", "63")
+    assert done.returncode == 2
+    assert done.stderr.strip() == "error: expected --size of at least 64, --pairs and --passes of at least 1"
+
+
+def test_grid_sees_a_repeated_tile_and_no_noise(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    grid = importlib.import_module("behaviour").grid
+    generator = torch.Generator().manual_seed(0)
+    tiles = torch.rand(3, 8, 8, generator=generator).repeat(1, 16, 16)
+    assert grid(tiles) == pytest.approx(64, rel=0.01)
+    assert grid(torch.rand(3, 512, 512, generator=generator)) == pytest.approx(1, abs=0.1)
+    assert grid(torch.full((3, 128, 128), 0.3)) == pytest.approx(0, abs=1e-3)
 
 
 @pytest.mark.slow

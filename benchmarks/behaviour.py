@@ -1,24 +1,28 @@
-"""How well a model gives a picture back in its own look, and what repeated passes in one style do to a picture.
+"""What a model does to pictures that no metric of eval.py sees: identity, repeated passes, the grid of its own strides.
 
-python benchmarks/identity.py --content photos/ --style paintings/ --held-out 0.02
+python benchmarks/behaviour.py --content photos/ --style paintings/ --held-out 0.02
 
 Identity: PSNR in dB of pictures restyled by themselves at full strength. Passes: the output is restyled again and again;
 after each, normalised content loss against the photo and style loss against the painting, means over the pairs, judged
-by the VGG-19 of STYLENET_VGG19. Pictures are cut square.
+by the VGG-19 of STYLENET_VGG19, and how much the output repeats itself every 8 pixels. Pictures are cut square.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import rounds  # noqa: F401 - makes the package importable
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stylenet import images
+from stylenet.errors import Parser, UsageError, run_script
 from stylenet.inference import SHIPPED_MODEL, Stylizer
 from stylenet.losses import style_loss
 from stylenet.metrics.functional import content_norm
@@ -26,6 +30,17 @@ from stylenet.metrics.pairs import evaluated_part
 from stylenet.models.vgg import VGG, find_weights, load_vgg
 
 TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
+PERIOD_PX = 8  # the stride of the deepest features
+WINDOW_PX = 64
+BLUR_PX = 25
+
+
+class Pass(NamedTuple):
+    """What is measured after one pass."""
+
+    content_norm: float
+    style: float
+    grid: float
 
 
 def load_square(path: Path, px: int) -> Tensor:
@@ -38,14 +53,28 @@ def psnr(output: Tensor, image: Tensor) -> float:
     return -10 * float(torch.log10((output - image).square().mean()))
 
 
-def passes(stylizer: Stylizer, vgg: VGG, content: Tensor, style: Tensor, n: int) -> list[tuple[float, float]]:
-    """(normalised content loss, mean style loss over the taps) after each pass."""
+def grid(image: Tensor) -> float:
+    """How much the fine detail of an image [3, H, W] is the same 8-pixel tile over and over.
+
+    In windows of 64 pixels, the energy of the mean tile over the window's, times the number of tiles: 1 in the mean for
+    white noise, 64 for a tile that repeats exactly, less than 1 for detail that is wider than a tile. Mean over the windows.
+    """
+    blurred = F.avg_pool2d(F.pad(image[None], (BLUR_PX // 2,) * 4, mode="reflect"), BLUR_PX, 1)[0]
+    windows = (image - blurred).unfold(1, WINDOW_PX, WINDOW_PX).unfold(2, WINDOW_PX, WINDOW_PX).flatten(1, 2)  # [3, n, 64, 64]
+    n = WINDOW_PX // PERIOD_PX
+    tile = windows.unflatten(3, (n, PERIOD_PX)).unflatten(2, (n, PERIOD_PX)).mean((2, 4))  # [3, n, 8, 8]
+    locked = (tile - tile.mean((2, 3), keepdim=True)).square().mean((0, 2, 3))
+    return n * n * float((locked / (windows.square().mean((0, 2, 3)) + 1e-6)).mean())
+
+
+def passes(stylizer: Stylizer, vgg: VGG, content: Tensor, style: Tensor, n: int) -> list[Pass]:
+    """What is measured after each pass; the style loss is the mean over the taps."""
     wanted, aim, output, found = vgg(content[None], TAPS), vgg(style[None], TAPS), content, []
     for _ in range(n):
         output = stylizer(output, style)
         features = vgg(output[None], TAPS)
         styles = [float(style_loss(features[tap], aim[tap])) for tap in TAPS]
-        found.append((float(content_norm(features["relu4_1"], wanted["relu4_1"])), statistics.fmean(styles)))
+        found.append(Pass(float(content_norm(features["relu4_1"], wanted["relu4_1"])), statistics.fmean(styles), grid(output)))
     return found
 
 
@@ -57,9 +86,9 @@ def spread(values: Sequence[float]) -> str:
 
 
 @torch.inference_mode()
-def main() -> None:
+def main(arguments: list[str]) -> int:
     """Print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=SHIPPED_MODEL, help="the shipped one if not given")
     parser.add_argument("--content", required=True, help="a folder of photos")
     parser.add_argument("--style", required=True, help="a folder of paintings")
@@ -67,7 +96,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--pairs", type=int, default=8, help="for the repeated passes")
     parser.add_argument("--passes", type=int, default=3)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    if options.size < WINDOW_PX or min(options.pairs, options.passes) < 1:
+        raise UsageError(f"expected --size of at least {WINDOW_PX}, --pairs and --passes of at least 1")
     stylizer, vgg = Stylizer.load(options.model), load_vgg("vgg19", find_weights("vgg19", None), TAPS)
     parts = {name: evaluated_part(getattr(options, name), options.held_out, f"--{name}").paths for name in ("content", "style")}
     print(f"{options.size}², torch {torch.__version__}")
@@ -75,12 +106,15 @@ def main() -> None:
         pictures = (load_square(path, options.size) for path in paths)
         print(f"identity, {name:<8} {spread([psnr(stylizer(x, x), x) for x in pictures])} dB", flush=True)
     chosen = [[paths[(2 * i + 1) * len(paths) // (2 * options.pairs)] for i in range(options.pairs)] for paths in parts.values()]
-    pairs = ([load_square(path, options.size) for path in pair] for pair in zip(*chosen, strict=True))
+    pairs = [[load_square(path, options.size) for path in pair] for pair in zip(*chosen, strict=True)]
+    for name, pictures in zip(parts, zip(*pairs, strict=True), strict=True):
+        print(f"grid, {name:<8} {statistics.fmean(map(grid, pictures)):.2f}")
     courses = [passes(stylizer, vgg, *pair, options.passes) for pair in pairs]
     for i, course in enumerate(zip(*courses, strict=True), 1):
-        content, style = (statistics.fmean(column) for column in zip(*course, strict=True))
-        print(f"pass {i}: content norm {content:.3f}   style {style:.3f}")
+        mean = Pass(*map(statistics.fmean, zip(*course, strict=True)))
+        print(f"pass {i}: content norm {mean.content_norm:.3f}   style {mean.style:.3f}   grid {mean.grid:.2f}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))
