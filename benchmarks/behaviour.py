@@ -98,7 +98,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--passes", type=int, default=3)
     options = parser.parse_args(arguments)
     if options.size < WINDOW_PX or min(options.pairs, options.passes) < 1:
-        raise UsageError(f"expected --size of at least {WINDOW_PX}, --pairs and --passes of at least 1")
+        came = f"--size {options.size} --pairs {options.pairs} --passes {options.passes}"
+        raise UsageError(f"expected --size of at least {WINDOW_PX}, --pairs and --passes of at least 1, but {came} came")
     stylizer, vgg = Stylizer.load(options.model), load_vgg("vgg19", find_weights("vgg19", None), TAPS)
     parts = {name: evaluated_part(getattr(options, name), options.held_out, f"--{name}").paths for name in ("content", "style")}
     print(f"{options.size}², torch {torch.__version__}")

@@ -184,7 +184,9 @@ def test_benchmark_of_behaviour_runs(image_folders, vgg19_file):
     assert re.search(r"pass 3: content norm \d+\.\d+   style \d+\.\d+   grid \d+\.\d+", done.stdout)
     done = run_python("benchmarks/behaviour.py", *folders, "--size", "63")
     assert done.returncode == 2
-    assert done.stderr.strip() == "error: expected --size of at least 64, --pairs and --passes of at least 1"
+    assert done.stderr.strip() == (
+        "error: expected --size of at least 64, --pairs and --passes of at least 1, but --size 63 --pairs 8 --passes 3 came"
+    )
 
 
 def test_grid_sees_a_repeated_tile_and_no_noise(monkeypatch):
