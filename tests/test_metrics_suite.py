@@ -162,7 +162,7 @@ def test_published_decoder_on_real_pictures(real, tmp_path):
     from stylenet.metrics.summary import summarise
 
     weights = str(real("vgg19_normalised"))
-    chosen = protocol(f"judge.weights={weights}", "pairs.n=3", "images.resize_px=128", "metrics.timing_rounds=1")
+    chosen = protocol(f"judge.weights={weights}", "pairs.n=12", "images.resize_px=128", "metrics.timing_rounds=1")
     pairs = choose_pairs(chosen, str(real("content")), str(real("style")))
     model = Model(str(real("decoder")), "published", [1.0], "cpu", weights)
     evaluation = Evaluation(

@@ -323,12 +323,15 @@ def test_cuts_are_found_and_pans_and_flashes_are_none():
 
 
 def test_cuts_on_real_photos(real):
-    """A pan by an eighth of the width is no cut, another photo is one (in all but a few pairs)."""
-    paths = images.list_images(real("content"))[::40][:24]
+    """A pan by an eighth of the width is no cut, another photo is one (in at least eight of ten pairs)."""
+    paths = images.list_images(real("content"))
+    paths = paths[:: max(1, len(paths) // 60)][:60]
+    if len(paths) < 20:
+        pytest.skip(f"{len(paths)} photos are too few for a share of them; this test needs 20")
     photos = [images.load_bytes(path, 256) for path in paths]
     crops = [photo[:, :224, :224] for photo in photos]
     panned = [photo[:, 20:244, 28:252] for photo in photos]
-    assert sum(is_cut(a, b) for a, b in itertools.pairwise(crops)) >= 20
+    assert sum(is_cut(a, b) for a, b in itertools.pairwise(crops)) >= 0.8 * (len(crops) - 1)
     assert sum(is_cut(a, b) for a, b in zip(crops, panned, strict=True)) == 0
 
 
