@@ -18,7 +18,7 @@ from stylenet.config import Config, Protocol, make_config, to_flat, to_yaml
 from stylenet.datasets import PairDataset, PixelSource, Split
 from stylenet.errors import UsageError, WeightsError
 from stylenet.losses import LossWeights
-from stylenet.models.compact import CompactNet, TaughtNet
+from stylenet.models.compact import CompactNet, TaughtNet, grown
 from stylenet.models.decoder import Decoder, freeze_layers, load_flat_decoder
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.vgg import (
@@ -64,7 +64,9 @@ def make_data(config: Config) -> Data:
 
 def make_sources(config: Config, data: Data, device: torch.device) -> tuple[PixelSource, PixelSource]:
     """The training images of both sets, cached where the configuration says."""
-    sources = PixelSource(data.content.train, config.data.resize_px), PixelSource(data.style.train, config.data.resize_px)
+    options = config.data
+    floor = options.crop_px if options.scales else None
+    sources = tuple(PixelSource(split.train, options.resize_px, floor) for split in data)
     if config.data.cache != "none":
         for source in sources:
             source.keep(device if config.data.cache == "device" else torch.device("cpu"), config.data.workers)
@@ -73,14 +75,15 @@ def make_sources(config: Config, data: Data, device: torch.device) -> tuple[Pixe
 
 def make_dataset(config: Config, sources: tuple[PixelSource, PixelSource]) -> PairDataset:
     """The endless stream of pairs."""
-    return PairDataset(*sources, config.data.crop_px, config.run.seed, config.data.flip)
+    return PairDataset(*sources, config.data.crop_px, config.run.seed, config.data.flip, config.data.scales)
 
 
 def make_raw_encoder(config: Config) -> Encoder:
     """The encoder as its file has it, up to the deepest layer that the run needs. Raises WeightsError."""
     options = config.encoder
     path = find_weights(options.name, options.weights)
-    network = load_vgg(options.name, path, {options.tap, *config.loss.style_taps}, options.padding, options.pooling)
+    taps = {options.tap, *config.loss.style_taps, *make_loss_weights(config).content_taps}
+    network = load_vgg(options.name, path, taps, options.padding, options.pooling)
     return Encoder(network, sha256_of_encoder(network, options.tap), {})
 
 
@@ -138,12 +141,23 @@ def make_trained(config: Config) -> Decoder | CompactNet:
     """What is trained, the decoder or the whole compact network, with its start weights drawn from run.seed."""
     generator = torch.Generator().manual_seed(config.run.seed)
     if config.model.name == "compact":
-        return CompactNet(config.model.channels, config.model.blocks, generator)
+        return CompactNet(**compact_parts(config), generator=generator)
     options = config.decoder
     shape = (config.encoder.name, config.encoder.tap, options.norm, options.padding, options.upsampling)
     decoder = Decoder(*shape, options.init, generator, TRANSFORMS[config.transform.name].widening)
     freeze_layers(decoder, config.train.freeze)
     return decoder
+
+
+def compact_parts(config: Config) -> dict[str, Any]:
+    """The arguments of a compact network."""
+    model = config.model
+    return {
+        "channels": model.channels,
+        "n_blocks": model.blocks,
+        "n_encoder_blocks": model.encoder_blocks,
+        "is_antialiased": model.antialias,
+    }
 
 
 def make_net(config: Config, encoder: Encoder, trained: nn.Module) -> StyleNet:
@@ -157,7 +171,17 @@ def make_loss_weights(config: Config) -> LossWeights:
     loss = config.loss
     taps = dict(zip(loss.style_taps, loss.style_tap_weights or [1.0] * len(loss.style_taps), strict=True))
     return LossWeights(
-        loss.content_weight, loss.style_weight, taps, loss.style_reduction, loss.gram_weight, loss.tv_weight, loss.identity_weight
+        content=loss.content_weight,
+        style=loss.style_weight,
+        taps=taps,
+        reduction=loss.style_reduction,
+        gram=loss.gram_weight,
+        tv=loss.tv_weight,
+        identity=loss.identity_weight,
+        balance=loss.style_balance,
+        content_norm=loss.content_norm_weight,
+        content_norm_taps=loss.content_norm_taps,
+        shift=loss.shift_weight,
     )
 
 
@@ -218,6 +242,8 @@ def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | Non
             f"expected loss.style_taps within the layers that {path} was calibrated on, but {missing[0]} is beyond them"
         )
     start = {name: tensor.float() for name, tensor in with_prefix(tensors, "decoder.").items()}
+    if config.model.name == "compact":
+        start = grown(make_trained(config), start)
     return StartingPoint(start, mu, {"file_sha256": sha256_of_file(find_release(path)), **describe_training(description)})
 
 
@@ -228,7 +254,7 @@ def check_same_parts(config: Config, description: dict[str, Any], path: str) -> 
         f"{part}.{name}"
         for part in ("encoder", "decoder")
         for name, value in ours[part].items()
-        if description[part].get(name) != value
+        if description[part].get(name) != value and not is_grown(name, description[part].get(name, 1), value)
     ]
     if TRANSFORMS[description["transform"]].widening != TRANSFORMS[config.transform.name].widening:
         differing.append("transform.name")
@@ -238,11 +264,17 @@ def check_same_parts(config: Config, description: dict[str, Any], path: str) -> 
         )
 
 
+def is_grown(name: str, theirs: int, ours: int) -> bool:
+    """Whether a compact network of `ours` can start from one of `theirs`: more blocks begin as identities."""
+    return name == "antialias" or (name in ("blocks", "encoder_blocks") and ours >= theirs)
+
+
 def describe_parts(config: Config) -> dict[str, dict[str, Any]]:
     """What must be known to build the networks again."""
     encoder, decoder, model = config.encoder, config.decoder, config.model
     mirror = {"norm": decoder.norm, "padding": decoder.padding, "upsampling": decoder.upsampling}
     compact = {"channels": list(model.channels), "blocks": model.blocks}
+    compact |= {"encoder_blocks": model.encoder_blocks, "antialias": model.antialias}
     return {
         "encoder": {"name": encoder.name, "tap": encoder.tap, "padding": encoder.padding, "pooling": encoder.pooling},
         "decoder": compact if model.name == "compact" else mirror,

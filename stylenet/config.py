@@ -79,7 +79,10 @@ class DataConfig:
     style: str | None = option(None, "style images: a folder, read recursively, or a manifest of data/prepare.py")
     batch_size: int = option(8, "content-style pairs a step, in each process")
     crop_px: int = option(256, "side of the random square crop, pixels")
-    resize_px: int = option(512, "shortest side before the crop, pixels")
+    resize_px: int = option(512, "shortest side before the crop, pixels; with data.scales: the largest that is kept")
+    scales: tuple[int, ...] = option(
+        (), "shortest sides of which each sample draws one, pixels, never above its picture's own; empty: resize_px, enlarging"
+    )
     flip: bool = option(False, "mirror half of the images left to right (the paper does not)")
     workers: int = option(4, "loader processes; for cached images the threads that decode them once")
     cache: Literal["none", "ram", "device"] = option("none", "keep resized images as uint8: nowhere, in memory, on the GPU")
@@ -91,6 +94,8 @@ class DataConfig:
         require_not_negative(self, "data", "workers", "max_bad")
         require(0 <= self.held_out < 1, "data.held_out in [0, 1)", self.held_out)
         require(self.crop_px <= self.resize_px, f"data.crop_px of at most data.resize_px={self.resize_px}", self.crop_px)
+        expected = f"data.scales from data.crop_px={self.crop_px} to data.resize_px={self.resize_px}"
+        require(all(self.crop_px <= scale <= self.resize_px for scale in self.scales), expected, list(self.scales))
 
 
 @dataclass(frozen=True)
@@ -101,11 +106,16 @@ class ModelConfig:
         "vgg", "vgg: a decoder behind the frozen VGG (the paper); compact: a small network of its own, taught by the VGG"
     )
     channels: tuple[int, ...] = option((32, 64, 128), "compact: channels at 1/2, 1/4 and 1/8 of the size")
-    blocks: int = option(4, "compact: residual blocks at 1/8 of the size, one in the encoder, the others in the decoder")
+    blocks: int = option(4, "compact: residual blocks at 1/8 of the size, in the encoder and in the decoder")
+    encoder_blocks: int = option(1, "compact: those of them in the encoder")
+    antialias: bool = option(False, "compact: blur before every stride, and bilinear upsampling: texture leaves the grid")
 
     def __post_init__(self) -> None:
         require(len(self.channels) == 3 and min(self.channels) > 0, "three numbers as model.channels", list(self.channels))
-        require_positive(self, "model", "blocks")
+        require_positive(self, "model", "blocks", "encoder_blocks")
+        require(
+            self.encoder_blocks <= self.blocks, f"model.encoder_blocks of at most model.blocks={self.blocks}", self.encoder_blocks
+        )
 
 
 @dataclass(frozen=True)
@@ -155,15 +165,24 @@ class LossConfig:
     style_taps: tuple[str, ...] = option(("relu1_1", "relu2_1", "relu3_1", "relu4_1"), "layers of the style and Gram losses")
     style_tap_weights: tuple[float, ...] = option((), "weight of each style tap; empty: 1 each")
     style_reduction: Literal["mean", "sum"] = option("mean", "over channels: mean as pytorch-AdaIN, sum as the Lua original")
+    style_balance: float = option(
+        0.0, "share of the style loss that divides each sample by its own magnitude, so that pale styles count as much; 0 to 1"
+    )
+    content_norm_weight: float = option(0.0, "weight of the content loss on features normalised per channel, over its taps")
+    content_norm_taps: tuple[str, ...] = option(("relu3_1", "relu4_1"), "layers of that loss")
     gram_weight: float = option(0.0, "weight of the Gram loss over the style taps")
     tv_weight: float = option(0.0, "weight of the output's total variation")
     identity_weight: float = option(0.0, "weight of the identity loss: an image styled with itself must come back")
+    shift_weight: float = option(0.0, "weight of the shift loss: where the content moves by pixels, the output must move with it")
 
     def __post_init__(self) -> None:
         weights = [f.name for f in dataclasses.fields(self) if f.name.endswith("_weight")]
         require_not_negative(self, "loss", *weights)
-        for tap in self.style_taps:
-            require(bool(TAP_PATTERN.fullmatch(tap)), "loss.style_taps such as [relu1_1, relu4_1]", tap)
+        for name in ("style_taps", "content_norm_taps"):
+            for tap in getattr(self, name):
+                require(bool(TAP_PATTERN.fullmatch(tap)), f"loss.{name} such as [relu1_1, relu4_1]", tap)
+        require(0 <= self.style_balance <= 1, "loss.style_balance in [0, 1]", self.style_balance)
+        require(bool(self.content_norm_taps), "at least one tap in loss.content_norm_taps", list(self.content_norm_taps))
         require(any(getattr(self, name) for name in weights), "at least one loss weight above 0", 0)
         n_taps, n_weights = len(self.style_taps), len(self.style_tap_weights)
         require(n_taps > 0, "at least one tap in loss.style_taps", list(self.style_taps))

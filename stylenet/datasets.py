@@ -11,7 +11,7 @@ import functools
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -26,7 +27,7 @@ from stylenet import images
 from stylenet.errors import DataError
 
 CONTENT, STYLE = 0, 1  # the two streams, drawn independently of each other
-PERMUTATION, AUGMENTATION, REPLACEMENT = 0, 1, 2  # separate random streams within each
+PERMUTATION, AUGMENTATION, REPLACEMENT, SCALE, SHIFT = 0, 1, 2, 3, 4  # separate random streams within each
 MANIFEST_SUFFIXES = (".csv", ".tsv")
 MAX_REPLACEMENTS = 20  # tries to replace an unreadable image before giving up
 
@@ -147,6 +148,19 @@ def crop_of(seed: int, stream: int, i: int, flip: bool) -> Crop:
     return Crop(float(top), float(left), bool(flip and coin < 0.5))
 
 
+def scale_of(seed: int, stream: int, i: int, scales: Sequence[int]) -> int:
+    """The shortest side at which sample i is seen: half of the styles at their content's, the others at one of their own."""
+    coin, style_scale, content_scale = generator_for(seed, SCALE, i).random(3)
+    chosen = style_scale if stream == STYLE and coin < 0.5 else content_scale
+    return scales[int(chosen * len(scales))]
+
+
+def shift_of(seed: int, step: int) -> tuple[int, int]:
+    """The pixels, down and right, by which the shift loss moves the contents of a step: up to 7, but not both 0."""
+    number = int(generator_for(seed, SHIFT, step).integers(1, 64))
+    return number // 8, number % 8
+
+
 CENTRE = Crop(0.5, 0.5, False)
 
 
@@ -158,11 +172,26 @@ def cut(pixels: Tensor, crop: Crop, crop_px: int) -> Tensor:
     return square.flip(-1) if crop.mirrored else square
 
 
-class PixelSource:
-    """Resized uint8 images of a set by number: read from files, from memory or from the device."""
+def cut_at_scale(pixels: Tensor, crop: Crop, crop_px: int, scale_px: int) -> Tensor:
+    """The crop of an image as it is with its shortest side at `scale_px`, or at its own where that is less.
 
-    def __init__(self, image_set: ImageSet, resize_px: int) -> None:
-        self.image_set, self.resize_px = image_set, resize_px
+    Only the square that is seen is resized: bilinear and antialiased.
+    """
+    factor = max(1.0, min(pixels.shape[-2:]) / scale_px)
+    square = cut(pixels, crop, min(round(crop_px * factor), min(pixels.shape[-2:])))
+    if square.shape[-1] == crop_px:
+        return square
+    return F.interpolate(square[None], size=(crop_px, crop_px), mode="bilinear", antialias=True)[0]
+
+
+class PixelSource:
+    """Resized uint8 images of a set by number: read from files, from memory or from the device.
+
+    The shortest side is `resize_px`; with a `floor_px` smaller pictures are left as they are, down to that.
+    """
+
+    def __init__(self, image_set: ImageSet, resize_px: int, floor_px: int | None = None) -> None:
+        self.image_set, self.resize_px, self.floor_px = image_set, resize_px, floor_px
         self.kept: list[Tensor | DataError] | None = None
 
     def __len__(self) -> int:
@@ -178,7 +207,8 @@ class PixelSource:
     def read(self, number: int) -> Tensor:
         """Decode and resize the file."""
         image = images.open_rgb(self.image_set.paths[number])
-        return images.to_bytes_tensor(images.resize_shortest(image, self.resize_px))
+        shortest = min(self.resize_px, max(self.floor_px, min(image.size))) if self.floor_px else self.resize_px
+        return images.to_bytes_tensor(images.resize_shortest(image, shortest))
 
     def keep(self, device: torch.device, n_threads: int) -> None:
         """Decode everything once, in threads, and hold it on the device. An unreadable file keeps its error."""
@@ -224,8 +254,10 @@ class Batch(NamedTuple):
 class PairDataset(Dataset):
     """Content and style crops by global sample index: an endless stream, the two paired anew at every step."""
 
-    def __init__(self, content: PixelSource, style: PixelSource, crop_px: int, seed: int, flip: bool) -> None:
-        self.sources, self.crop_px, self.seed, self.flip = (content, style), crop_px, seed, flip
+    def __init__(
+        self, content: PixelSource, style: PixelSource, crop_px: int, seed: int, flip: bool, scales: Sequence[int] = ()
+    ) -> None:
+        self.sources, self.crop_px, self.seed, self.flip, self.scales = (content, style), crop_px, seed, flip, scales
 
     def __getitem__(self, i: int) -> Pair:
         return Pair(self.sample(CONTENT, i), self.sample(STYLE, i))
@@ -241,9 +273,15 @@ class PairDataset(Dataset):
                 failures.append((str(source.image_set.paths[number]), str(error)))
                 continue
             crop = crop_of(self.seed, stream, i, self.flip)
-            return Sample(cut(pixels, crop, self.crop_px), str(source.image_set.paths[number]), failures)
+            return Sample(self.cut(pixels, crop, stream, i), str(source.image_set.paths[number]), failures)
         # No exception: one from a loader worker would reach the user as a page of traceback.
         return Sample(torch.empty(0), "", failures, is_lost=True)
+
+    def cut(self, pixels: Tensor, crop: Crop, stream: int, i: int) -> Tensor:
+        """What sample i shows of an image."""
+        if not self.scales:
+            return cut(pixels, crop, self.crop_px)
+        return cut_at_scale(pixels, crop, self.crop_px, scale_of(self.seed, stream, i, self.scales))
 
     def number(self, stream: int, i: int, attempt: int) -> int:
         """The image that a sample shows at the given attempt."""
@@ -330,7 +368,7 @@ class BadFiles:
 
 
 def held_out_pairs(
-    split_content: ImageSet, split_style: ImageSet, n: int, crop_px: int, resize_px: int
+    split_content: ImageSet, split_style: ImageSet, n: int, crop_px: int, resize_px: int, floor_px: int | None = None
 ) -> list[tuple[Tensor, Tensor]]:
     """n fixed pairs of centre crops [3, crop_px, crop_px] in [0, 1]; sets shorter than n repeat in new pairings.
 
@@ -339,8 +377,8 @@ def held_out_pairs(
     n_contents, n_styles = len(split_content), len(split_style)
     if not n_contents or not n_styles:
         return []
-    contents = _readable(PixelSource(split_content, resize_px), crop_px, n)
-    styles = _readable(PixelSource(split_style, resize_px), crop_px, n)
+    contents = _readable(PixelSource(split_content, resize_px, floor_px), crop_px, n)
+    styles = _readable(PixelSource(split_style, resize_px, floor_px), crop_px, n)
     if not contents or not styles:
         return []
     return [(contents[i % len(contents)], styles[(i + i // len(styles)) % len(styles)]) for i in range(n)]

@@ -301,7 +301,8 @@ def load_stylenet(path: str | Path, encoder_weights: str | None = None) -> Style
     tensors, description = read_release(path)
     about, parts = description["encoder"], description["decoder"]
     if description["model"] == "compact":
-        compact = CompactNet(parts["channels"], parts["blocks"])
+        shape = (parts["channels"], parts["blocks"], parts.get("encoder_blocks", 1), parts.get("antialias", False))
+        compact = CompactNet(*shape)
         fill(compact, with_prefix(tensors, "decoder."), path)
         return compact.eval()
     transform = TRANSFORMS[description["transform"]]

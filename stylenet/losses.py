@@ -24,11 +24,20 @@ class LossWeights(NamedTuple):
     gram: float = 0.0
     tv: float = 0.0
     identity: float = 0.0
+    balance: float = 0.0
+    content_norm: float = 0.0
+    content_norm_taps: tuple[str, ...] = ()
+    shift: float = 0.0
 
     @property
     def needs_features(self) -> bool:
         """Whether the output has to go through the encoder; reconstruction alone does without."""
-        return bool(self.content or self.style or self.gram)
+        return bool(self.content or self.content_norm or self.style or self.gram)
+
+    @property
+    def content_taps(self) -> tuple[str, ...]:
+        """The layers at which the content's own features are compared with."""
+        return self.content_norm_taps if self.content_norm else ()
 
 
 def content_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -36,21 +45,40 @@ def content_loss(output: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(output.float(), target.float())
 
 
-def style_loss(output: Tensor, style: Tensor, reduction: Reduction = "mean") -> Tensor:
+def normalised_content_loss(output: Tensor, content: Tensor) -> Tensor:
+    """Mean squared difference of features brought to mean 0 and deviation 1 per channel: 0 alike, 2 unrelated.
+
+    Unlike `content_loss` against the AdaIN output, it weighs every channel alike, whatever the style's deviations.
+    """
+    (mean, std), (content_mean, content_std) = channel_stats(output), channel_stats(content)
+    return F.mse_loss((output.float() - mean) / std, (content.float() - content_mean) / content_std)
+
+
+def style_loss(output: Tensor, style: Tensor, reduction: Reduction = "mean", balance: float = 0.0) -> Tensor:
     """Squared difference of channel means plus that of channel deviations at one layer (eq. 13).
 
     output [N, C, H, W], style [N, C, h, w] -> scalar, averaged over N. Over channels, `sum` is the Lua original's
     (its style weight is 1e-2), `mean` is pytorch-AdaIN's (its style weight is 10): the first is C times the second.
+    `balance`: see `stats_distance`.
     """
-    return stats_distance(channel_stats(output), channel_stats(style), reduction)
+    return stats_distance(channel_stats(output), channel_stats(style), reduction, balance)
 
 
-def stats_distance(output: StyleCode, style: StyleCode, reduction: Reduction = "mean") -> Tensor:
-    """The style loss from channel means and deviations, two of [N, C, 1, 1] each."""
+def stats_distance(output: StyleCode, style: StyleCode, reduction: Reduction = "mean", balance: float = 0.0) -> Tensor:
+    """The style loss from channel means and deviations, two of [N, C, 1, 1] each.
+
+    A share `balance` of it is divided by each sample's magnitude, the mean square of both sides' statistics without
+    gradient: pale and sparse styles, whose statistics are small, then count as much as strong ones.
+    """
     (mean, std), (style_mean, style_std) = output, style
     squared = (mean - style_mean).square() + (std - style_std).square()  # [N, C, 1, 1]
     per_image = squared.flatten(1)
-    return (per_image.sum(1) if reduction == "sum" else per_image.mean(1)).mean()
+    distances = per_image.sum(1) if reduction == "sum" else per_image.mean(1)
+    if not balance:
+        return distances.mean()
+    squares = [part.detach().square().mean((1, 2, 3)) for part in (mean, std, style_mean, style_std)]
+    magnitude = (sum(squares) / 2).clamp_min(1e-6)  # [N]
+    return (distances * ((1 - balance) + balance / magnitude)).mean()
 
 
 def gram(features: Tensor) -> Tensor:
@@ -82,8 +110,21 @@ def identity_loss(output: Tensor, image: Tensor) -> Tensor:
     return F.mse_loss(output.float(), image.float())
 
 
+SHIFT_MARGIN = 16  # pixels at the border, and where the picture's ends meet, that the shift loss leaves out
+
+
+def shift_loss(output: Tensor, moved_output: Tensor, shift: tuple[int, int]) -> Tensor:
+    """Mean squared difference of the moved output and the output of the moved content, in pixels, away from the borders.
+
+    Both [N, 3, H, W]; the content was rolled by `shift` pixels (down, right), which keeps its statistics.
+    """
+    expected = output.float().roll(shift, (2, 3))
+    inner = [slice(SHIFT_MARGIN + step, size - SHIFT_MARGIN) for step, size in zip(shift, output.shape[2:], strict=True)]
+    return _mean_or_zero((expected - moved_output.float())[..., inner[0], inner[1]].square())
+
+
 def weighted_total(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
-    """The objective from its terms: `content`, `style/<tap>`, and any of `gram/<tap>`, `tv`, `identity`."""
+    """The objective from its terms: `content`, `style/<tap>`, and any of `content_norm`, `gram/<tap>`, `tv`, `identity`, `shift`."""
     return torch.stack([effective_weight(name, weights) * value for name, value in terms.items()]).sum()
 
 
@@ -96,8 +137,9 @@ def effective_weight(term: str, weights: LossWeights) -> float:
 def term_names(weights: LossWeights) -> Sequence[str]:
     """The terms that have a weight; the others are not computed."""
     per_tap = [f"{kind}/{tap}" for kind in ("style", "gram") if getattr(weights, kind) for tap in weights.taps]
-    others = [name for name in ("tv", "identity") if getattr(weights, name)]
-    return [*(["content"] if weights.content else []), *per_tap, *others]
+    first = [name for name in ("content", "content_norm") if getattr(weights, name)]
+    others = [name for name in ("tv", "identity", "shift") if getattr(weights, name)]
+    return [*first, *per_tap, *others]
 
 
 def describe_weights(weights: LossWeights, channels: Mapping[str, int]) -> str:

@@ -182,6 +182,10 @@ class Run:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.trained.parameters(), self.config.optim.clip_norm)
 
+    def shift(self) -> tuple[int, int]:
+        """The pixels by which the shift loss moves this step's contents."""
+        return datasets.shift_of(self.config.run.seed, self.step)
+
     def note_losses(self, part: int, terms: dict[str, Tensor], total: Tensor) -> None:
         """Keep a batch's losses without waiting for the device; `look_at_losses` reads them."""
         first = self.samples_seen + (part * runtime.world_size() + runtime.rank()) * self.config.data.batch_size
@@ -263,7 +267,8 @@ class Run:
         if not hasattr(self, "pairs"):
             options, sets = self.config.data, (self.data.content.held_out, self.data.style.held_out)
             n = max(self.config.val.pairs, self.config.val.grid_pairs)
-            self.pairs: Pairs = datasets.held_out_pairs(*sets, n, options.crop_px, options.resize_px)
+            floor = options.crop_px if options.scales else None
+            self.pairs: Pairs = datasets.held_out_pairs(*sets, n, options.crop_px, options.resize_px, floor)
             if not self.pairs:
                 self.journal.say(
                     "no held-out images of both kinds: no validation (set data.held_out, or give manifests that hold some out)"
@@ -320,7 +325,7 @@ class Run:
     def losses_of(self, net: StyleNet, content: Tensor, style: Tensor) -> dict[str, float]:
         """The losses of a batch by name, and their total."""
         with runtime.autocast(self.device, self.config.train.precision):
-            terms = net.losses(net.stylise(content, style, list(self.weights.taps)), content, style, self.weights)
+            terms = net.losses(net.stylise(content, style, self.weights), content, style, self.weights)
         return {name: float(value) for name, value in (terms | {"total": weighted_total(terms, self.weights)}).items()}
 
     def write_state(self, name: str, alias: str) -> None:

@@ -12,10 +12,10 @@ import train
 from stylenet import config as configuration
 from stylenet import images
 from stylenet.checkpoint import load_model
-from stylenet.errors import UsageError
+from stylenet.errors import UsageError, WeightsError
 from stylenet.inference import Stylizer, load_stylenet
 from stylenet.losses import LossWeights
-from stylenet.models.compact import CompactNet, TaughtNet, mean_code
+from stylenet.models.compact import BlurredConv, CompactNet, TaughtNet, grown, mean_code
 from stylenet.models.fast import SubPixelConv, make_fast
 from stylenet.models.stylenet import repeated, rolled
 from stylenet.models.vgg import load_vgg
@@ -32,7 +32,7 @@ def image(*shape, seed=0):
 @pytest.fixture(scope="module")
 def net():
     """A small one whose statistics matter: the last layer is not near zero."""
-    made = CompactNet((4, 6, 8), 3, torch.Generator().manual_seed(0)).eval()
+    made = CompactNet((4, 6, 8), 3, generator=torch.Generator().manual_seed(0)).eval()
     with torch.no_grad():
         made.to_pixels.weight.mul_(5)
     return made.requires_grad_(False)
@@ -114,7 +114,7 @@ def test_the_vgg_teaches(net, vgg19_file):
     taught = TaughtNet(vgg, ADAIN, net, "relu2_1")
     content, style = image(2, 3, 16, 16), image(2, 3, 16, 16, seed=1)
     weights = LossWeights(1.0, 1.0, {"relu1_1": 1.0}, identity=1.0)
-    stylised = taught.stylise(content, style, ["relu1_1"], n_styles=2)
+    stylised = taught.stylise(content, style, weights, n_styles=2)
     terms = taught.losses(stylised, content, style, weights)
     features = lambda x, tap: vgg(x, [tap])[tap]  # noqa: E731
     content_terms, style_terms = [], []
@@ -207,3 +207,43 @@ def test_tiles_are_refused(compact_run):
 def test_what_does_not_go_together_is_refused(options, message):
     with pytest.raises(UsageError, match=message):
         configuration.load_config(RECIPE, options)
+
+
+def test_a_blur_is_part_of_the_kernel():
+    conv, x = BlurredConv(3, 5, 3), image(1, 3, 16, 20)
+    taps = torch.tensor([0.25, 0.5, 0.25])
+    blur = torch.outer(taps, taps).expand(3, 1, 3, 3)
+    blurred = F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), blur, groups=3)
+    torch.testing.assert_close(conv(x), F.conv2d(blurred, conv.weight, conv.bias, stride=2), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(32, 40), (33, 47), (1, 1), (8, 9)])
+def test_antialiased_network_and_its_fast_form(size):
+    torch.manual_seed(0)
+    net = CompactNet((4, 6, 8), 4, 2, True, torch.Generator().manual_seed(0)).eval().requires_grad_(False)
+    content, style = image(1, 3, *size), image(1, 3, 24, 24, seed=1)
+    plain = net(content, style)
+    assert plain.shape == content.shape
+    fast = make_fast(net, torch.device("cpu"))
+    assert not any(isinstance(module, BlurredConv) for module in fast.modules())
+    torch.testing.assert_close(fast(content, style), plain, rtol=1e-5, atol=1e-5)
+
+
+def test_a_larger_network_starts_where_a_smaller_one_is(net):
+    larger = CompactNet((4, 6, 8), 5, 2, generator=torch.Generator().manual_seed(1)).eval()
+    larger.load_state_dict(grown(larger, dict(net.state_dict())))
+    content, style = image(1, 3, 32, 40), image(1, 3, 24, 24, seed=1)
+    torch.testing.assert_close(larger(content, style), net(content, style), rtol=1e-3, atol=1e-4)
+
+
+def test_growing_by_a_run(compact_run, tiny_options, tmp_path):
+    more = ["model.blocks=3", "model.encoder_blocks=2", "model.antialias=true", "loss.shift_weight=1", "loss.style_balance=0.5"]
+    more += ["loss.content_norm_weight=1", "loss.content_norm_taps=[relu2_1]", "data.scales=[16,20,24]"]
+    start = [f"train.init_from={compact_run}", f"run.dir={tmp_path}/next", "train.steps=2"]
+    assert train.main(["--config", RECIPE, *tiny_options, *SMALL[:1], *SMALL[2:], *more, *start]) == 0
+    _, about = load_model(tmp_path / "next/model.safetensors")
+    assert about["decoder"] == {"channels": [4, 6, 8], "blocks": 3, "encoder_blocks": 2, "antialias": True}
+    assert Stylizer.load(tmp_path / "next")(draw(tmp_path / "c.png", 1), draw(tmp_path / "s.png", 2)).shape == (3, 40, 48)
+    back = [f"train.init_from={tmp_path}/next", f"run.dir={tmp_path}/back", "train.steps=1"]
+    with pytest.raises(WeightsError, match="decoder.blocks"):
+        train.main(["--config", RECIPE, *tiny_options, *SMALL, *back])

@@ -197,3 +197,29 @@ def test_names_that_are_not_utf8(tmp_path):
     (tmp_path / "0.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
     split = d.read_split(str(tmp_path), 0.3, "x")
     assert len(split.train) + len(split.held_out) == 3 and len(d.hash_of_list(split.train)) == 64
+
+
+def test_scales_never_enlarge_and_resize_only_what_is_seen():
+    pixels = torch.arange(300, dtype=torch.uint8).repeat(3, 100, 1)  # 100 x 300
+    assert torch.equal(d.cut_at_scale(pixels, d.CENTRE, 40, 200), d.cut(pixels, d.CENTRE, 40))
+    half = d.cut_at_scale(pixels, d.CENTRE, 40, 50)
+    assert half.shape == (3, 40, 40)
+    whole = torch.nn.functional.interpolate(d.cut(pixels, d.CENTRE, 80)[None], (40, 40), mode="bilinear", antialias=True)
+    assert torch.equal(half, whole[0])
+
+
+def test_scales_of_a_sample_are_a_function_of_its_number():
+    scales = [32, 48, 64]
+    seen = [(d.scale_of(1, d.CONTENT, i, scales), d.scale_of(1, d.STYLE, i, scales)) for i in range(600)]
+    assert seen == [(d.scale_of(1, d.CONTENT, i, scales), d.scale_of(1, d.STYLE, i, scales)) for i in range(600)]
+    assert 0.55 < sum(content == style for content, style in seen) / 600 < 0.78  # half tied, a third of the others by chance
+    assert all(abs(sum(c == scale for c, _ in seen) - 200) < 60 for scale in scales)
+    shifts = {d.shift_of(1, step) for step in range(600)}
+    assert (0, 0) not in shifts and shifts == {(a, b) for a in range(8) for b in range(8)} - {(0, 0)}
+
+
+def test_small_pictures_stay_small_down_to_the_floor(tmp_path):
+    draw(tmp_path / "a.png", 1, 60, 40)
+    image_set = d.read_folder(tmp_path, 0).train
+    sides = [min(d.PixelSource(image_set, px, floor)[0].shape[1:]) for px, floor in ((64, None), (64, 16), (64, 50), (30, 16))]
+    assert sides == [64, 40, 50, 30]

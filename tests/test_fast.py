@@ -137,7 +137,7 @@ def test_layers_keep_their_names():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "net", [random_net(tap="relu1_2"), CompactNet((4, 6, 8), 2, torch.Generator().manual_seed(0))], ids=["vgg", "compact"]
+    "net", [random_net(tap="relu1_2"), CompactNet((4, 6, 8), 2, generator=torch.Generator().manual_seed(0))], ids=["vgg", "compact"]
 )
 def test_compiled_is_the_same(net):
     torch._dynamo.reset()

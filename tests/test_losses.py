@@ -71,3 +71,28 @@ def test_description_shows_what_the_other_reduction_would_need():
     assert "content          1" in text and "as sum: 0.15625" in text
     text = losses.describe_weights(LossWeights(1.0, 0.01, {"relu4_1": 1.0}, "sum", tv=2.0), {"relu4_1": 512})
     assert "as mean: 5.12" in text and "tv               2" in text and "gram" not in text
+
+
+def test_normalised_content_is_blind_to_channel_statistics():
+    content, other = torch.randn(2, 4, 9, 9), torch.randn(2, 4, 9, 9)
+    assert float(losses.normalised_content_loss(3 * content + 1, content)) < 1e-6
+    assert float(losses.normalised_content_loss(other, content)) == pytest.approx(2, abs=0.5)
+
+
+def test_balanced_style_counts_a_pale_style_as_much_as_a_strong_one():
+    output, style = torch.randn(1, 4, 9, 9), torch.randn(1, 4, 9, 9) + 1
+    plain, pale = losses.style_loss(output, style), losses.style_loss(output / 10, style / 10)
+    assert float(pale) == pytest.approx(float(plain) / 100, rel=1e-2)
+    full = [losses.style_loss(a, b, balance=1.0) for a, b in ((output, style), (output / 10, style / 10))]
+    assert float(full[0]) == pytest.approx(float(full[1]), rel=1e-2)
+    half = losses.style_loss(output, style, balance=0.5)
+    assert float(half) == pytest.approx((float(plain) + float(full[0])) / 2, rel=1e-5)
+
+
+def test_shift_loss_is_nothing_where_the_output_moves_with_the_content():
+    output = torch.rand(2, 3, 64, 64)
+    assert float(losses.shift_loss(output, output.roll((3, 5), (2, 3)), (3, 5))) == 0
+    assert float(losses.shift_loss(output, output, (3, 5))) > 0.1
+    border = output.clone()
+    border[..., :10, :] = 0  # what happens at the border does not count
+    assert float(losses.shift_loss(output, border.roll((1, 0), (2, 3)), (1, 0))) == 0

@@ -51,7 +51,7 @@ def test_training_terms_are_the_formulas(net):
     taps = ["relu1_1", "relu3_1"]
     weights = LossWeights(1.0, 10.0, dict.fromkeys(taps, 1.0), "mean", gram=1.0, tv=1.0, identity=1.0)
     content, style = image(2, 3, 32, 32), image(2, 3, 32, 32, seed=1)
-    stylised = net.stylise(content, style, taps)
+    stylised = net.stylise(content, style, weights)
     terms = net.losses(stylised, content, style, weights)
     t = adain(net.encode(content), net.encode(style))
     torch.testing.assert_close(stylised.target, t)
@@ -72,7 +72,7 @@ def test_gradients_reach_the_decoder_only(net):
     weights = LossWeights(1.0, 10.0, {"relu1_1": 1.0}, "mean")
     net.zero_grad()
     content, style = image(1, 3, 16, 16), image(1, 3, 16, 16, seed=1)
-    stylised = net.stylise(content, style, ["relu1_1"])
+    stylised = net.stylise(content, style, weights)
     assert not stylised.target.requires_grad
     weighted_total(net.losses(stylised, content, style, weights), weights).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.decoder.parameters())
@@ -83,7 +83,7 @@ def test_constant_images_stay_finite_forward_and_backward(net):
     weights = LossWeights(1.0, 10.0, {"relu1_1": 1.0, "relu4_1": 1.0}, "mean")
     net.zero_grad()
     content, style = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)
-    terms = net.losses(net.stylise(content, style, list(weights.taps)), content, style, weights)
+    terms = net.losses(net.stylise(content, style, weights), content, style, weights)
     weighted_total(terms, weights).backward()
     assert all(value.isfinite() for value in terms.values())
     assert all(p.grad.isfinite().all() for p in net.decoder.parameters())
@@ -116,5 +116,5 @@ def test_mixing_is_linear_in_features(net):
 def test_only_terms_with_a_weight_are_computed(net, options, expected):
     weights = LossWeights(taps={"relu1_1": 1.0}, **options)
     content, style = image(1, 3, 16, 16), image(1, 3, 16, 16, seed=1)
-    terms = net.losses(net.stylise(content, style, ["relu1_1"]), content, style, weights)
+    terms = net.losses(net.stylise(content, style, weights), content, style, weights)
     assert set(terms) == (expected or {"content", "style/relu1_1", "gram/relu1_1", "tv", "identity"}) == set(term_names(weights))

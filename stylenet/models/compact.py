@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylenet.losses import identity_loss
+from stylenet.losses import LossWeights, identity_loss
 from stylenet.models.stylenet import StyleNet, Stylised, repeated, rolled
 from stylenet.models.vgg import pad
 from stylenet.transforms import StyleCode, adain, align, channel_stats
@@ -31,20 +31,30 @@ class CompactNet(nn.Module):
     """
 
     def __init__(
-        self, channels: Sequence[int] = (32, 64, 128), n_blocks: int = 4, generator: torch.Generator | None = None
+        self,
+        channels: Sequence[int] = (32, 64, 128),
+        n_blocks: int = 4,
+        n_encoder_blocks: int = 1,
+        is_antialiased: bool = False,
+        generator: torch.Generator | None = None,
     ) -> None:
-        """`n_blocks` residual blocks work at 1/8 of the size, all but one of them in the decoder, which runs once a picture."""
+        """`n_blocks` residual blocks work at 1/8 of the size, `n_encoder_blocks` of them in the encoder.
+
+        Antialiased, the network blurs before each stride and upsamples bilinearly, so that its texture hangs less on
+        the grid of its strides (Zhang 2019).
+        """
         super().__init__()
         half, quarter, eighth = channels
-        self.to_half = nn.Conv2d(3, half, 5, stride=2)
-        self.to_quarter = nn.Conv2d(half, quarter, 3, stride=2)
-        self.to_eighth = nn.Conv2d(quarter, eighth, 3, stride=2)
+        down = BlurredConv if is_antialiased else DownConv
+        up = SmoothUpConv if is_antialiased else UpConv
+        self.to_half, self.to_quarter, self.to_eighth = down(3, half, 5), down(half, quarter, 3), down(quarter, eighth, 3)
         self.encoder_block = ResidualBlock(eighth)
+        self.more_encoder_blocks = nn.ModuleList(ResidualBlock(eighth) for _ in range(n_encoder_blocks - 1))
         # in the decoder AdaIN follows, which takes out any bias
-        self.decoder_blocks = nn.ModuleList(ResidualBlock(eighth, bias=False) for _ in range(n_blocks - 1))
-        self.from_eighth = UpConv(eighth, quarter, bias=False)
+        self.decoder_blocks = nn.ModuleList(ResidualBlock(eighth, bias=False) for _ in range(n_blocks - n_encoder_blocks))
+        self.from_eighth = up(eighth, quarter, bias=False)
         self.quarter_block = ResidualBlock(quarter, bias=False)
-        self.from_quarter = UpConv(quarter, half, bias=False)
+        self.from_quarter = up(quarter, half, bias=False)
         self.half_conv = SameConv(half, half)
         self.to_pixels = UpConv(half, 3)
         init_weights(self, generator)
@@ -57,10 +67,12 @@ class CompactNet(nn.Module):
         """The image's features at the three depths. Sides are filled up to multiples of 8 with their last pixels."""
         height, width = image.shape[-2:]
         x = F.pad(image.to(self.to_half.weight.dtype), (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
-        half = F.relu(self.to_half(F.pad(x, (2, 2, 2, 2), mode="reflect")))
-        quarter = self.to_quarter(pad(half, "reflect"))
-        eighth = self.to_eighth(pad(F.relu(quarter), "reflect"))
-        return half, quarter, self.encoder_block(eighth)
+        half = F.relu(self.to_half(x))
+        quarter = self.to_quarter(half)
+        eighth = self.encoder_block(self.to_eighth(F.relu(quarter)))
+        for block in self.more_encoder_blocks:
+            eighth = block(eighth)
+        return half, quarter, eighth
 
     def describe(self, maps: Maps) -> StyleCode:
         """Channel means and deviations at the three depths: six of [N, C, 1, 1], whose weighted sums are styles as well."""
@@ -116,6 +128,36 @@ def mean_code(codes: Sequence[StyleCode], weights: Sequence[float]) -> StyleCode
     return tuple(sum(share * part for share, part in zip(shares, parts, strict=True)) for parts in zip(*codes, strict=True))
 
 
+class DownConv(nn.Conv2d):
+    """A convolution with stride 2 and reflection padding."""
+
+    def __init__(self, n_in: int, n_out: int, kernel_px: int) -> None:
+        super().__init__(n_in, n_out, kernel_px, stride=2)
+
+    def kernel(self) -> Tensor:
+        """What the map is convolved with."""
+        return self.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.kernel()
+        return F.conv2d(reflected(x, kernel.shape[-1] // 2), kernel, self.bias, stride=2)
+
+
+class BlurredConv(DownConv):
+    """The same behind a blur by the binomial (1, 2, 1) / 4, which is part of the kernel: two pixels wider, no pass more."""
+
+    def kernel(self) -> Tensor:
+        taps = torch.tensor([0.25, 0.5, 0.25], dtype=self.weight.dtype, device=self.weight.device)
+        blur = torch.outer(taps, taps)[None, None]
+        n_out, n_in, side, _ = self.weight.shape
+        return F.conv_transpose2d(self.weight.reshape(-1, 1, side, side), blur).reshape(n_out, n_in, side + 2, side + 2)
+
+
+def reflected(x: Tensor, n_px: int) -> Tensor:
+    """The map with a border of reflected pixels; one too narrow for that repeats its outermost pixels."""
+    return F.pad(x, (n_px,) * 4, mode="reflect" if min(x.shape[-2:]) > n_px else "replicate")
+
+
 class SameConv(nn.Conv2d):
     """A 3x3 convolution that keeps the size: reflection padding."""
 
@@ -131,6 +173,13 @@ class UpConv(SameConv):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+class SmoothUpConv(SameConv):
+    """Twice the size by bilinear interpolation, and a convolution."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.interpolate(x, scale_factor=2, mode="bilinear"))
 
 
 class ResidualBlock(nn.Module):
@@ -158,6 +207,16 @@ def init_weights(net: CompactNet, generator: torch.Generator | None) -> None:
     net.to_pixels.bias.fill_(0.5)
 
 
+@torch.no_grad()
+def grown(net: CompactNet, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Start weights of the network from those of one with fewer blocks: the blocks that it has more change nothing at first."""
+    start = {name: tensor.clone() for name, tensor in net.state_dict().items()} | tensors
+    for name in start.keys() - tensors.keys():
+        if ".second." in name:
+            start[name].zero_()
+    return start
+
+
 class TaughtNet(StyleNet):
     """A compact network at school: the objective is that of AdaIN on the features of a VGG, which it does not run itself.
 
@@ -168,10 +227,10 @@ class TaughtNet(StyleNet):
         """The pupil's picture."""
         return self.decoder(content, style, alpha)
 
-    def stylise(self, content: Tensor, style: Tensor, style_taps: Sequence[str], n_styles: int = 1) -> Stylised:
+    def stylise(self, content: Tensor, style: Tensor, weights: LossWeights, n_styles: int = 1) -> Stylised:
         """One training forward pass; each content meets `n_styles` of the batch's styles."""
-        content_features, style_features = self.observe(content, style, style_taps)
-        target = adain(repeated(content_features, n_styles), rolled(style_features[self.tap], n_styles))
+        content_features, style_features = self.observe(content, style, weights)
+        target = adain(repeated(content_features[self.tap], n_styles), rolled(style_features[self.tap], n_styles))
         output = self.decoder(repeated(content, n_styles), rolled(style, n_styles))
         return Stylised(output, target, content_features, style_features)
 

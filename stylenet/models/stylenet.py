@@ -8,7 +8,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stylenet.losses import LossWeights, content_loss, gram_loss, identity_loss, style_loss, total_variation
+from stylenet.losses import (
+    LossWeights,
+    content_loss,
+    gram_loss,
+    identity_loss,
+    normalised_content_loss,
+    shift_loss,
+    style_loss,
+    total_variation,
+)
 from stylenet.models.vgg import VGG
 from stylenet.transforms import FeatureTransform, StyleCode, adain, blend, mix
 
@@ -18,7 +27,7 @@ class Stylised(NamedTuple):
 
     output: Tensor  # [R * N, 3, H, W], the decoded images: each of the N contents with R styles
     target: Tensor  # [R * N, C, h, w], the AdaIN output t that the decoder inverts: what the content loss compares with
-    content_features: Tensor  # [N, C, h, w] at the tap
+    content_features: dict[str, Tensor]  # [N, C, h, w] at the tap and at those of the normalised content loss
     style_features: dict[str, Tensor]  # at the tap and the style taps
 
 
@@ -80,43 +89,50 @@ class StyleNet(nn.Module):
         """
         return self.decoder(features)[..., : shape[-2], : shape[-1]]
 
-    def stylise(self, content: Tensor, style: Tensor, style_taps: Sequence[str], n_styles: int = 1) -> Stylised:
-        """One training forward pass: t = AdaIN(f(c), f(s)) and g(t) (eq. 9 and 10).
+    def stylise(self, content: Tensor, style: Tensor, weights: LossWeights, n_styles: int = 1) -> Stylised:
+        """One training forward pass: t = AdaIN(f(c), f(s)) and g(t) (eq. 9 and 10), with what the weighted terms need.
 
         Each content meets `n_styles` of the batch's styles: its own, the next one's, and so on.
         """
-        content_features, style_features = self.observe(content, style, style_taps)
+        content_features, style_features = self.observe(content, style, weights)
         with torch.no_grad():
-            contents, styles = repeated(content_features, n_styles), rolled(style_features[self.tap], n_styles)
+            contents, styles = repeated(content_features[self.tap], n_styles), rolled(style_features[self.tap], n_styles)
             aligned = self.transform.apply(contents, self.transform.describe(styles), None)
             # what is only concatenated is no target; there it is the AdaIN output, as for the paper's baseline
             target = aligned if self.transform.widening == 1 else adain(contents, styles)
         return Stylised(self.decode(aligned, content.shape), target, content_features, style_features)
 
     @torch.no_grad()
-    def observe(self, content: Tensor, style: Tensor, style_taps: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the objective compares with: the content's features at the tap, the style's there and at the style taps."""
-        return self.encode(content), self.encoder(style, [*style_taps, self.tap])
+    def observe(self, content: Tensor, style: Tensor, weights: LossWeights) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What the objective compares with: the features of content and style, at the tap and at those of their terms."""
+        return self.encoder(content, [*weights.content_taps, self.tap]), self.encoder(style, [*weights.taps, self.tap])
 
-    def losses(self, stylised: Stylised, content: Tensor, style: Tensor, weights: LossWeights) -> dict[str, Tensor]:
-        """The terms that have a weight, themselves unweighted: content, style and Gram per tap, total variation, identity."""
+    def losses(
+        self, stylised: Stylised, content: Tensor, style: Tensor, weights: LossWeights, shift: tuple[int, int] = (1, 2)
+    ) -> dict[str, Tensor]:
+        """The terms that have a weight, themselves unweighted: content, style and Gram per tap, total variation, identity, shift."""
         output, target, content_features, style_features = stylised
-        n_styles = len(output) // len(content_features)
+        n_styles = len(output) // len(content)
         terms = {}
         if weights.needs_features:
-            features = self.encoder(output, [*weights.taps, self.tap])
+            features = self.encoder(output, [*weights.taps, *weights.content_taps, self.tap])
             if weights.content:
                 terms["content"] = content_loss(features[self.tap], target)
+            if weights.content_norm:
+                pairs = [(features[tap], repeated(content_features[tap], n_styles)) for tap in weights.content_taps]
+                terms["content_norm"] = torch.stack([normalised_content_loss(*pair) for pair in pairs]).mean()
             for tap in weights.taps:
                 wanted = rolled(style_features[tap], n_styles)
                 if weights.style:
-                    terms[f"style/{tap}"] = style_loss(features[tap], wanted, weights.reduction)
+                    terms[f"style/{tap}"] = style_loss(features[tap], wanted, weights.reduction, weights.balance)
                 if weights.gram:
                     terms[f"gram/{tap}"] = gram_loss(features[tap], wanted)
         if weights.tv:
             terms["tv"] = total_variation(output)
         if weights.identity:
             terms["identity"] = self.identity_term(stylised, content, style)
+        if weights.shift:
+            terms["shift"] = shift_loss(output[: len(content)], self(content.roll(shift, (2, 3)), style), shift)
         return terms
 
     def identity_term(self, stylised: Stylised, content: Tensor, style: Tensor) -> Tensor:
@@ -124,7 +140,7 @@ class StyleNet(nn.Module):
 
         An image's features aligned with its own statistics are its features, so no transform is applied.
         """
-        features = torch.cat([stylised.content_features, stylised.style_features[self.tap]])
+        features = torch.cat([stylised.content_features[self.tap], stylised.style_features[self.tap]])
         images = torch.cat([content, style])
         return identity_loss(self.decode(self.transform.unchanged(features), images.shape), images)
 
