@@ -33,14 +33,14 @@ def main(arguments: list[str]) -> int:
     with lasting_imports():
         import torch
 
-        from stylenet import inference, pictures, runtime  # noqa: F401 - the heavy ones, for all that follows
+        from stylenet import inference, looks, pictures, runtime  # noqa: F401 - the heavy ones, for all that follows
         from stylenet.clips import reading
 
     if options.model is None:
         options.model = inference.SHIPPED_MODEL
     if not str(options.model).strip():
         raise UsageError("expected a model as --model, but an empty name came; leave it out for the small one brought along")
-    inference.check_alpha(options.alpha)
+    looks.check_alpha(options.alpha)
     if not options.output.strip():
         raise UsageError("expected a file or a folder as --output, but an empty name came")
     runtime.keep_freed_memory()
@@ -186,14 +186,14 @@ def rate(text: str) -> Fraction:
 
 def stylise_pictures(options: argparse.Namespace) -> int:
     """Make the pictures; the exit code."""
-    from stylenet import images, inference, jobs
+    from stylenet import images, jobs, looks
     from stylenet.pictures import Sizes, make_pictures
 
     if options.smooth is not None or options.fps:
         raise UsageError("expected a clip for --smooth and --fps, but pictures came; a folder of frames also needs --video")
     contents, styles = jobs.Pictures(options.content), jobs.Pictures(options.style)
     if options.weights is not None:
-        inference.check_mixture(options.weights, len(styles))
+        looks.check_mixture(options.weights, len(styles))
     plan, folder = make_plan(contents, styles, options)
     images.check_writable(folder)
     stylizer = load_stylizer(options)
@@ -289,7 +289,7 @@ def open_record(folder: Path, contents: Pictures, styles: Pictures, options: arg
 
 def stylise_clip(options: argparse.Namespace) -> int:
     """Make one video; the exit code."""
-    from stylenet import images, inference, video
+    from stylenet import images, looks, video
     from stylenet.clips import reading, writing
 
     paths = list(images.iterate_images(options.style))
@@ -299,13 +299,13 @@ def stylise_clip(options: argparse.Namespace) -> int:
         raise UsageError(f"expected pictures for {', '.join(given)}, but a clip came; leave that out")
     if options.weights is None and len(paths) > 1:
         raise UsageError(f"expected one style for a clip, but {len(paths)} came; give one, or mix them with --weights")
-    inference.check_mixture(options.weights, len(paths))
+    looks.check_mixture(options.weights, len(paths))
     source = reading.open_source(options.content[0], options.size, options.fps)
     with writing.open_target(options.output, source) as target:
         stylizer = load_stylizer(options)
-        styles = [stylizer.encode_style(images.load_bytes(path, options.style_size or None)) for path in paths]
+        codes = [stylizer.encode_style(images.load_bytes(path, options.style_size or None)) for path in paths]
         smooth_s = video.SMOOTH_S if options.smooth is None else options.smooth
-        done = video.restyle(source, target, stylizer, styles, options.alpha, options.weights, smooth_s)
+        done = video.stylise(source, target, stylizer, looks.make_look(codes, options.weights, options.alpha), smooth_s)
     # standard output may be the video itself
     print(f"wrote {options.output}: {done}", file=sys.stderr if options.output == reading.PIPE else sys.stdout)
     if source.damage:

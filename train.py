@@ -120,7 +120,7 @@ def train(config: Config, state: dict[str, Any] | None) -> int:
                 content, style = run.to_device(next(batches))
                 with run.gradients_shared(is_last=part == config.train.accumulate - 1):
                     with runtime.autocast(device, config.train.precision):
-                        stylised = net.stylise(content, style, weights, n_styles)  # t = AdaIN(f(c), f(s)) and g(t)
+                        stylised = net.learn(content, style, weights, n_styles)  # t = AdaIN(f(c), f(s)) and g(t)
                         terms = net.losses(stylised, content, style, weights, run.shift())
                     total = weighted_total(terms, weights)  # L = L_c + lambda L_s, eq. 11
                     scaler.scale(total / config.train.accumulate).backward()

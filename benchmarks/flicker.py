@@ -22,6 +22,7 @@ from torch import Tensor
 
 from stylenet import images
 from stylenet.inference import Stylizer
+from stylenet.looks import make_look
 from stylenet.video import Smoother
 
 FPS = 25
@@ -117,11 +118,11 @@ def encoded(stylizer: Stylizer, frames: Sequence[Tensor], is_evened: bool) -> En
 
 def stylised(stylizer: Stylizer, frames: Sequence[Tensor], contents: Encoded, style: Tensor, smooth_s: float) -> list[Tensor]:
     """The clip as stylize.py makes it, [3, px, px] in [0, 1]."""
-    smoother, made, codes = Smoother(smooth_s), [], [stylizer.encode_style(style)]
+    smoother, made, look = Smoother(smooth_s), [], make_look([stylizer.encode_style(style)])
     for i, (frame, (features, shape)) in enumerate(zip(frames, contents, strict=True)):
         smoother.see(frame, i / FPS)
-        own = smoother.averaged(stylizer.survey(features)) if smooth_s else None
-        made.append(stylizer.render(features, shape, codes, own=own)[0])
+        content_stats = smoother.averaged(stylizer.content_stats(features)) if smooth_s else None
+        made.append(stylizer.render(features, shape, look.with_stats(content_stats))[0])
     return made
 
 

@@ -18,6 +18,7 @@ from train_step import make_images, make_parts
 
 from stylenet import runtime
 from stylenet.inference import Stylizer
+from stylenet.looks import make_look
 from stylenet.models.stylenet import StyleNet
 from stylenet.transforms import ADAIN
 
@@ -54,7 +55,7 @@ def make_our_call(px: int, precision: str, tile: int | str, keeps: bool) -> obje
 
     def call() -> None:
         features, shape = stylizer.encode_content(content)
-        stylizer.render_pixels(features, shape, [stylizer.encode_style(style)])
+        stylizer.render_pixels(features, shape, [make_look([stylizer.encode_style(style)])])
 
     return call
 

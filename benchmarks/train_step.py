@@ -63,7 +63,7 @@ def make_our_step(n: int, px: int, precision: str) -> Callable[[], None]:
 
     def step() -> None:
         with runtime.autocast(device, precision):
-            terms = net.losses(net.stylise(content, style, weights), content, style, weights)
+            terms = net.losses(net.learn(content, style, weights), content, style, weights)
         weighted_total(terms, weights).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -78,7 +78,7 @@ def first_losses_agree(n: int, px: int) -> None:
     weights = LossWeights(1.0, 10.0, dict.fromkeys(TAPS, 1.0), "mean")
     with torch.no_grad():
         net = StyleNet(encoder, ADAIN, decoder)
-        ours = weighted_total(net.losses(net.stylise(content, style, weights), content, style, weights), weights)
+        ours = weighted_total(net.losses(net.learn(content, style, weights), content, style, weights), weights)
         theirs = Textbook(encoder, decoder).training_loss(content, style)
     print(f"first loss: textbook {float(theirs):.6g}, ours {float(ours):.6g}")
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from stylenet import images, runtime
 from stylenet.checkpoint import check_encoder, find_release, read_release, with_prefix
 from stylenet.errors import UsageError, WeightsError, one_line
+from stylenet.looks import Look, make_look, stack
 from stylenet.models.compact import CompactNet
 from stylenet.models.decoder import Decoder, load_flat_decoder
 from stylenet.models.fast import compile_parts, make_fast
@@ -82,26 +83,26 @@ class Stylizer:
         content: ImageLike,
         style: ImageLike | StyleCode | list[ImageLike | StyleCode],
         alpha: float = 1.0,
-        weights: Sequence[float] | None = None,
+        mixture: Sequence[float] | None = None,
     ) -> Tensor:
         """The content in the look of the style: float32 in [0, 1] on the CPU, [3, H, W] (or [N, 3, H, W] for a batch).
 
-        alpha: 0 gives the content back as the decoder can, 1 the full style. A list of styles is mixed by `weights`
-        (equal ones if None). A style may also be the result of `encode_style`. Raises UsageError for an alpha
-        outside [0, 1] and for weights that do not match the styles.
+        alpha: 0 gives the content back as the decoder can, 1 the full style. A list of styles is mixed in the
+        proportion `mixture` (equal parts if None). A style may also be the result of `encode_style`. Raises UsageError
+        for an alpha outside [0, 1] and for a mixture that does not match the styles.
         """
         styles = style if isinstance(style, list) else [style]
         features, shape = self.encode_content(content)
-        output = self.render(features, shape, [self.encode_style(s) for s in styles], alpha, weights)
+        output = self.render(features, shape, make_look([self.encode_style(s) for s in styles], mixture, alpha))
         is_batch = isinstance(content, Tensor) and content.ndim == 4
         return output if is_batch else output[0]
 
     @torch.inference_mode()
     def encode_style(self, style: ImageLike | StyleCode) -> StyleCode:
-        """What the network keeps of a style; reusable for any number of contents."""
+        """What the network keeps of a style. It serves any number of contents."""
         if isinstance(style, tuple):
             return style
-        return self.net.describe(self.features_of(to_batch(style)))
+        return self.net.style_code(self.features_of(to_batch(style)))
 
     @torch.inference_mode()
     def encode_content(self, content: ImageLike) -> tuple[Features, Sequence[int]]:
@@ -109,15 +110,10 @@ class Stylizer:
         batch = to_batch(content)
         return self.features_of(batch), batch.shape
 
-    @property
-    def can_survey(self) -> bool:
-        """Whether `survey` gives anything."""
-        return isinstance(self.net, StyleNet) and self.net.transform.survey is not None
-
     @torch.inference_mode()
-    def survey(self, features: Features) -> StyleCode | None:
-        """What the transform measures of a content as a whole, for `render`; None where it needs the whole itself."""
-        return self.net.survey(features)
+    def content_stats(self, features: Features) -> StyleCode | None:
+        """What the network measures of a content as a whole, for a look; None where nothing stands for the whole."""
+        return self.net.content_stats(features)
 
     def features_of(self, batch: Tensor) -> Features:
         """The features of pictures [N, 3, H, W], in tiles where they are large."""
@@ -130,78 +126,39 @@ class Stylizer:
 
         return self.in_memory(encode, batch.shape)
 
-    def render(
-        self,
-        features: Features,
-        shape: Sequence[int],
-        styles: Sequence[StyleCode],
-        alpha: float = 1.0,
-        weights: Sequence[float] | None = None,
-        own: StyleCode | None = None,
-    ) -> Tensor:
-        """Encoded content and styles as pictures [N, 3, H, W], float32 in [0, 1] on the CPU.
-
-        `own` replaces the transform's survey of the content: a video's is smoothed over time.
-        """
+    def render(self, features: Features, shape: Sequence[int], look: Look) -> Tensor:
+        """An encoded content in a look: pictures [N, 3, H, W], float32 in [0, 1] on the CPU."""
         output = torch.empty(shape[0], 3, *shape[-2:])
 
         def write(top: int, left: int, piece: Tensor) -> None:
             output[..., top : top + piece.shape[-2], left : left + piece.shape[-1]] = piece.float().clamp(0, 1).cpu()
 
-        self.hand_out(features, shape, styles, alpha, weights, write, own)
+        self.draw(features, shape, look, write)
         return output
 
-    def render_pixels(
-        self,
-        features: Features,
-        shape: Sequence[int],
-        styles: Sequence[StyleCode],
-        alpha: float = 1.0,
-        weights: Sequence[float] | None = None,
-        own: StyleCode | None = None,
-    ) -> Tensor:
-        """One picture as uint8 [H, W, 3], filled tile by tile: a large one is never there in float32 as a whole."""
-        return self.render_batch(features, shape, [styles], alpha, weights, own)[0]
+    def render_pixels(self, features: Features, shape: Sequence[int], looks: Sequence[Look]) -> Tensor:
+        """N encoded contents, each in its own look, as uint8 [N, H, W, 3].
 
-    def render_batch(
-        self,
-        features: Features,
-        shape: Sequence[int],
-        styles: Sequence[Sequence[StyleCode]],
-        alpha: float = 1.0,
-        weights: Sequence[float] | None = None,
-        own: StyleCode | None = None,
-    ) -> Tensor:
-        """Contents [N, C, h, w], each with its own styles (as many, of codes alike in shape), as uint8 [N, H, W, 3]."""
-        pixels = torch.empty(len(styles), *shape[-2:], 3, dtype=torch.uint8)
+        The looks have one mixture and strength, and codes alike in shape. Tiles fill the pixels, so that a large picture
+        never exists in float32 as a whole.
+        """
+        pixels = torch.empty(len(looks), *shape[-2:], 3, dtype=torch.uint8)
 
         def write(top: int, left: int, piece: Tensor) -> None:
             pixels[:, top : top + piece.shape[-2], left : left + piece.shape[-1]] = images.to_pixels(piece).cpu()
 
-        stacked = [stack_codes(codes) for codes in zip(*styles, strict=True)]
-        self.hand_out(features, shape, stacked, alpha, weights, write, own)
+        self.draw(features, shape, stack(looks), write)
         return pixels
 
     @torch.inference_mode()
-    def hand_out(
-        self,
-        features: Features,
-        shape: Sequence[int],
-        styles: Sequence[StyleCode],
-        alpha: float,
-        weights: Sequence[float] | None,
-        write: Write,
-        own: StyleCode | None = None,
-    ) -> None:
-        """Render, giving the picture to `write` in one piece or in tiles."""
-        check_alpha(alpha)
-        chosen = check_mixture(weights, len(styles))
+    def draw(self, features: Features, shape: Sequence[int], look: Look, write: Write) -> None:
+        """Render; `write` takes the picture in one piece or in tiles."""
 
         def action(tile_px: int | None) -> None:
             if tile_px:
-                render_tiled(self.net, features, shape, styles, chosen, alpha, tile_px, write, own)
+                render_tiled(self.net, features, shape, look, tile_px, write)
             else:
-                write(0, 0, self.net.render(features, shape, styles, chosen, alpha, own))
+                write(0, 0, self.net.render(features, shape, look))
 
         self.in_memory(action, shape)
 
@@ -258,11 +215,6 @@ def join(features: Sequence[Features]) -> Features:
     return tuple(torch.cat(depth) for depth in zip(*features, strict=True))
 
 
-def stack_codes(codes: Sequence[StyleCode]) -> StyleCode:
-    """The codes of several styles, alike in shape, as one with a row for each."""
-    return codes[0] if len(codes) == 1 else tuple(torch.cat(parts) for parts in zip(*codes, strict=True))
-
-
 def to_batch(image: ImageLike) -> Tensor:
     """A picture of any kind as [N, 3, H, W], float in [0, 1] or uint8."""
     if isinstance(image, (str, Path)):
@@ -275,20 +227,6 @@ def to_batch(image: ImageLike) -> Tensor:
             f"expected an image [3, H, W] or [N, 3, H, W], float in [0, 1] or uint8, but {tuple(tensor.shape)} of {tensor.dtype} came"
         )
     return batch
-
-
-def check_alpha(alpha: float) -> None:
-    """Raise UsageError for a strength outside [0, 1]."""
-    if not 0 <= alpha <= 1:
-        raise UsageError(f"expected alpha in [0, 1], but {alpha} came")
-
-
-def check_mixture(weights: Sequence[float] | None, n_styles: int) -> list[float]:
-    """One weight per style (equal ones for None). Raises UsageError if they do not match."""
-    chosen = [1.0] * n_styles if weights is None else list(weights)
-    if len(chosen) != n_styles or min(chosen) < 0 or not 0 < sum(chosen) < float("inf"):
-        raise UsageError(f"expected {n_styles} weights of 0 or more, one per style, not all 0, but {chosen} came")
-    return chosen
 
 
 def load_stylenet(path: str | Path, encoder_weights: str | None = None) -> StyleNet | CompactNet:

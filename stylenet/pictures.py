@@ -17,6 +17,7 @@ from stylenet import images, pipeline, runtime
 from stylenet.errors import DataError
 from stylenet.inference import Features, Stylizer, join, separate
 from stylenet.jobs import Job, Plan
+from stylenet.looks import Look, make_look
 from stylenet.pipeline import Progress
 from stylenet.record import Record
 from stylenet.transforms import StyleCode
@@ -38,11 +39,11 @@ class Ready(NamedTuple):
 
     job: Job
     pixels: Tensor  # uint8 [3, H, W]
-    codes: list[StyleCode]
+    look: Look
 
     def kind(self) -> Hashable:
         """What is the same for all of a batch."""
-        return self.job.alpha, self.pixels.shape, tuple(part.shape for code in self.codes for part in code)
+        return self.look.alpha, self.pixels.shape, tuple(part.shape for code in self.look.codes for part in code)
 
 
 class Outcome(NamedTuple):
@@ -60,7 +61,7 @@ def make_pictures(
     folder: Path,
     record: Record | None,
     sizes: Sizes,
-    weights: Sequence[float] | None = None,
+    mixture: Sequence[float] | None = None,
     n_batch: int | None = None,
     n_threads: int | None = None,
 ) -> Outcome:
@@ -73,7 +74,7 @@ def make_pictures(
         Progress(n_jobs, "picture", is_shown=runtime.is_main()) as progress,
         pipeline.Writer(pool, 2 * n_threads) as writer,
     ):
-        making = Making(stylizer, plan, folder, record, sizes, weights, pool, progress)
+        making = Making(stylizer, plan, folder, record, sizes, mixture, pool, progress)
         started = pipeline.look_ahead(making.missing(), making.start, n_threads + 2 * n_batch)
         for batch in pipeline.batches(making.readable(started), Ready.kind, n_batch, n_waiting=4 * n_batch):
             for item, pixels in zip(batch, making.render(batch), strict=True):
@@ -93,12 +94,12 @@ class Making:
         folder: Path,
         record: Record | None,
         sizes: Sizes,
-        weights: Sequence[float] | None,
+        mixture: Sequence[float] | None,
         pool: Executor,
         progress: Progress,
     ) -> None:
         self.stylizer, self.plan, self.folder, self.record = stylizer, plan, folder, record
-        self.sizes, self.weights, self.pool, self.progress = sizes, weights, pool, progress
+        self.sizes, self.mixture, self.pool, self.progress = sizes, mixture, pool, progress
         self.codes = StyleCodes(stylizer.encode_style, self.read_style)
         self.features: dict[int, Features] = {}  # of the last batch's contents, by number
         self.last: tuple[int, Future] | None = None  # the content last asked for
@@ -134,7 +135,7 @@ class Making:
         for job, content in started:
             try:
                 codes = [self.codes[path] for path in self.plan.styles[job.style]]
-                yield Ready(job, content.result(), codes)
+                yield Ready(job, content.result(), make_look(codes, self.mixture, job.alpha))
             except DataError as error:
                 self.report(error)
                 self.progress.step("skipped")
@@ -163,8 +164,8 @@ class Making:
             self.features |= dict(zip(fresh, separate(encoded), strict=True))
         self.features = {item.job.content: self.features[item.job.content] for item in batch}
         features = join([self.features[item.job.content] for item in batch])
-        shape, codes = (len(batch), *batch[0].pixels.shape), [item.codes for item in batch]
-        return self.stylizer.render_batch(features, shape, codes, batch[0].job.alpha, self.weights)
+        shape = (len(batch), *batch[0].pixels.shape)
+        return self.stylizer.render_pixels(features, shape, [item.look for item in batch])
 
     def save(self, job: Job, pixels: Tensor) -> None:
         """Write a picture."""

@@ -325,7 +325,7 @@ class Run:
     def losses_of(self, net: StyleNet, content: Tensor, style: Tensor) -> dict[str, float]:
         """The losses of a batch by name, and their total."""
         with runtime.autocast(self.device, self.config.train.precision):
-            terms = net.losses(net.stylise(content, style, self.weights), content, style, self.weights)
+            terms = net.losses(net.learn(content, style, self.weights), content, style, self.weights)
         return {name: float(value) for name, value in (terms | {"total": weighted_total(terms, self.weights)}).items()}
 
     def write_state(self, name: str, alias: str) -> None:

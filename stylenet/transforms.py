@@ -185,17 +185,14 @@ TRANSFORMS = {
 def mix(
     transform: FeatureTransform,
     content: Tensor,
-    styles: Sequence[StyleCode],
-    weights: Sequence[float],
+    codes: Sequence[StyleCode],
+    mixture: Sequence[float],
     own: StyleCode | None = None,
 ) -> Tensor:
     """Weighted sum of the content aligned with each style (the paper's section 7.2, style interpolation).
 
-    `own` is the transform's survey of the whole content, where `content` is a piece of it. The weights are normalised to sum to 1. Raises ValueError unless there is one weight of 0 or more per style
-    and one of them is above 0.
+    `own` is the transform's survey of the whole content, where `content` is a piece of it. The shares of the mixture
+    sum to 1.
     """
-    if len(weights) != len(styles) or min(weights) < 0 or sum(weights) <= 0:
-        raise ValueError(f"expected {len(styles)} weights of 0 or more, one of them above 0, but {list(weights)} came")
-    total = float(sum(weights))
-    parts = [transform.apply(content, code, own) * (w / total) for code, w in zip(styles, weights, strict=True) if w > 0]
+    parts = [transform.apply(content, code, own) * share for code, share in zip(codes, mixture, strict=True) if share > 0]
     return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]

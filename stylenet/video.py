@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from stylenet.clips.reading import Frame, Source
 from stylenet.clips.writing import Target
 from stylenet.errors import DataError
 from stylenet.inference import Stylizer
+from stylenet.looks import Look
 from stylenet.transforms import StyleCode
 
 SMOOTH_S = 0.15  # measured: docs/results.md
@@ -124,13 +125,11 @@ def share(elapsed_s: float, constant_s: float) -> float:
     return 1 - math.exp(-elapsed_s / constant_s) if constant_s else 1.0
 
 
-def restyle(
+def stylise(
     source: Source,
     target: Target,
     stylizer: Stylizer,
-    styles: Sequence[StyleCode],
-    alpha: float = 1.0,
-    weights: Sequence[float] | None = None,
+    look: Look,
     smooth_s: float = SMOOTH_S,
 ) -> str:
     """Stylise the clip from source to target; what was done, in words. `source.damage` says what could not be read.
@@ -144,8 +143,8 @@ def restyle(
             if isinstance(item, Frame):
                 smoother.see(item.pixels, float(item.time))
                 features, shape = stylizer.encode_content(smoother.evened(item.pixels) if is_smoothed else item.pixels)
-                own = smoother.averaged(stylizer.survey(features)) if is_smoothed else None
-                item = item._replace(pixels=stylizer.render_pixels(features, shape, styles, alpha, weights, own))
+                frame_look = look.with_stats(smoother.averaged(stylizer.content_stats(features))) if is_smoothed else look
+                item = item._replace(pixels=stylizer.render_pixels(features, shape, [frame_look])[0])
                 n_frames += 1
                 bar.update()
             write(item)
@@ -159,9 +158,9 @@ def restyle(
 
 def can_smooth(stylizer: Stylizer) -> bool:
     """Whether the network works by statistics of the content; says so on stderr where it does not."""
-    if not stylizer.can_survey:
+    if not stylizer.net.has_content_stats:
         print("note: this model has no statistics of the whole content to be smoothed; each frame is by itself", file=sys.stderr)
-    return stylizer.can_survey
+    return stylizer.net.has_content_stats
 
 
 def summary(n_frames: int, elapsed_s: float, n_cuts: int) -> str:

@@ -14,6 +14,7 @@ from stylenet import images
 from stylenet.checkpoint import load_model
 from stylenet.errors import UsageError, WeightsError
 from stylenet.inference import Stylizer, load_stylenet
+from stylenet.looks import make_look
 from stylenet.losses import LossWeights
 from stylenet.models.compact import BlurredConv, CompactNet, TaughtNet, grown, mean_code
 from stylenet.models.fast import SubPixelConv, make_fast
@@ -55,21 +56,21 @@ def test_no_strength_is_the_content_with_itself(net):
 def test_mixing_lies_between_the_styles(net):
     content = image(1, 3, 32, 40)
     codes = [net.encode_style(image(1, 3, 24, 24, seed=seed)) for seed in (1, 2)]
-    torch.testing.assert_close(net.restyle(content, codes, [3.0, 0.0]), net.restyle(content, codes[:1], [1.0]))
+    torch.testing.assert_close(net.stylise(content, make_look(codes, [3.0, 0.0])), net.stylise(content, make_look(codes[:1])))
     torch.testing.assert_close(
-        net.restyle(content, codes, [1.0, 3.0]), net.restyle(content, [mean_code(codes, [0.25, 0.75])], [1.0])
+        net.stylise(content, make_look(codes, [1.0, 3.0])), net.stylise(content, make_look([mean_code(codes, [0.25, 0.75])]))
     )
-    assert not torch.equal(net.restyle(content, codes, [1.0, 1.0]), net.restyle(content, codes[:1], [1.0]))
+    assert not torch.equal(net.stylise(content, make_look(codes)), net.stylise(content, make_look(codes[:1])))
 
 
 def test_features_take_the_styles_statistics_at_every_depth(net):
     """What comes out depends on each of the six statistics."""
     content, code = image(1, 3, 32, 40), net.encode_style(image(1, 3, 24, 24, seed=1))
-    plain = net.restyle(content, [code], [1.0])
+    plain = net.stylise(content, make_look([code]))
     assert len(code) == 6
     for i in range(6):
         other = tuple(part * 1.5 + 0.1 if i == k else part for k, part in enumerate(code))
-        assert (net.restyle(content, [other], [1.0]) - plain).abs().max() > 1e-3, i
+        assert (net.stylise(content, make_look([other])) - plain).abs().max() > 1e-3, i
 
 
 def test_a_batch_is_its_images(net):
@@ -114,7 +115,7 @@ def test_the_vgg_teaches(net, vgg19_file):
     taught = TaughtNet(vgg, ADAIN, net, "relu2_1")
     content, style = image(2, 3, 16, 16), image(2, 3, 16, 16, seed=1)
     weights = LossWeights(1.0, 1.0, {"relu1_1": 1.0}, identity=1.0)
-    stylised = taught.stylise(content, style, weights, n_styles=2)
+    stylised = taught.learn(content, style, weights, n_styles=2)
     terms = taught.losses(stylised, content, style, weights)
     features = lambda x, tap: vgg(x, [tap])[tap]  # noqa: E731
     content_terms, style_terms = [], []

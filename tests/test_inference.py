@@ -11,6 +11,7 @@ from stylenet import images
 from stylenet.checkpoint import load_model, save_model, state_path
 from stylenet.errors import UsageError, WeightsError
 from stylenet.inference import Stylizer, identify, load_stylenet
+from stylenet.looks import make_look
 from stylenet.models.decoder import Decoder
 from stylenet.models.stylenet import StyleNet
 from stylenet.transforms import TRANSFORMS
@@ -51,9 +52,9 @@ def test_encoded_styles_are_reusable(stylizer, pictures):
 
 def test_mixing(stylizer, pictures):
     content, a, b = pictures
-    assert torch.equal(stylizer(content, [a, b], weights=[1, 0]), stylizer(content, a))
-    torch.testing.assert_close(stylizer(content, [a, b]), stylizer(content, [b, a], weights=[2, 2]))
-    assert not torch.allclose(stylizer(content, [a, b], weights=[1, 3]), stylizer(content, [a, b], weights=[3, 1]))
+    assert torch.equal(stylizer(content, [a, b], mixture=[1, 0]), stylizer(content, a))
+    torch.testing.assert_close(stylizer(content, [a, b]), stylizer(content, [b, a], mixture=[2, 2]))
+    assert not torch.allclose(stylizer(content, [a, b], mixture=[1, 3]), stylizer(content, [a, b], mixture=[3, 1]))
 
 
 def test_low_precision_is_near(stylizer, pictures, trained_run):
@@ -71,7 +72,7 @@ def test_alpha_outside_is_refused(stylizer, pictures, alpha):
 @pytest.mark.parametrize("weights", [[1], [1, 2, 3], [0, 0], [-1, 2], [float("nan"), 1]])
 def test_weights_that_do_not_match_are_refused(stylizer, pictures, weights):
     with pytest.raises(UsageError, match="2 weights"):
-        stylizer(pictures[0], list(pictures[1:]), weights=weights)
+        stylizer(pictures[0], list(pictures[1:]), mixture=weights)
 
 
 @pytest.mark.parametrize("image", [torch.zeros(1, 8, 8), torch.zeros(3, 8), torch.zeros(3, 8, 8, dtype=torch.int64)])
@@ -118,10 +119,11 @@ def test_a_batch_is_each_content_with_its_own_styles(name, tile):
     contents, styles = image(3, 70, 90), image(6, 20, 20, seed=1)
     codes = [[stylizer.encode_style(styles[i]), stylizer.encode_style(styles[i + 3])] for i in range(3)]
     features, shape = stylizer.encode_content(contents)
-    batch = stylizer.render_batch(features, shape, codes, 0.7, [1, 2])
+    looks = [make_look(mixed, [1, 2], 0.7) for mixed in codes]
+    batch = stylizer.render_pixels(features, shape, looks)
     assert batch.shape == (3, 70, 90, 3) and batch.dtype == torch.uint8
     for i in range(3):
-        alone = stylizer.render_pixels(*stylizer.encode_content(contents[i]), codes[i], 0.7, [1, 2])
+        alone = stylizer.render_pixels(*stylizer.encode_content(contents[i]), looks[i : i + 1])[0]
         assert (alone.int() - batch[i].int()).abs().max() <= 1
 
 
@@ -134,12 +136,12 @@ def test_a_model_is_identified_by_its_files(trained_run, vgg19_file, tmp_path):
 
 
 @pytest.mark.parametrize("tile", ["off", 64])
-def test_a_given_survey_replaces_the_content_s_own(pictures, trained_run, tile):
+def test_given_statistics_replace_the_content_s_own(pictures, trained_run, tile):
     """Its own survey changes nothing, whole or in tiles; another one does."""
     stylizer = Stylizer.load(trained_run, device="cpu", tile=tile)
     features, shape = stylizer.encode_content(pictures[0])
-    codes, own = [stylizer.encode_style(pictures[1])], stylizer.survey(features)
-    other = stylizer.survey(stylizer.encode_content(pictures[2])[0])
-    expected = stylizer.render(features, shape, codes)
-    assert torch.equal(stylizer.render(features, shape, codes, own=own), expected)
-    assert not torch.allclose(stylizer.render(features, shape, codes, own=other), expected, atol=0.01)
+    look, own = make_look([stylizer.encode_style(pictures[1])]), stylizer.content_stats(features)
+    other = stylizer.content_stats(stylizer.encode_content(pictures[2])[0])
+    expected = stylizer.render(features, shape, look)
+    assert torch.equal(stylizer.render(features, shape, look.with_stats(own)), expected)
+    assert not torch.allclose(stylizer.render(features, shape, look.with_stats(other)), expected, atol=0.01)

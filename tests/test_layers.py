@@ -9,6 +9,7 @@ LEVELS = {
     "errors": 0,
     "sweeps": 1,
     "transforms": 1,
+    "looks": 2,
     "losses": 2,
     "images": 1,
     "pipeline": 1,

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from stylenet.looks import make_look
 from stylenet.losses import LossWeights, term_names, weighted_total
 from stylenet.models.decoder import Decoder
 from stylenet.models.stylenet import StyleNet
@@ -51,7 +52,7 @@ def test_training_terms_are_the_formulas(net):
     taps = ["relu1_1", "relu3_1"]
     weights = LossWeights(1.0, 10.0, dict.fromkeys(taps, 1.0), "mean", gram=1.0, tv=1.0, identity=1.0)
     content, style = image(2, 3, 32, 32), image(2, 3, 32, 32, seed=1)
-    stylised = net.stylise(content, style, weights)
+    stylised = net.learn(content, style, weights)
     terms = net.losses(stylised, content, style, weights)
     t = adain(net.encode(content), net.encode(style))
     torch.testing.assert_close(stylised.target, t)
@@ -72,7 +73,7 @@ def test_gradients_reach_the_decoder_only(net):
     weights = LossWeights(1.0, 10.0, {"relu1_1": 1.0}, "mean")
     net.zero_grad()
     content, style = image(1, 3, 16, 16), image(1, 3, 16, 16, seed=1)
-    stylised = net.stylise(content, style, weights)
+    stylised = net.learn(content, style, weights)
     assert not stylised.target.requires_grad
     weighted_total(net.losses(stylised, content, style, weights), weights).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.decoder.parameters())
@@ -83,7 +84,7 @@ def test_constant_images_stay_finite_forward_and_backward(net):
     weights = LossWeights(1.0, 10.0, {"relu1_1": 1.0, "relu4_1": 1.0}, "mean")
     net.zero_grad()
     content, style = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)
-    terms = net.losses(net.stylise(content, style, weights), content, style, weights)
+    terms = net.losses(net.learn(content, style, weights), content, style, weights)
     weighted_total(terms, weights).backward()
     assert all(value.isfinite() for value in terms.values())
     assert all(p.grad.isfinite().all() for p in net.decoder.parameters())
@@ -94,14 +95,14 @@ def test_style_codes_are_reusable(net):
     code = net.encode_style(style)
     for seed in (2, 3):
         content = image(1, 3, 16, 24, seed=seed)
-        assert torch.equal(net.restyle(content, [code], [1.0]), net(content, style))
+        assert torch.equal(net.stylise(content, make_look([code])), net(content, style))
 
 
 def test_mixing_is_linear_in_features(net):
     content, codes = image(1, 3, 16, 24), [net.encode_style(image(1, 3, 24, 24, seed=s)) for s in (1, 2)]
     features = net.encode(content)
     mixed = 0.25 * ADAIN.apply(features, codes[0]) + 0.75 * ADAIN.apply(features, codes[1])
-    torch.testing.assert_close(net.restyle(content, codes, [1, 3]), net.decode(mixed, content.shape))
+    torch.testing.assert_close(net.stylise(content, make_look(codes, [1, 3])), net.decode(mixed, content.shape))
 
 
 @pytest.mark.parametrize(
@@ -116,5 +117,5 @@ def test_mixing_is_linear_in_features(net):
 def test_only_terms_with_a_weight_are_computed(net, options, expected):
     weights = LossWeights(taps={"relu1_1": 1.0}, **options)
     content, style = image(1, 3, 16, 16), image(1, 3, 16, 16, seed=1)
-    terms = net.losses(net.stylise(content, style, weights), content, style, weights)
+    terms = net.losses(net.learn(content, style, weights), content, style, weights)
     assert set(terms) == (expected or {"content", "style/relu1_1", "gram/relu1_1", "tv", "identity"}) == set(term_names(weights))

@@ -426,9 +426,9 @@ def test_strengths_of_a_list_do_not_mix_in_a_batch(call, folders, tmp_path):
 
 
 def test_batches_are_really_made(call, mixed_sizes, monkeypatch):
-    sizes, render = [], Stylizer.render_batch
+    sizes, render = [], Stylizer.render_pixels
     monkeypatch.setattr(
-        Stylizer, "render_batch", lambda self, features, *a: sizes.append(len(features)) or render(self, features, *a)
+        Stylizer, "render_pixels", lambda self, features, *a: sizes.append(len(features)) or render(self, features, *a)
     )
     assert call("--batch", "3", "--size", "0", content=(mixed_sizes,)) == 0
     assert sum(sizes) == 14 and max(sizes) == 3
@@ -460,7 +460,7 @@ def test_memory_errors_within_a_batch_halve_the_tile_then_the_batch(call, tmp_pa
         assert np.abs(pixels[0] - pixels[1]).max() <= 1
 
 
-@pytest.mark.parametrize("method", ["render_batch", "encode_style", "encode_content"])
+@pytest.mark.parametrize("method", ["render_pixels", "encode_style", "encode_content"])
 def test_a_picture_that_never_fits_is_said_in_a_line(call, monkeypatch, method):
     def scarce(*_):
         raise torch.OutOfMemoryError

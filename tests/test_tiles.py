@@ -6,6 +6,7 @@ from test_fast import image, random_net, relative_difference
 
 from stylenet.errors import UsageError
 from stylenet.inference import SMALLEST_TILE, Stylizer, best_tile
+from stylenet.looks import make_look
 from stylenet.models.fast import make_fast
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.tiles import can_tile, encode_tiled, halo_px, piece_of, render_tiled, spans
@@ -27,7 +28,7 @@ def tiled(net, content, codes, weights, alpha, tile_px):
         seen.append(piece.numel())
 
     features = encode_tiled(net, read, content.shape, tile_px)
-    render_tiled(net, features, content.shape, codes, weights, alpha, tile_px, write)
+    render_tiled(net, features, content.shape, make_look(codes, weights, alpha), tile_px, write)
     assert sum(seen) == content.numel()  # every pixel once
     return output
 
@@ -49,7 +50,7 @@ def test_spans_cover_a_side_once_and_stay_within_it(length, tile, halo):
 def test_equals_the_whole_pass_at_the_papers_depth(padding, height, width):
     net = make_fast(random_net(padding), CPU)
     content, codes = image(1, height, width), [net.encode_style(image(1, 40, 50, 3)), net.encode_style(image(1, 33, 33, 4))]
-    whole = net.restyle(content, codes, [1, 2], 0.8)
+    whole = net.stylise(content, make_look(codes, [1, 2], 0.8))
     assert relative_difference(tiled(net, content, codes, [1, 2], 0.8, 64), whole) < 1e-5
 
 
@@ -58,7 +59,7 @@ def test_equals_the_whole_pass_at_the_papers_depth(padding, height, width):
 def test_equals_the_whole_pass_with_other_options(options):
     net = random_net(tap="relu3_1", **options)
     content, codes = image(2, 70, 93), [net.encode_style(image(1, 30, 30, 3))]
-    assert relative_difference(tiled(net, content, codes, [1], 1.0, 32), net.restyle(content, codes, [1], 1.0)) < 1e-5
+    assert relative_difference(tiled(net, content, codes, [1], 1.0, 32), net.stylise(content, make_look(codes, [1], 1.0))) < 1e-5
 
 
 @pytest.mark.parametrize("name", [name for name in TRANSFORMS if name != "concat"])
@@ -68,7 +69,9 @@ def test_equals_the_whole_pass_for_every_transform(name):
     net = StyleNet(plain.encoder, TRANSFORMS[name], plain.decoder, "relu2_1")
     content, codes = image(1, 45, 61), [net.encode_style(image(1, 30, 20, 3))]
     tolerance = 1e-3 if name in ("wct", "efdm", "histogram") else 2e-5  # rounding moves eigenvalues and ranks
-    assert relative_difference(tiled(net, content, codes, [1], 0.7, 16), net.restyle(content, codes, [1], 0.7)) < tolerance
+    assert (
+        relative_difference(tiled(net, content, codes, [1], 0.7, 16), net.stylise(content, make_look(codes, [1], 0.7))) < tolerance
+    )
 
 
 def test_halo_is_as_wide_as_the_network_sees():
@@ -89,7 +92,7 @@ def test_equals_the_whole_pass_with_circular_padding(height, width, tile):
     net = make_fast(random_net("circular"), CPU)
     content, codes = image(1, height, width), [net.encode_style(image(1, 40, 50, 3))]
     assert can_tile(net, content.shape)
-    assert relative_difference(tiled(net, content, codes, [1], 0.8, tile), net.restyle(content, codes, [1], 0.8)) < 1e-5
+    assert relative_difference(tiled(net, content, codes, [1], 0.8, tile), net.stylise(content, make_look(codes, [1], 0.8))) < 1e-5
 
 
 @torch.inference_mode()
@@ -124,7 +127,7 @@ def test_stylizer_tiles_bytes_and_floats_alike():
     expected = whole(pixels, style)
     torch.testing.assert_close(pieces(pixels.float() / 255, style), expected, rtol=0, atol=1e-5)
     features, shape = pieces.encode_content(pixels)
-    drawn = pieces.render_pixels(features, shape, [pieces.encode_style(style)])
+    drawn = pieces.render_pixels(features, shape, [make_look([pieces.encode_style(style)])])[0]
     assert drawn.shape == (150, 90, 3) and drawn.dtype == torch.uint8
     assert (drawn.int() - (expected * 255).round().int().permute(1, 2, 0)).abs().max() <= 1  # a value at .5 may fall either way
 

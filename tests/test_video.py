@@ -23,6 +23,7 @@ from stylenet import images, video
 from stylenet.clips import reading, writing
 from stylenet.errors import DataError, UsageError, WeightsError
 from stylenet.inference import Stylizer
+from stylenet.looks import make_look
 
 MS = Fraction(1, 1000)
 EVEN_MS = [40] * 8
@@ -475,7 +476,7 @@ def test_a_transform_that_cannot_be_smoothed_says_so(frame_folder, tmp_path, sty
     stylizer.net.transform = TRANSFORMS["efdm"]
     source = reading.open_source(str(frame_folder))
     with writing.open_target(str(tmp_path / "out"), source) as target:
-        video.restyle(source, target, stylizer, [stylizer.encode_style(str(style))])
+        video.stylise(source, target, stylizer, make_look([stylizer.encode_style(str(style))]))
     assert "to be smoothed; each frame is by itself" in capsys.readouterr().err and len(list((tmp_path / "out").iterdir())) == 11
 
 

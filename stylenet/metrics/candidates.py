@@ -16,6 +16,7 @@ from stylenet import images, runtime
 from stylenet.checkpoint import find_release, read_release
 from stylenet.errors import DataError
 from stylenet.inference import Stylizer, identify, load_stylenet
+from stylenet.looks import make_look
 from stylenet.metrics.pairs import Pairs, read_csv
 
 
@@ -80,7 +81,7 @@ class Model(Candidate):
     def picture(self, pairs: Pairs, pair: tuple[int, int], content: Tensor, style: Tensor, alpha: float | None) -> Tensor:
         self.content, self.style = content, style
         features, shape = self.content_features(pair[0])
-        return self.stylizer.render(features, shape, [self.style_code(pair[1])], alpha)
+        return self.stylizer.render(features, shape, make_look([self.style_code(pair[1])], alpha=alpha))
 
 
 class Folder(Candidate):

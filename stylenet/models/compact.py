@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylenet.looks import Look
 from stylenet.losses import LossWeights, identity_loss
 from stylenet.models.stylenet import StyleNet, Stylised, repeated, rolled
 from stylenet.models.vgg import pad
@@ -61,7 +62,7 @@ class CompactNet(nn.Module):
 
     def forward(self, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
         """The content [N, 3, H, W] in the look of the style [N or 1, 3, h, w], at strength alpha in [0, 1]."""
-        return self.restyle(content, [self.encode_style(style)], [1.0], alpha)
+        return self.stylise(content, Look((self.encode_style(style),), alpha=alpha))
 
     def encode(self, image: Tensor) -> Maps:
         """The image's features at the three depths. Sides are filled up to multiples of 8 with their last pixels."""
@@ -74,37 +75,31 @@ class CompactNet(nn.Module):
             eighth = block(eighth)
         return half, quarter, eighth
 
-    def describe(self, maps: Maps) -> StyleCode:
+    def style_code(self, maps: Maps) -> StyleCode:
         """Channel means and deviations at the three depths: six of [N, C, 1, 1], whose weighted sums are styles as well."""
         return tuple(part for features in maps for part in channel_stats(features))
 
-    def survey(self, maps: Maps) -> None:
-        """Nothing that could stand for a whole content: the decoder's own features are measured as well."""
+    has_content_stats = False
+
+    def content_stats(self, maps: Maps) -> None:
+        """Nothing could stand for a whole content: the network measures the decoder's features as well."""
 
     def encode_style(self, style: Tensor) -> StyleCode:
-        """What is kept of a style image; reusable for any number of contents."""
-        return self.describe(self.encode(style))
+        """What the network keeps of a style image. It serves any number of contents."""
+        return self.style_code(self.encode(style))
 
-    def restyle(self, content: Tensor, styles: Sequence[StyleCode], weights: Sequence[float], alpha: float = 1.0) -> Tensor:
-        """The content with a weighted mixture of encoded styles."""
-        return self.render(self.encode(content), content.shape, styles, weights, alpha)
+    def stylise(self, content: Tensor, look: Look) -> Tensor:
+        """The content [N, 3, H, W] in a look."""
+        return self.render(self.encode(content), content.shape, look)
 
-    def render(
-        self,
-        maps: Maps,
-        shape: Sequence[int],
-        styles: Sequence[StyleCode],
-        weights: Sequence[float],
-        alpha: float,
-        own: None = None,
-    ) -> Tensor:
-        """The same from the features of a content of the given shape, which serve any number of styles; `own`: see `survey`.
+    def render(self, maps: Maps, shape: Sequence[int], look: Look) -> Tensor:
+        """The same from the features of a content of the given shape; they serve any number of looks.
 
-        AdaIN is linear in the style's statistics, so strengths and mixtures are taken there once for all depths.
+        AdaIN is linear in the style's statistics, so the network mixes and weakens these, once for all depths.
         """
-        code = mean_code(styles, weights)
-        if alpha != 1:
-            code = mean_code([self.describe(maps), code], [1 - alpha, alpha])
+        code = mean_code(look.codes, look.mixture)
+        if look.alpha != 1:
+            code = mean_code([self.style_code(maps), code], [1 - look.alpha, look.alpha])
         return self.decode(maps, code)[..., : shape[-2], : shape[-1]]
 
     def decode(self, maps: Maps, code: StyleCode) -> Tensor:
@@ -121,10 +116,8 @@ class CompactNet(nn.Module):
         return self.to_pixels(x)
 
 
-def mean_code(codes: Sequence[StyleCode], weights: Sequence[float]) -> StyleCode:
-    """The weighted mean of style codes; the weights are normalised to sum to 1."""
-    total = float(sum(weights))
-    shares = [weight / total for weight in weights]
+def mean_code(codes: Sequence[StyleCode], shares: Sequence[float]) -> StyleCode:
+    """The weighted mean of style codes; the shares sum to 1."""
     return tuple(sum(share * part for share, part in zip(shares, parts, strict=True)) for parts in zip(*codes, strict=True))
 
 
@@ -227,7 +220,7 @@ class TaughtNet(StyleNet):
         """The pupil's picture."""
         return self.decoder(content, style, alpha)
 
-    def stylise(self, content: Tensor, style: Tensor, weights: LossWeights, n_styles: int = 1) -> Stylised:
+    def learn(self, content: Tensor, style: Tensor, weights: LossWeights, n_styles: int = 1) -> Stylised:
         """One training forward pass; each content meets `n_styles` of the batch's styles."""
         content_features, style_features = self.observe(content, style, weights)
         target = adain(repeated(content_features[self.tap], n_styles), rolled(style_features[self.tap], n_styles))

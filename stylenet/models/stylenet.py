@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stylenet.looks import Look
 from stylenet.losses import (
     LossWeights,
     content_loss,
@@ -43,43 +44,41 @@ class StyleNet(nn.Module):
 
     def forward(self, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
         """The content [N, 3, H, W] in the look of the style [N or 1, 3, h, w], at strength alpha in [0, 1]."""
-        return self.restyle(content, [self.encode_style(style)], [1.0], alpha)
+        return self.stylise(content, Look((self.encode_style(style),), alpha=alpha))
 
     def encode(self, image: Tensor) -> Tensor:
         """The image's features at the tap."""
         return self.encoder(image, [self.tap])[self.tap]
 
     def encode_style(self, style: Tensor) -> StyleCode:
-        """What the transform keeps of a style image; reusable for any number of contents."""
-        return self.describe(self.encode(style))
+        """What the transform keeps of a style image. It serves any number of contents."""
+        return self.style_code(self.encode(style))
 
-    def describe(self, features: Tensor) -> StyleCode:
+    def style_code(self, features: Tensor) -> StyleCode:
         """The same from the style's features."""
         return self.transform.describe(features)
 
-    def survey(self, features: Tensor) -> StyleCode | None:
-        """What the transform measures of a whole content; None where it does without, or needs the whole itself."""
+    @property
+    def has_content_stats(self) -> bool:
+        """Whether `content_stats` gives anything."""
+        return self.transform.survey is not None
+
+    def content_stats(self, features: Tensor) -> StyleCode | None:
+        """What the transform measures of a whole content; None where it needs the whole content itself."""
         return self.transform.survey(features) if self.transform.survey else None
 
-    def restyle(self, content: Tensor, styles: Sequence[StyleCode], weights: Sequence[float], alpha: float = 1.0) -> Tensor:
-        """The content with a weighted mixture of encoded styles."""
-        return self.render(self.encode(content), content.shape, styles, weights, alpha)
+    def stylise(self, content: Tensor, look: Look) -> Tensor:
+        """The content [N, 3, H, W] in a look."""
+        return self.render(self.encode(content), content.shape, look)
 
-    def render(
-        self,
-        features: Tensor,
-        shape: Sequence[int],
-        styles: Sequence[StyleCode],
-        weights: Sequence[float],
-        alpha: float,
-        own: StyleCode | None = None,
-    ) -> Tensor:
-        """The same from the features of a content of the given shape, which serve any number of styles.
+    def render(self, features: Tensor, shape: Sequence[int], look: Look) -> Tensor:
+        """The same from the features of a content of the given shape; they serve any number of looks."""
+        return self.decode(self.align(features, look), shape)
 
-        `own` is what the transform shall take for its survey of the content (a video's is smoothed over time).
-        """
-        mixed = mix(self.transform, features, styles, weights, own)
-        return self.decode(blend(self.transform.unchanged(features), mixed, alpha), shape)
+    def align(self, features: Tensor, look: Look) -> Tensor:
+        """Content features brought to the look: aligned with each style, mixed, blended with what they were."""
+        mixed = mix(self.transform, features, look.codes, look.mixture, look.content_stats)
+        return blend(self.transform.unchanged(features), mixed, look.alpha)
 
     def decode(self, features: Tensor, shape: Sequence[int]) -> Tensor:
         """Features as an image of the given [..., H, W].
@@ -89,7 +88,7 @@ class StyleNet(nn.Module):
         """
         return self.decoder(features)[..., : shape[-2], : shape[-1]]
 
-    def stylise(self, content: Tensor, style: Tensor, weights: LossWeights, n_styles: int = 1) -> Stylised:
+    def learn(self, content: Tensor, style: Tensor, weights: LossWeights, n_styles: int = 1) -> Stylised:
         """One training forward pass: t = AdaIN(f(c), f(s)) and g(t) (eq. 9 and 10), with what the weighted terms need.
 
         Each content meets `n_styles` of the batch's styles: its own, the next one's, and so on.

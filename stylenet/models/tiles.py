@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from stylenet.errors import UsageError
+from stylenet.looks import Look
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.vgg import block_of
-from stylenet.transforms import StyleCode, blend, mix
 
 Write = Callable[[int, int, Tensor], None]  # top, left, a piece of the picture [N, 3, h, w]
 
@@ -119,26 +119,18 @@ def render_tiled(
     net: StyleNet,
     features: Tensor,
     shape: Sequence[int],
-    styles: Sequence[StyleCode],
-    weights: Sequence[float],
-    alpha: float,
+    look: Look,
     tile_px: int,
     write: Write,
-    own: StyleCode | None = None,
 ) -> None:
-    """Align, blend and decode the full feature map of a picture of the given [..., H, W], handing out piece after piece.
-
-    `own` is as for StyleNet.render.
-    """
-    cell = cell_px(net)
-    own = own or net.survey(features)
-    if own is None:  # the transform needs the whole map at once
-        features = blend(net.transform.unchanged(features), mix(net.transform, features, styles, weights), alpha)
+    """Align and decode the full feature map of a picture of the given [..., H, W]; `write` takes piece after piece."""
+    cell, content_stats = cell_px(net), look.content_stats or net.content_stats(features)
+    needs_whole = content_stats is None  # so does the transform: it aligns the whole map at once
+    if needs_whole:
+        features = net.align(features, look)
     for rows, columns in tiles(net, shape, tile_px):
         piece = piece_of(features, *((span.wide_start // cell, -(-span.wide_stop // cell)) for span in (rows, columns)))
-        if own is not None:
-            piece = blend(net.transform.unchanged(piece), mix(net.transform, piece, styles, weights, own), alpha)
-        pixels = net.decoder(piece)
+        pixels = net.decoder(piece if needs_whole else net.align(piece, look.with_stats(content_stats)))
         core = [slice(span.start - span.wide_start, span.stop - span.wide_start) for span in (rows, columns)]
         write(rows.start, columns.start, pixels[:, :, core[0], core[1]])
 

@@ -1,0 +1,65 @@
+"""A look: what is asked of a picture, in one frozen value."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from stylenet.errors import UsageError
+from stylenet.transforms import StyleCode
+
+
+@dataclass(frozen=True)
+class Look:
+    """A mixture of style codes, at a strength.
+
+    `codes` are what a network keeps of styles, each part [N or 1, ...]: one row serves all contents of a batch.
+    `mixture` has one share for each code; the shares sum to 1. `alpha` is the strength: 0 keeps the content, 1 is the
+    full style. `content_stats` replaces what the network would measure of the content as a whole: a clip's are smoothed.
+    """
+
+    codes: tuple[StyleCode, ...]
+    mixture: tuple[float, ...] = (1.0,)
+    alpha: float = 1.0
+    content_stats: StyleCode | None = None
+
+    def with_stats(self, content_stats: StyleCode | None) -> Look:
+        """The same look with these statistics of the content."""
+        return dataclasses.replace(self, content_stats=content_stats)
+
+
+def make_look(codes: Sequence[StyleCode], mixture: Sequence[float] | None = None, alpha: float = 1.0) -> Look:
+    """A look of codes mixed in any positive proportion, equal parts for None.
+
+    Raises UsageError for a mixture that does not match the codes, and for a strength outside [0, 1].
+    """
+    check_alpha(alpha)
+    weights = check_mixture(mixture, len(codes))
+    total = float(sum(weights))
+    return Look(tuple(codes), tuple(weight / total for weight in weights), float(alpha))
+
+
+def stack(looks: Sequence[Look]) -> Look:
+    """Looks of one mixture and strength as one look with a row for each; their codes are alike in shape."""
+    first = looks[0]
+    if len(looks) == 1:
+        return first
+    codes = [[torch.cat(parts) for parts in zip(*rows, strict=True)] for rows in zip(*(look.codes for look in looks), strict=True)]
+    return dataclasses.replace(first, codes=tuple(map(tuple, codes)))
+
+
+def check_alpha(alpha: float) -> None:
+    """Raise UsageError for a strength outside [0, 1]."""
+    if not 0 <= alpha <= 1:
+        raise UsageError(f"expected alpha in [0, 1], but {alpha} came")
+
+
+def check_mixture(mixture: Sequence[float] | None, n_styles: int) -> list[float]:
+    """One weight per style, equal ones for None. Raises UsageError if they do not match."""
+    weights = [1.0] * n_styles if mixture is None else list(mixture)
+    if len(weights) != n_styles or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
+        raise UsageError(f"expected {n_styles} weights of 0 or more, one per style, not all 0, but {weights} came")
+    return weights
