@@ -90,8 +90,7 @@ def dry_run(config: Config, is_resumed: bool) -> int:
     print(f"content: {len(data.content.train)} images to train, {len(data.content.held_out)} held out")
     print(f"style: {len(data.style.train)} images to train, {len(data.style.held_out)} held out")
     print(f"encoder: {count(encoder.network):,} parameters, frozen; sha256 {encoder.sha256[:12]}")
-    what = "decoder" if config.model.name == "vgg" else config.model.name
-    print(f"{what}: {count(trained):,} parameters, {count(trained, only_trained=True):,} trained")
+    print(f"trained: {count(trained):,} parameters, {count(trained, only_trained=True):,} trained")
     print("effective loss weights:\n" + losses.describe_weights(build.make_loss_weights(config), encoder.network.channels))
     return 0
 
@@ -105,24 +104,25 @@ def train(config: Config, state: dict[str, Any] | None) -> int:
     """Run the training to its end or to a stop; the exit code."""
     from stylenet import runtime
     from stylenet.losses import weighted_total
-    from stylenet.training import Run
+    from stylenet.training.run import Run
 
     device = runtime.pick_device(config.run.device)
     runtime.keep_freed_memory()
     runtime.allow_tf32(config.train.tf32)
     with runtime.processes(device), Run(config, device, state) as run, runtime.StopRequest() as stop:
-        net, weights, optimizer, scaler, batches = run.net, run.weights, run.optimizer, run.scaler, run.make_batches()
-        n_styles = config.train.styles_per_content
+        setup, batches = run.setup, run.make_batches()
+        net, objective, optimizer, scaler = setup.net, setup.objective, setup.network.optimizer, setup.scaler
         while run.step < config.train.steps:
             for group in optimizer.param_groups:
-                group["lr"] = run.learning_rate(run.step)
+                group["lr"] = setup.learning_rate(run.step)
             for part in range(config.train.accumulate):
                 content, style = run.to_device(next(batches))
                 with run.gradients_shared(is_last=part == config.train.accumulate - 1):
                     with runtime.autocast(device, config.train.precision):
-                        stylised = net.learn(content, style, weights, n_styles)  # t = AdaIN(f(c), f(s)) and g(t)
-                        terms = net.losses(stylised, content, style, weights, run.shift())
-                    total = weighted_total(terms, weights)  # L = L_c + lambda L_s, eq. 11
+                        seen = objective.observe(content, style, config.train.styles_per_content)  # t = AdaIN(f(c), f(s)), eq. 9
+                        output = net.learn(seen)  # g(t), eq. 10
+                        terms = objective.terms(output, seen, net, run.shift())  # L_c and L_s, eq. 12 and 13
+                    total = weighted_total(terms, objective.weights)  # L = L_c + lambda L_s, eq. 11
                     scaler.scale(total / config.train.accumulate).backward()
                 run.note_losses(part, terms, total)
             run.clip_gradients()

@@ -17,6 +17,7 @@ from stylenet.losses import LossWeights, weighted_total
 from stylenet.models.decoder import Decoder
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.vgg import VGG
+from stylenet.objective import Objective
 from stylenet.transforms import ADAIN
 
 
@@ -57,14 +58,15 @@ def make_our_step(n: int, px: int, precision: str) -> Callable[[], None]:
     device, layout = torch.device("cpu"), torch.channels_last
     encoder, decoder = (part.to(memory_format=layout) for part in make_parts())
     net = StyleNet(encoder, ADAIN, decoder)
+    objective = Objective(encoder, "relu4_1", ADAIN, LossWeights(1.0, 10.0, dict.fromkeys(TAPS, 1.0), "mean"))
     content, style = (images.contiguous(memory_format=layout) for images in make_images(n, px))
-    weights = LossWeights(1.0, 10.0, dict.fromkeys(TAPS, 1.0), "mean")
     optimizer = torch.optim.Adam(decoder.parameters(), lr=1e-4)
 
     def step() -> None:
         with runtime.autocast(device, precision):
-            terms = net.losses(net.learn(content, style, weights), content, style, weights)
-        weighted_total(terms, weights).backward()
+            seen = objective.observe(content, style)
+            terms = objective.terms(net.learn(seen), seen)
+        weighted_total(terms, objective.weights).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -75,10 +77,10 @@ def first_losses_agree(n: int, px: int) -> None:
     """Print both first losses: the two must do the same work."""
     encoder, decoder = make_parts()
     content, style = make_images(n, px)
-    weights = LossWeights(1.0, 10.0, dict.fromkeys(TAPS, 1.0), "mean")
+    objective = Objective(encoder, "relu4_1", ADAIN, LossWeights(1.0, 10.0, dict.fromkeys(TAPS, 1.0), "mean"))
     with torch.no_grad():
-        net = StyleNet(encoder, ADAIN, decoder)
-        ours = weighted_total(net.losses(net.learn(content, style, weights), content, style, weights), weights)
+        seen = objective.observe(content, style)
+        ours = weighted_total(objective.terms(StyleNet(encoder, ADAIN, decoder).learn(seen), seen), objective.weights)
         theirs = Textbook(encoder, decoder).training_loss(content, style)
     print(f"first loss: textbook {float(theirs):.6g}, ours {float(ours):.6g}")
 

@@ -18,9 +18,7 @@ from stylenet.config import Config, Protocol, make_config, to_flat, to_yaml
 from stylenet.datasets import PairDataset, PixelSource, Split
 from stylenet.errors import UsageError, WeightsError
 from stylenet.losses import LossWeights
-from stylenet.models.compact import CompactNet, TaughtNet, grown
-from stylenet.models.decoder import Decoder, freeze_layers, load_flat_decoder
-from stylenet.models.stylenet import StyleNet
+from stylenet.models.families import FAMILIES, Parts, parts_of
 from stylenet.models.vgg import (
     VGG,
     calibrate,
@@ -32,6 +30,7 @@ from stylenet.models.vgg import (
     sha256_of_encoder,
     sha256_of_file,
 )
+from stylenet.objective import Objective
 from stylenet.optim import Muon
 from stylenet.transforms import TRANSFORMS
 
@@ -137,33 +136,42 @@ def make_judge(protocol: Protocol, taps: set[str], pictures: Callable[[], Iterab
     return Judge(network, digest, is_normalised, hash_of_mu(mu))
 
 
-def make_trained(config: Config) -> Decoder | CompactNet:
-    """What is trained, the decoder or the whole compact network, with its start weights drawn from run.seed."""
-    generator = torch.Generator().manual_seed(config.run.seed)
-    if config.model.name == "compact":
-        return CompactNet(**compact_parts(config), generator=generator)
-    options = config.decoder
-    shape = (config.encoder.name, config.encoder.tap, options.norm, options.padding, options.upsampling)
-    decoder = Decoder(*shape, options.init, generator, TRANSFORMS[config.transform.name].widening)
-    freeze_layers(decoder, config.train.freeze)
-    return decoder
+def make_parts(config: Config) -> Parts:
+    """The plain parts of the configured network."""
+    family, values = FAMILIES[config.model.name], to_flat(config)
+    encoder = {name: values[f"encoder.{name}"] for name in ("name", "tap", "padding", "pooling")}
+    trained = {name: values[option] for name, option in family.options.items()}
+    return Parts(config.model.name, encoder, trained, config.transform.name)
 
 
-def compact_parts(config: Config) -> dict[str, Any]:
-    """The arguments of a compact network."""
-    model = config.model
-    return {
-        "channels": model.channels,
-        "n_blocks": model.blocks,
-        "n_encoder_blocks": model.encoder_blocks,
-        "is_antialiased": model.antialias,
-    }
+def check_config(config: Config) -> None:
+    """Raise UsageError for options that mean nothing to the configured family, or that it cannot have."""
+    name, family, values, usual = config.model.name, FAMILIES[config.model.name], to_flat(config), to_flat(Config())
+    changed = [key for key in values if key.startswith(family.idle) and values[key] != usual[key]]
+    if changed:
+        raise UsageError(f"expected no {changed[0]} beside model.name={name}, which has no use for it; leave it out")
+    if config.transform.name not in family.transforms:
+        known = ", ".join(family.transforms)
+        raise UsageError(f"expected transform.name={known} for model.name={name}, but {config.transform.name} came")
 
 
-def make_net(config: Config, encoder: Encoder, trained: nn.Module) -> StyleNet:
-    """Encoder, feature transform and decoder; or a compact network with the VGG that teaches it."""
-    kind = TaughtNet if config.model.name == "compact" else StyleNet
-    return kind(encoder.network, TRANSFORMS[config.transform.name], trained, config.encoder.tap)
+def make_trained(config: Config) -> nn.Module:
+    """The module that learns, with its start weights drawn from run.seed. Raises UsageError for unknown layers to freeze."""
+    check_config(config)
+    family = FAMILIES[config.model.name]
+    trained = family.make(make_parts(config), torch.Generator().manual_seed(config.run.seed), config.decoder.init)
+    family.freeze(trained, config.train.freeze)
+    return trained
+
+
+def make_learner(config: Config, encoder: Encoder, trained: nn.Module) -> Any:
+    """The network of the training loop."""
+    return FAMILIES[config.model.name].make_learner(trained, encoder.network, make_parts(config))
+
+
+def make_objective(config: Config, encoder: Encoder) -> Objective:
+    """The losses, on the features of the encoder."""
+    return Objective(encoder.network, config.encoder.tap, TRANSFORMS[config.transform.name], make_loss_weights(config))
 
 
 def make_loss_weights(config: Config) -> LossWeights:
@@ -218,20 +226,21 @@ class StartingPoint(NamedTuple):
 
     trained: dict[str, Tensor]
     mu: dict[str, Tensor] | None  # None: measured anew, as in a run from scratch
-    about: dict[str, Any]  # which file it is, and how it was trained itself, as far as it says
+    description: dict[str, Any]  # which file it is, and how it was trained itself, as far as it says
 
 
 def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | None:
     """Decoder and calibration of train.init_from. Raises WeightsError for a model of another encoder or decoder."""
-    path = config.train.init_from
+    path, family = config.train.init_from, FAMILIES[config.model.name]
     if not path:
         return None
     if Path(path).suffix == ".pth":  # pytorch-AdaIN's published decoders; they know nothing of an encoder
-        decoder = make_trained(config)
-        if not isinstance(decoder, Decoder):
-            raise WeightsError(f"expected a compact network to go on from, but {path} is a decoder; leave model.name=vgg")
-        load_flat_decoder(decoder, read_weights(path), path)
-        return StartingPoint(decoder.state_dict(), None, {"file_sha256": sha256_of_file(path)})
+        trained = make_trained(config)
+        if not family.load_published(trained, read_weights(path), path):
+            raise WeightsError(
+                f"expected a network of model.name={config.model.name}, but {path} is a decoder; leave model.name=vgg"
+            )
+        return StartingPoint(trained.state_dict(), None, {"file_sha256": sha256_of_file(path)})
     tensors, description = read_release(path)
     check_encoder(description, encoder.sha256, path)
     check_same_parts(config, description, path)
@@ -241,22 +250,22 @@ def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | Non
         raise WeightsError(
             f"expected loss.style_taps within the layers that {path} was calibrated on, but {missing[0]} is beyond them"
         )
-    start = {name: tensor.float() for name, tensor in with_prefix(tensors, "decoder.").items()}
-    if config.model.name == "compact":
-        start = grown(make_trained(config), start)
+    own = {name: tensor.float() for name, tensor in with_prefix(tensors, "decoder.").items()}
+    start = family.start_from(make_trained(config), own)
     return StartingPoint(start, mu, {"file_sha256": sha256_of_file(find_release(path)), **describe_training(description)})
 
 
 def check_same_parts(config: Config, description: dict[str, Any], path: str) -> None:
-    """Raise WeightsError where the encoder's or decoder's options differ from the model's."""
-    ours = describe_parts(config)
-    differing = [
-        f"{part}.{name}"
-        for part in ("encoder", "decoder")
-        for name, value in ours[part].items()
-        if description[part].get(name) != value and not is_grown(name, description[part].get(name, 1), value)
-    ]
-    if TRANSFORMS[description["transform"]].widening != TRANSFORMS[config.transform.name].widening:
+    """Raise WeightsError where the network's options differ from the model's in a way that fine-tuning cannot bridge."""
+    ours = make_parts(config)
+    if description["model"] != ours.family:
+        raise WeightsError(f"expected a network of model.name={ours.family}, but {path} is one of {description['model']}")
+    theirs, family = parts_of(description), FAMILIES[ours.family]
+    differing = [f"encoder.{name}" for name, value in ours.encoder.items() if theirs.encoder.get(name) != value]
+    for name, option in family.options.items():
+        if not family.can_start_from(name, theirs.trained.get(name), ours.trained[name]):
+            differing.append(option)
+    if TRANSFORMS[theirs.transform].widening != TRANSFORMS[ours.transform].widening:
         differing.append("transform.name")
     if differing:
         raise WeightsError(
@@ -264,32 +273,15 @@ def check_same_parts(config: Config, description: dict[str, Any], path: str) -> 
         )
 
 
-def is_grown(name: str, theirs: int, ours: int) -> bool:
-    """Whether a compact network of `ours` can start from one of `theirs`: more blocks begin as identities."""
-    return name == "antialias" or (name in ("blocks", "encoder_blocks") and ours >= theirs)
-
-
-def describe_parts(config: Config) -> dict[str, dict[str, Any]]:
-    """What must be known to build the networks again."""
-    encoder, decoder, model = config.encoder, config.decoder, config.model
-    mirror = {"norm": decoder.norm, "padding": decoder.padding, "upsampling": decoder.upsampling}
-    compact = {"channels": list(model.channels), "blocks": model.blocks}
-    compact |= {"encoder_blocks": model.encoder_blocks, "antialias": model.antialias}
-    return {
-        "encoder": {"name": encoder.name, "tap": encoder.tap, "padding": encoder.padding, "pooling": encoder.pooling},
-        "decoder": compact if model.name == "compact" else mirror,
-    }
-
-
 def describe_run(config: Config, encoder: Encoder, data: Data, device: torch.device) -> dict[str, Any]:
     """The description that goes with every checkpoint and released model."""
-    parts = describe_parts(config)
+    parts = make_parts(config)
     sets = {"content": datasets.describe_set(data.content), "style": datasets.describe_set(data.style)}
     carried = carries_encoder(config)
     return {
-        "model": config.model.name,
-        "encoder": {**parts["encoder"], "sha256": encoder.sha256, "is_carried": carried, "mu_sha256": hash_of_mu(encoder.mu)},
-        "decoder": parts["decoder"],
+        "model": parts.family,
+        "encoder": {**parts.encoder, "sha256": encoder.sha256, "is_carried": carried, "mu_sha256": hash_of_mu(encoder.mu)},
+        "decoder": dict(parts.trained),
         "transform": config.transform.name,
         "config": to_flat(config),
         "data": sets,
@@ -325,8 +317,8 @@ def hash_of_mu(mu: dict[str, Tensor]) -> str | None:
 
 
 def carries_encoder(config: Config) -> bool:
-    """Whether the released model holds the VGG; a compact network does not need it."""
-    return config.checkpoint.carry_encoder and config.model.name != "compact"
+    """Whether the released model holds the VGG: where the network needs it."""
+    return config.checkpoint.carry_encoder and FAMILIES[config.model.name].has_encoder
 
 
 def release_tensors(config: Config, encoder: Encoder, trained: nn.Module) -> dict[str, Tensor]:

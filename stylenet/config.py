@@ -302,10 +302,6 @@ class Config:
     def __post_init__(self) -> None:
         n_styles, batch_size = self.train.styles_per_content, self.data.batch_size
         require(n_styles <= batch_size, f"train.styles_per_content of at most data.batch_size={batch_size}", n_styles)
-        if self.model.name == "compact":
-            require(self.decoder == DecoderConfig(), "no decoder.* beside model.name=compact, which has its own", self.decoder)
-            require(self.transform.name == "adain", "transform.name=adain for model.name=compact", self.transform.name)
-            require(not self.train.freeze, "no train.freeze beside model.name=compact", list(self.train.freeze))
 
 
 @dataclass(frozen=True)

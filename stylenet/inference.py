@@ -14,11 +14,8 @@ from stylenet import images, runtime
 from stylenet.checkpoint import check_encoder, find_release, read_release, with_prefix
 from stylenet.errors import UsageError, WeightsError, one_line
 from stylenet.looks import Look, make_look, stack
-from stylenet.models.compact import CompactNet
-from stylenet.models.decoder import Decoder, load_flat_decoder
-from stylenet.models.fast import compile_parts, make_fast
-from stylenet.models.stylenet import StyleNet
-from stylenet.models.tiles import Span, Write, can_tile, check_tiling, encode_tiled, piece_of, render_tiled
+from stylenet.models.families import FAMILIES, PUBLISHED, Network, family_of, parts_of
+from stylenet.models.tiles import Span, Write, encode_tiled, piece_of, render_tiled
 from stylenet.models.vgg import (
     VGG,
     calibrate,
@@ -29,7 +26,7 @@ from stylenet.models.vgg import (
     sha256_of_encoder,
     sha256_of_file,
 )
-from stylenet.transforms import TRANSFORMS, StyleCode
+from stylenet.transforms import StyleCode
 
 SHIPPED_MODEL = Path(__file__).parent / "weights" / "compact.safetensors"  # docs/model_card.md
 
@@ -46,18 +43,22 @@ class Stylizer:
 
     def __init__(
         self,
-        net: StyleNet | CompactNet,
+        net: Network,
         device: str = "auto",
         precision: str = "fp32",
         tile: str | int = "auto",
         is_compiled: bool = False,
     ) -> None:
         self.device, self.tile = runtime.pick_device(device), tile
-        self.net = make_fast(net, self.device, runtime.DTYPES.get(precision, torch.float32))
+        self.family = family_of(net)
+        self.net = self.family.make_fast(net, self.device, runtime.DTYPES.get(precision, torch.float32))
         if is_compiled:
-            compile_parts(self.net)
-        if isinstance(tile, int):
-            check_tiling(self.net)
+            self.family.compile(self.net)
+        if isinstance(tile, int) and not self.family.can_tile(self.net, (0, 0)):
+            raise UsageError(
+                "expected a network that sees only its neighbourhood for tiling, but this one has instance normalisation, "
+                "AdaIN at several depths or circular padding in one half only, which need the whole picture; use --tile off"
+            )
 
     @classmethod
     def load(
@@ -75,7 +76,7 @@ class Stylizer:
         damaged or foreign, and for another encoder than the model was trained with. precision: fp32, tf32 (float32 whose
         products a GPU may round, where the process allows it: runtime.allow_tf32), bf16, fp16.
         """
-        return cls(load_stylenet(path, encoder_weights), device, precision, tile, is_compiled)
+        return cls(load_network(path, encoder_weights), device, precision, tile, is_compiled)
 
     @torch.inference_mode()
     def __call__(
@@ -171,7 +172,7 @@ class Stylizer:
     def tile_px(self, shape: Sequence[int]) -> int | None:
         """The side of the tiles for a picture of the given [..., H, W]; None: as a whole."""
         is_small = self.tile == "auto" and shape[-2] * shape[-1] <= WHOLE_PIXELS
-        if self.tile == "off" or is_small or not can_tile(self.net, shape):
+        if self.tile == "off" or is_small or not self.family.can_tile(self.net, shape):
             return None
         return best_tile(runtime.free_memory(self.device), self.device) if self.tile == "auto" else int(self.tile)
 
@@ -183,7 +184,7 @@ class Stylizer:
                 return action(tile_px)
             except torch.OutOfMemoryError:
                 smaller = (tile_px or max(shape[-2:])) // 2
-                if self.tile == "off" or smaller < SMALLEST_TILE or not can_tile(self.net, shape):
+                if self.tile == "off" or smaller < SMALLEST_TILE or not self.family.can_tile(self.net, shape):
                     raise
                 tile_px = smaller
                 torch.cuda.empty_cache()
@@ -229,7 +230,7 @@ def to_batch(image: ImageLike) -> Tensor:
     return batch
 
 
-def load_stylenet(path: str | Path, encoder_weights: str | None = None) -> StyleNet | CompactNet:
+def load_network(path: str | Path, encoder_weights: str | None = None) -> Network:
     """The network of a released model, a checkpoint or a run folder, on the CPU. Raises WeightsError.
 
     A file ending in .pth is a decoder published by pytorch-AdaIN; its encoder is the normalised VGG.
@@ -237,21 +238,15 @@ def load_stylenet(path: str | Path, encoder_weights: str | None = None) -> Style
     if Path(path).suffix == ".pth":
         return load_published(path, encoder_weights)
     tensors, description = read_release(path)
-    about, parts = description["encoder"], description["decoder"]
-    if description["model"] == "compact":
-        shape = (parts["channels"], parts["blocks"], parts.get("encoder_blocks", 1), parts.get("antialias", False))
-        compact = CompactNet(*shape)
-        fill(compact, with_prefix(tensors, "decoder."), path)
-        return compact.eval()
-    transform = TRANSFORMS[description["transform"]]
-    shape = (about["name"], about["tap"], parts["norm"], parts["padding"], parts["upsampling"])
-    decoder = Decoder(*shape, widening=transform.widening)
-    encoder = load_encoder(tensors, description, encoder_weights, path)
-    fill(decoder, with_prefix(tensors, "decoder."), path)
-    return StyleNet(encoder, transform, decoder, about["tap"])
+    parts = parts_of(description)
+    family = FAMILIES[parts.family]
+    trained = family.make(parts)
+    encoder = load_encoder(tensors, description, encoder_weights, path) if family.has_encoder else None
+    fill(trained, with_prefix(tensors, "decoder."), path)
+    return family.assemble(trained, encoder, parts).eval()
 
 
-def load_published(path: str | Path, encoder_weights: str | None) -> StyleNet:
+def load_published(path: str | Path, encoder_weights: str | None) -> Network:
     """A decoder in pytorch-AdaIN's layout with the normalised VGG that such decoders were trained with."""
     weights = find_weights("vgg19", encoder_weights)
     if not is_flat_layout(read_weights(weights)):
@@ -259,9 +254,11 @@ def load_published(path: str | Path, encoder_weights: str | None) -> StyleNet:
             f"expected the normalised VGG for {path}, a decoder of pytorch-AdaIN, but {weights} is another network; "
             "give its vgg_normalised.pth as --encoder"
         )
-    decoder = Decoder("vgg19", "relu4_1")
-    load_flat_decoder(decoder, read_weights(path), str(path))
-    return StyleNet(load_vgg("vgg19", weights, ["relu4_1"]), TRANSFORMS["adain"], decoder, "relu4_1")
+    family = FAMILIES[PUBLISHED.family]
+    trained = family.make(PUBLISHED)
+    family.load_published(trained, read_weights(path), str(path))
+    encoder = load_vgg(PUBLISHED.encoder["name"], weights, [PUBLISHED.encoder["tap"]])
+    return family.assemble(trained, encoder, PUBLISHED)
 
 
 def identify(path: str | Path, encoder_weights: str | None = None) -> tuple[str, ...]:

@@ -90,7 +90,12 @@ def gram(features: Tensor) -> Tensor:
 
 def gram_loss(output: Tensor, style: Tensor) -> Tensor:
     """Mean squared difference of the Gram matrices at one layer; the spatial sizes may differ."""
-    return F.mse_loss(gram(output), gram(style))
+    return matrix_distance(gram(output), gram(style))
+
+
+def matrix_distance(output: Tensor, style: Tensor) -> Tensor:
+    """The Gram loss from matrices [N, C, C]."""
+    return F.mse_loss(output, style)
 
 
 def total_variation(image: Tensor) -> Tensor:

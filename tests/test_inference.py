@@ -10,7 +10,7 @@ import train
 from stylenet import images
 from stylenet.checkpoint import load_model, save_model, state_path
 from stylenet.errors import UsageError, WeightsError
-from stylenet.inference import Stylizer, identify, load_stylenet
+from stylenet.inference import Stylizer, identify, load_network
 from stylenet.looks import make_look
 from stylenet.models.decoder import Decoder
 from stylenet.models.stylenet import StyleNet
@@ -41,7 +41,7 @@ def test_paths_pil_and_tensors_are_the_same(stylizer, pictures):
 def test_equals_the_plain_network(stylizer, pictures, trained_run):
     content, style = (images.load_image(path)[None] for path in pictures[:2])
     with torch.no_grad():
-        expected = load_stylenet(trained_run)(content, style, 0.7).clamp(0, 1)[0]
+        expected = load_network(trained_run)(content, style, 0.7).clamp(0, 1)[0]
     torch.testing.assert_close(stylizer(pictures[0], pictures[1], alpha=0.7), expected)
 
 
@@ -106,7 +106,7 @@ def test_tensors_that_do_not_fit_are_refused(trained_run, tmp_path):
     del tensors["decoder.convs.conv1_1.bias"]
     save_model(tensors, description, tmp_path / "m.safetensors")
     with pytest.raises(WeightsError, match="weights of a Decoder"):
-        load_stylenet(tmp_path / "m.safetensors")
+        load_network(tmp_path / "m.safetensors")
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)

@@ -17,6 +17,7 @@ LEVELS = {
     "config": 1,
     "datasets": 3,
     "models": 3,
+    "objective": 4,
     "runtime": 4,
     "checkpoint": 4,
     "tracking": 4,
@@ -24,11 +25,11 @@ LEVELS = {
     "inference": 5,
     "jobs": 5,
     "record": 5,
-    "build": 5,
+    "build": 6,
     "pictures": 6,
-    "training": 6,
+    "training": 7,
     "video": 6,
-    "metrics": 6,
+    "metrics": 7,
 }
 
 

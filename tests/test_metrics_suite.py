@@ -177,11 +177,11 @@ def test_published_decoder_on_real_pictures(real, tmp_path):
 
 def test_stylenet_of_a_published_decoder_wants_the_normalised_encoder(vgg19_file, tmp_path):
     from stylenet.errors import WeightsError
-    from stylenet.inference import load_stylenet
+    from stylenet.inference import load_network
 
     torch.save({}, tmp_path / "decoder.pth")
     with pytest.raises(WeightsError, match="expected the normalised VGG for"):
-        load_stylenet(tmp_path / "decoder.pth", str(vgg19_file))
+        load_network(tmp_path / "decoder.pth", str(vgg19_file))
 
 
 def test_protocol_comes_back_from_its_values():

@@ -2,10 +2,8 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from stylenet.looks import make_look
-from stylenet.losses import LossWeights, term_names, weighted_total
 from stylenet.models.decoder import Decoder
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.vgg import load_vgg
@@ -48,48 +46,6 @@ def test_odd_sizes_are_aligned_with_the_content(net):
     torch.testing.assert_close(features(content[:, :, :61])[..., :24, :], features(content)[..., :24, :])
 
 
-def test_training_terms_are_the_formulas(net):
-    taps = ["relu1_1", "relu3_1"]
-    weights = LossWeights(1.0, 10.0, dict.fromkeys(taps, 1.0), "mean", gram=1.0, tv=1.0, identity=1.0)
-    content, style = image(2, 3, 32, 32), image(2, 3, 32, 32, seed=1)
-    stylised = net.learn(content, style, weights)
-    terms = net.losses(stylised, content, style, weights)
-    t = adain(net.encode(content), net.encode(style))
-    torch.testing.assert_close(stylised.target, t)
-    output = net.decoder(t)
-    torch.testing.assert_close(terms["content"], F.mse_loss(net.encode(output), t))
-    for tap in taps:
-        a, b = net.encoder(output, [tap])[tap], net.encoder(style, [tap])[tap]
-        stats = lambda x: (x.mean((2, 3)), (x.var((2, 3), correction=0) + 1e-5).sqrt())  # noqa: E731
-        expected = sum(F.mse_loss(x, y) for x, y in zip(stats(a), stats(b)))
-        torch.testing.assert_close(terms[f"style/{tap}"], expected, rtol=1e-4, atol=1e-6)
-    assert {"gram/relu1_1", "gram/relu3_1", "tv"} < set(terms)
-    restored = [net.decoder(net.encode(x)) for x in (content, style)]
-    expected = (F.mse_loss(restored[0], content) + F.mse_loss(restored[1], style)) / 2
-    torch.testing.assert_close(terms["identity"], expected)
-
-
-def test_gradients_reach_the_decoder_only(net):
-    weights = LossWeights(1.0, 10.0, {"relu1_1": 1.0}, "mean")
-    net.zero_grad()
-    content, style = image(1, 3, 16, 16), image(1, 3, 16, 16, seed=1)
-    stylised = net.learn(content, style, weights)
-    assert not stylised.target.requires_grad
-    weighted_total(net.losses(stylised, content, style, weights), weights).backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.decoder.parameters())
-    assert all(p.grad is None for p in net.encoder.parameters())
-
-
-def test_constant_images_stay_finite_forward_and_backward(net):
-    weights = LossWeights(1.0, 10.0, {"relu1_1": 1.0, "relu4_1": 1.0}, "mean")
-    net.zero_grad()
-    content, style = torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)
-    terms = net.losses(net.learn(content, style, weights), content, style, weights)
-    weighted_total(terms, weights).backward()
-    assert all(value.isfinite() for value in terms.values())
-    assert all(p.grad.isfinite().all() for p in net.decoder.parameters())
-
-
 def test_style_codes_are_reusable(net):
     style = image(1, 3, 24, 24, seed=1)
     code = net.encode_style(style)
@@ -103,19 +59,3 @@ def test_mixing_is_linear_in_features(net):
     features = net.encode(content)
     mixed = 0.25 * ADAIN.apply(features, codes[0]) + 0.75 * ADAIN.apply(features, codes[1])
     torch.testing.assert_close(net.stylise(content, make_look(codes, [1, 3])), net.decode(mixed, content.shape))
-
-
-@pytest.mark.parametrize(
-    "options, expected",
-    [
-        ({"content": 1.0, "style": 0.0}, {"content"}),
-        ({"content": 0.0, "style": 1.0}, {"style/relu1_1"}),
-        ({"content": 0.0, "style": 0.0, "identity": 1.0}, {"identity"}),
-        ({"content": 1.0, "style": 1.0, "gram": 1.0, "tv": 1.0, "identity": 1.0}, None),
-    ],
-)
-def test_only_terms_with_a_weight_are_computed(net, options, expected):
-    weights = LossWeights(taps={"relu1_1": 1.0}, **options)
-    content, style = image(1, 3, 16, 16), image(1, 3, 16, 16, seed=1)
-    terms = net.losses(net.learn(content, style, weights), content, style, weights)
-    assert set(terms) == (expected or {"content", "style/relu1_1", "gram/relu1_1", "tv", "identity"}) == set(term_names(weights))

@@ -208,7 +208,7 @@ def test_a_killed_service_in_mid_run_does_not_stop_training(tiny_options, tmp_pa
 import os, signal, subprocess, sys
 sys.path[:0] = [{str(ROOT)!r}]
 import train
-from stylenet.training import Run
+from stylenet.training.run import Run
 counted = Run.finish_step
 def killing(self):
     counted(self)

@@ -406,7 +406,7 @@ def test_a_dead_rank_ends_the_job(tiny_options, tmp_path):
 import os, sys
 sys.path[:0] = [{str(ROOT)!r}]
 import train
-from stylenet.training import Run
+from stylenet.training.run import Run
 if os.environ["RANK"] == "1":
     counted = Run.finish_step
     def dying(self):

@@ -14,7 +14,7 @@ from conftest import ROOT
 from stylenet import images
 from stylenet.build import describe_training
 from stylenet.checkpoint import load_model
-from stylenet.inference import SHIPPED_MODEL, Stylizer, load_stylenet
+from stylenet.inference import SHIPPED_MODEL, Stylizer, load_network
 
 RECORDED = ROOT / "tests/recorded"
 CASES = {"alpha_1": 1.0, "alpha_half": 0.5}
@@ -44,7 +44,7 @@ def test_it_gives_the_recorded_pictures(stylizer, case):
 
 def test_size_and_numbers():
     assert SHIPPED_MODEL.stat().st_size <= 3_000_000
-    assert sum(p.numel() for p in load_stylenet(SHIPPED_MODEL).parameters()) <= 1_500_000
+    assert sum(p.numel() for p in load_network(SHIPPED_MODEL).parameters()) <= 1_500_000
     tensors, _ = load_model(SHIPPED_MODEL)
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from stylenet import images, runtime
 from stylenet.checkpoint import find_release, read_release
 from stylenet.errors import DataError
-from stylenet.inference import Stylizer, identify, load_stylenet
+from stylenet.inference import Stylizer, identify, load_network
 from stylenet.looks import make_look
 from stylenet.metrics.pairs import Pairs, read_csv
 
@@ -162,7 +162,7 @@ def cost_of(path: str, encoder: str | None, device: str, px: int, n_rounds: int)
     code = stylizer.encode_style(style)
     cost["seconds"] = median_seconds(lambda: stylizer(content, style), n_rounds)
     cost["seconds_cached_style"] = median_seconds(lambda: stylizer(content, code), n_rounds)
-    plain = load_stylenet(path, encoder)
+    plain = load_network(path, encoder)
     cost["parameters"] = sum(p.numel() for p in plain.parameters())
     cost["macs"] = count_macs(plain, px)
     return cost | {"px": px, "hardware": runtime.hardware(stylizer.device)}

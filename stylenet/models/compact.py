@@ -1,10 +1,12 @@
 """The compact network: an encoder and a decoder of its own, small enough for a laptop, with AdaIN at three depths.
 
-It has no VGG at run time. A VGG teaches it: `TaughtNet` trains it with the losses of AdaIN on the VGG's features.
+It has no VGG at run time. A VGG teaches it: it learns with the losses of AdaIN on the VGG's features, as if the VGG's
+own decoder were trained.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import partial
 
@@ -13,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylenet.looks import Look
-from stylenet.losses import LossWeights, identity_loss
-from stylenet.models.stylenet import StyleNet, Stylised, repeated, rolled
+from stylenet.models.fast import SubPixelConv
+from stylenet.models.learning import Observed, repeated, rolled
 from stylenet.models.vgg import pad
-from stylenet.transforms import StyleCode, adain, align, channel_stats
+from stylenet.transforms import StyleCode, align, channel_stats
 
 STRIDE = 8  # pixels a side that one of the deepest features stands for
 
@@ -34,25 +36,25 @@ class CompactNet(nn.Module):
     def __init__(
         self,
         channels: Sequence[int] = (32, 64, 128),
-        n_blocks: int = 4,
-        n_encoder_blocks: int = 1,
-        is_antialiased: bool = False,
+        blocks: int = 4,
+        encoder_blocks: int = 1,
+        antialias: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
-        """`n_blocks` residual blocks work at 1/8 of the size, `n_encoder_blocks` of them in the encoder.
+        """`blocks` residual blocks work at 1/8 of the size, `encoder_blocks` of them in the encoder.
 
-        Antialiased, the network blurs before each stride and upsamples bilinearly, so that its texture hangs less on
-        the grid of its strides (Zhang 2019).
+        With `antialias` the network blurs before each stride and upsamples bilinearly, so that its texture hangs less
+        on the grid of its strides (Zhang 2019).
         """
         super().__init__()
         half, quarter, eighth = channels
-        down = BlurredConv if is_antialiased else DownConv
-        up = SmoothUpConv if is_antialiased else UpConv
+        down = BlurredConv if antialias else DownConv
+        up = SmoothUpConv if antialias else UpConv
         self.to_half, self.to_quarter, self.to_eighth = down(3, half, 5), down(half, quarter, 3), down(quarter, eighth, 3)
         self.encoder_block = ResidualBlock(eighth)
-        self.more_encoder_blocks = nn.ModuleList(ResidualBlock(eighth) for _ in range(n_encoder_blocks - 1))
+        self.more_encoder_blocks = nn.ModuleList(ResidualBlock(eighth) for _ in range(encoder_blocks - 1))
         # in the decoder AdaIN follows, which takes out any bias
-        self.decoder_blocks = nn.ModuleList(ResidualBlock(eighth, bias=False) for _ in range(n_blocks - n_encoder_blocks))
+        self.decoder_blocks = nn.ModuleList(ResidualBlock(eighth, bias=False) for _ in range(blocks - encoder_blocks))
         self.from_eighth = up(eighth, quarter, bias=False)
         self.quarter_block = ResidualBlock(quarter, bias=False)
         self.from_quarter = up(quarter, half, bias=False)
@@ -210,24 +212,40 @@ def grown(net: CompactNet, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return start
 
 
-class TaughtNet(StyleNet):
-    """A compact network at school: the objective is that of AdaIN on the features of a VGG, which it does not run itself.
+class CompactLearner:
+    """A compact network while it learns. `net` may be spread over processes, which average its gradients."""
 
-    The content's target is t = AdaIN(f(c), f(s)) with the VGG's f, as if the VGG's own decoder were trained.
-    """
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net
 
-    def forward(self, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
-        """The pupil's picture."""
-        return self.decoder(content, style, alpha)
+    def __call__(self, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
+        """As CompactNet."""
+        return self.net(content, style, alpha)
 
-    def learn(self, content: Tensor, style: Tensor, weights: LossWeights, n_styles: int = 1) -> Stylised:
-        """One training forward pass; each content meets `n_styles` of the batch's styles."""
-        content_features, style_features = self.observe(content, style, weights)
-        target = adain(repeated(content_features[self.tap], n_styles), rolled(style_features[self.tap], n_styles))
-        output = self.decoder(repeated(content, n_styles), rolled(style, n_styles))
-        return Stylised(output, target, content_features, style_features)
+    def learn(self, seen: Observed) -> Tensor:
+        """The outputs of a training step, [R * N, 3, H, W]."""
+        return self.net(repeated(seen.content, seen.n_styles), rolled(seen.style, seen.n_styles))
 
-    def identity_term(self, stylised: Stylised, content: Tensor, style: Tensor) -> Tensor:
-        """The identity loss of both images, each restyled with itself."""
-        images = torch.cat([content, style])
-        return identity_loss(self.decoder(images, images), images)
+    def restore(self, seen: Observed) -> Tensor:
+        """Contents, then styles, each stylised with itself: [2 * N, 3, H, W]."""
+        images = torch.cat([seen.content, seen.style])
+        return self.net(images, images)
+
+
+def make_fast(net: CompactNet, device: torch.device, dtype: torch.dtype = torch.float32) -> CompactNet:
+    """The network with its upsampling and its blurs merged into convolutions, for inference on the device in the dtype."""
+    fast = copy.deepcopy(net)
+    for name, module in net.named_children():
+        if isinstance(module, UpConv):
+            setattr(fast, name, SubPixelConv(module, "reflect"))
+        if isinstance(module, BlurredConv):
+            setattr(fast, name, unblurred(module))
+    return fast.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
+
+
+def unblurred(conv: BlurredConv) -> DownConv:
+    """The same convolution with the blur in its kernel once and for all."""
+    kernel = conv.kernel()
+    plain = DownConv(conv.in_channels, conv.out_channels, kernel.shape[-1])
+    plain.load_state_dict({"weight": kernel, "bias": conv.bias})
+    return plain

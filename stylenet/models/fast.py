@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylenet.models.compact import BlurredConv, CompactNet, DownConv, UpConv
 from stylenet.models.decoder import Decoder, upsample
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.vgg import VGG, Padding, block_of, pad
@@ -22,37 +21,12 @@ WINOGRAD_CHANNELS = 256  # from this many input channels on it wins on the CPU; 
 TILES_PER_BLOCK = 256  # of Winograd: so many tiles' transforms stay in the cache
 
 
-def make_fast(net: StyleNet | CompactNet, device: torch.device, dtype: torch.dtype = torch.float32) -> StyleNet | CompactNet:
+def make_fast(net: StyleNet, device: torch.device, dtype: torch.dtype = torch.float32) -> StyleNet:
     """The network with fast encoder and decoder, for inference on the device in the dtype."""
-    if isinstance(net, CompactNet):
-        fast = copy.deepcopy(net)
-        for name, module in net.named_children():
-            if isinstance(module, UpConv):
-                setattr(fast, name, SubPixelConv(module, "reflect"))
-            if isinstance(module, BlurredConv):
-                setattr(fast, name, unblurred(module))
-        return fast.eval().requires_grad_(False).to(device, dtype, memory_format=torch.channels_last)
     use_winograd = device.type == "cpu" and dtype == torch.float32
     encoder, decoder = FastEncoder(net.encoder, use_winograd), FastDecoder(net.decoder, use_winograd)
     fast = StyleNet(encoder, net.transform, decoder, net.tap).eval().requires_grad_(False)
     return fast.to(device, dtype, memory_format=torch.channels_last)
-
-
-def unblurred(conv: BlurredConv) -> DownConv:
-    """The same convolution with the blur in its kernel once and for all."""
-    kernel = conv.kernel()
-    plain = DownConv(conv.in_channels, conv.out_channels, kernel.shape[-1])
-    plain.load_state_dict({"weight": kernel, "bias": conv.bias})
-    return plain
-
-
-def compile_parts(net: StyleNet | CompactNet) -> None:
-    """Give encoder and decoder to torch.compile, in place; each new size of picture costs a compilation at first."""
-    if isinstance(net, CompactNet):
-        net.encode, net.decode = torch.compile(net.encode), torch.compile(net.decode)
-    else:
-        net.encoder.compile()
-        net.decoder.compile()
 
 
 class FastEncoder(nn.Module):

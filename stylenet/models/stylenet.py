@@ -3,33 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from stylenet.looks import Look
-from stylenet.losses import (
-    LossWeights,
-    content_loss,
-    gram_loss,
-    identity_loss,
-    normalised_content_loss,
-    shift_loss,
-    style_loss,
-    total_variation,
-)
+from stylenet.models.learning import Observed, repeated, rolled
 from stylenet.models.vgg import VGG
-from stylenet.transforms import FeatureTransform, StyleCode, adain, blend, mix
-
-
-class Stylised(NamedTuple):
-    """What a training step needs of a forward pass."""
-
-    output: Tensor  # [R * N, 3, H, W], the decoded images: each of the N contents with R styles
-    target: Tensor  # [R * N, C, h, w], the AdaIN output t that the decoder inverts: what the content loss compares with
-    content_features: dict[str, Tensor]  # [N, C, h, w] at the tap and at those of the normalised content loss
-    style_features: dict[str, Tensor]  # at the tap and the style taps
+from stylenet.transforms import FeatureTransform, StyleCode, blend, mix
 
 
 class StyleNet(nn.Module):
@@ -88,67 +69,21 @@ class StyleNet(nn.Module):
         """
         return self.decoder(features)[..., : shape[-2], : shape[-1]]
 
-    def learn(self, content: Tensor, style: Tensor, weights: LossWeights, n_styles: int = 1) -> Stylised:
-        """One training forward pass: t = AdaIN(f(c), f(s)) and g(t) (eq. 9 and 10), with what the weighted terms need.
-
-        Each content meets `n_styles` of the batch's styles: its own, the next one's, and so on.
-        """
-        content_features, style_features = self.observe(content, style, weights)
-        with torch.no_grad():
-            contents, styles = repeated(content_features[self.tap], n_styles), rolled(style_features[self.tap], n_styles)
-            aligned = self.transform.apply(contents, self.transform.describe(styles), None)
-            # what is only concatenated is no target; there it is the AdaIN output, as for the paper's baseline
-            target = aligned if self.transform.widening == 1 else adain(contents, styles)
-        return Stylised(self.decode(aligned, content.shape), target, content_features, style_features)
+    def learn(self, seen: Observed) -> Tensor:
+        """The outputs g(t) of a training step (eq. 10), [R * N, 3, H, W]; the content's features are the observed ones."""
+        aligned = seen.target if self.transform.widening == 1 else self.aligned(seen)
+        return self.decode(aligned, seen.content.shape)
 
     @torch.no_grad()
-    def observe(self, content: Tensor, style: Tensor, weights: LossWeights) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What the objective compares with: the features of content and style, at the tap and at those of their terms."""
-        return self.encoder(content, [*weights.content_taps, self.tap]), self.encoder(style, [*weights.taps, self.tap])
+    def aligned(self, seen: Observed) -> Tensor:
+        """What the decoder inverts where that is not the target."""
+        contents, styles = repeated(seen.content_features[self.tap], seen.n_styles), rolled(seen.style_features, seen.n_styles)
+        return self.transform.apply(contents, self.transform.describe(styles), None)
 
-    def losses(
-        self, stylised: Stylised, content: Tensor, style: Tensor, weights: LossWeights, shift: tuple[int, int] = (1, 2)
-    ) -> dict[str, Tensor]:
-        """The terms that have a weight, themselves unweighted: content, style and Gram per tap, total variation, identity, shift."""
-        output, target, content_features, style_features = stylised
-        n_styles = len(output) // len(content)
-        terms = {}
-        if weights.needs_features:
-            features = self.encoder(output, [*weights.taps, *weights.content_taps, self.tap])
-            if weights.content:
-                terms["content"] = content_loss(features[self.tap], target)
-            if weights.content_norm:
-                pairs = [(features[tap], repeated(content_features[tap], n_styles)) for tap in weights.content_taps]
-                terms["content_norm"] = torch.stack([normalised_content_loss(*pair) for pair in pairs]).mean()
-            for tap in weights.taps:
-                wanted = rolled(style_features[tap], n_styles)
-                if weights.style:
-                    terms[f"style/{tap}"] = style_loss(features[tap], wanted, weights.reduction, weights.balance)
-                if weights.gram:
-                    terms[f"gram/{tap}"] = gram_loss(features[tap], wanted)
-        if weights.tv:
-            terms["tv"] = total_variation(output)
-        if weights.identity:
-            terms["identity"] = self.identity_term(stylised, content, style)
-        if weights.shift:
-            terms["shift"] = shift_loss(output[: len(content)], self(content.roll(shift, (2, 3)), style), shift)
-        return terms
-
-    def identity_term(self, stylised: Stylised, content: Tensor, style: Tensor) -> Tensor:
-        """The identity loss of both images: each, restyled with itself, must come back.
+    def restore(self, seen: Observed) -> Tensor:
+        """Contents, then styles, each stylised with itself: [2 * N, 3, H, W].
 
         An image's features aligned with its own statistics are its features, so no transform is applied.
         """
-        features = torch.cat([stylised.content_features[self.tap], stylised.style_features[self.tap]])
-        images = torch.cat([content, style])
-        return identity_loss(self.decode(self.transform.unchanged(features), images.shape), images)
-
-
-def repeated(contents: Tensor, times: int) -> Tensor:
-    """The batch over and over, [N, C, H, W] -> [times * N, C, H, W]."""
-    return contents.repeat(times, 1, 1, 1) if times > 1 else contents
-
-
-def rolled(styles: Tensor, times: int) -> Tensor:
-    """The batch over and over, each time moved on by one, so that `repeated` contents meet other styles."""
-    return torch.cat([styles.roll(-k, 0) for k in range(times)]) if times > 1 else styles
+        features = torch.cat([seen.content_features[self.tap], seen.style_features])
+        return self.decode(self.transform.unchanged(features), seen.content.shape)

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stylenet.errors import UsageError
 from stylenet.looks import Look
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.vgg import block_of
@@ -54,24 +53,13 @@ def is_periodic(net: StyleNet) -> bool:
     return "circular" in (net.encoder.padding, net.decoder.padding)
 
 
-def can_tile(net: nn.Module, shape: Sequence[int]) -> bool:
+def can_tile(net: StyleNet, shape: Sequence[int]) -> bool:
     """Whether tiles give the picture of the whole pass for a content [..., H, W]."""
-    if not isinstance(net, StyleNet):  # a compact network takes statistics at every depth
-        return False
     if any(isinstance(layer, nn.InstanceNorm2d) for layer in net.decoder.modules()):
         return False
     # circular padding of sides that pooling rounds up has another period at every depth
     is_whole = not any(side % cell_px(net) for side in shape[-2:])
     return not is_periodic(net) or (is_whole and net.encoder.padding == net.decoder.padding)
-
-
-def check_tiling(net: nn.Module) -> None:
-    """Raise UsageError where they never do."""
-    if not can_tile(net, (0, 0)):
-        raise UsageError(
-            "expected a network that sees only its neighbourhood for tiling, but this one has instance normalisation, AdaIN at "
-            "several depths or circular padding in one half only, which need the whole picture; use --tile off"
-        )
 
 
 def spans(length: int, tile: int, halo: int, wraps: bool = False) -> list[Span]:

@@ -1,0 +1,184 @@
+"""The families: each kind of network, how it is made from plain parts, and what it can do.
+
+A configuration and a released file both become `Parts`, and `make(parts)` builds the network from them. Whoever trains,
+applies or measures a network asks its family; no other file knows the kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stylenet.models import compact, decoder, fast, tiles
+from stylenet.models.compact import CompactLearner, CompactNet
+from stylenet.models.decoder import Decoder
+from stylenet.models.stylenet import StyleNet
+from stylenet.models.vgg import VGG
+from stylenet.transforms import TRANSFORMS
+
+Network = StyleNet | CompactNet
+
+
+class Parts(NamedTuple):
+    """What must be known to build a network again; the description in a released file holds it."""
+
+    family: str
+    encoder: Mapping[str, Any]  # the VGG of the network or of its losses: name, tap, padding, pooling
+    trained: Mapping[str, Any]  # the family's own options, by the names in `Family.options`
+    transform: str = "adain"
+
+
+class Family:
+    """A kind of network. `trained` is the module that learns: all of a network, or the part behind a frozen encoder."""
+
+    network: ClassVar[type]  # what is applied
+    options: ClassVar[Mapping[str, str]]  # {name in `Parts.trained`: option of the configuration}
+    defaults: ClassVar[Mapping[str, Any]] = {}  # of options that files of earlier versions lack
+    idle: ClassVar[tuple[str, ...]] = ()  # options, or sections with a dot, that mean nothing to the family
+    transforms: ClassVar[tuple[str, ...]] = tuple(TRANSFORMS)
+    has_encoder: ClassVar[bool]  # whether a network needs the VGG when it is applied
+
+    def make(self, parts: Parts, generator: torch.Generator | None = None, init: str = "uniform") -> nn.Module:
+        """The module that learns, its start weights drawn from the generator."""
+        raise NotImplementedError
+
+    def assemble(self, trained: nn.Module, encoder: VGG | None, parts: Parts) -> Network:
+        """The network that is applied."""
+        raise NotImplementedError
+
+    def make_learner(self, trained: nn.Module, encoder: VGG, parts: Parts) -> Any:
+        """The network of the training loop; `trained` may be spread over processes."""
+        raise NotImplementedError
+
+    def make_fast(self, net: Network, device: torch.device, dtype: torch.dtype) -> Network:
+        """The same function from the same weights, arranged for the device."""
+        raise NotImplementedError
+
+    def compile(self, net: Network) -> None:
+        """Give the fast form to torch.compile, in place. Each new size of picture then costs a compilation."""
+        raise NotImplementedError
+
+    def can_tile(self, net: Network, shape: Sequence[int]) -> bool:
+        """Whether tiles give the picture of the whole pass for a content [..., H, W]."""
+        return False
+
+    def load_published(self, trained: nn.Module, weights: Mapping[str, Tensor], origin: str) -> bool:
+        """Load a decoder in pytorch-AdaIN's layout; False where the family has no such decoder."""
+        return False
+
+    def start_from(self, trained: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The start weights of a fine-tuned network from a released one's."""
+        return tensors
+
+    def can_start_from(self, name: str, theirs: Any, ours: Any) -> bool:
+        """Whether fine-tuning may change an option of `Parts.trained`."""
+        return theirs == ours
+
+    def freeze(self, trained: nn.Module, layers: tuple[str, ...]) -> None:
+        """Take the named layers out of training. Raises UsageError for unknown ones."""
+
+
+class VggFamily(Family):
+    """The paper's network: a frozen VGG, a transform at one of its layers, and a decoder, which learns."""
+
+    network = StyleNet
+    options: ClassVar[Mapping[str, str]] = {
+        "norm": "decoder.norm",
+        "padding": "decoder.padding",
+        "upsampling": "decoder.upsampling",
+    }
+    has_encoder = True
+
+    def make(self, parts: Parts, generator: torch.Generator | None = None, init: str = "uniform") -> Decoder:
+        return Decoder(
+            encoder_name=parts.encoder["name"],
+            tap=parts.encoder["tap"],
+            init=init,
+            generator=generator,
+            widening=TRANSFORMS[parts.transform].widening,
+            **parts.trained,
+        )
+
+    def assemble(self, trained: nn.Module, encoder: VGG | None, parts: Parts) -> StyleNet:
+        return StyleNet(encoder, TRANSFORMS[parts.transform], trained, parts.encoder["tap"])
+
+    make_learner = assemble
+
+    def make_fast(self, net: StyleNet, device: torch.device, dtype: torch.dtype) -> StyleNet:
+        return fast.make_fast(net, device, dtype)
+
+    def compile(self, net: StyleNet) -> None:
+        net.encoder.compile()
+        net.decoder.compile()
+
+    def can_tile(self, net: StyleNet, shape: Sequence[int]) -> bool:
+        return tiles.can_tile(net, shape)
+
+    def load_published(self, trained: nn.Module, weights: Mapping[str, Tensor], origin: str) -> bool:
+        decoder.load_flat_decoder(trained, weights, origin)
+        return True
+
+    def freeze(self, trained: nn.Module, layers: tuple[str, ...]) -> None:
+        decoder.freeze_layers(trained, layers)
+
+
+class CompactFamily(Family):
+    """A small network of its own. The VGG is in its losses only."""
+
+    network = CompactNet
+    options: ClassVar[Mapping[str, str]] = {
+        "channels": "model.channels",
+        "blocks": "model.blocks",
+        "encoder_blocks": "model.encoder_blocks",
+        "antialias": "model.antialias",
+    }
+    defaults: ClassVar[Mapping[str, Any]] = {"encoder_blocks": 1, "antialias": False}
+    idle = ("decoder.", "train.freeze")
+    transforms = ("adain",)
+    has_encoder = False
+
+    def make(self, parts: Parts, generator: torch.Generator | None = None, init: str = "uniform") -> CompactNet:
+        return CompactNet(**parts.trained, generator=generator)
+
+    def assemble(self, trained: nn.Module, encoder: VGG | None, parts: Parts) -> CompactNet:
+        return trained
+
+    def make_learner(self, trained: nn.Module, encoder: VGG, parts: Parts) -> CompactLearner:
+        return CompactLearner(trained)
+
+    def make_fast(self, net: CompactNet, device: torch.device, dtype: torch.dtype) -> CompactNet:
+        return compact.make_fast(net, device, dtype)
+
+    def compile(self, net: CompactNet) -> None:
+        net.encode, net.decode = torch.compile(net.encode), torch.compile(net.decode)
+
+    def start_from(self, trained: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return compact.grown(trained, tensors)
+
+    def can_start_from(self, name: str, theirs: Any, ours: Any) -> bool:
+        return name == "antialias" or theirs == ours or (name in ("blocks", "encoder_blocks") and ours >= theirs)
+
+
+FAMILIES: dict[str, Family] = {"vgg": VggFamily(), "compact": CompactFamily()}
+
+# pytorch-AdaIN's published decoders say nothing of themselves; they are all of this kind
+PUBLISHED = Parts(
+    family="vgg",
+    encoder={"name": "vgg19", "tap": "relu4_1", "padding": "reflect", "pooling": "max"},
+    trained={"norm": "none", "padding": "reflect", "upsampling": "nearest"},
+)
+
+
+def family_of(net: nn.Module) -> Family:
+    """The family of a network."""
+    return next(family for family in FAMILIES.values() if isinstance(net, family.network))
+
+
+def parts_of(description: Mapping[str, Any]) -> Parts:
+    """The parts that a released file describes."""
+    family = description["model"]
+    trained = {**FAMILIES[family].defaults, **description["decoder"]}
+    return Parts(family, description["encoder"], trained, description["transform"])

@@ -1,0 +1,1 @@
+"""Training runs: objects, bookkeeping, validation."""

@@ -1,0 +1,122 @@
+"""The objects of a run: data, networks, and what trains them, at the start or as a checkpoint left them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from stylenet import build, checkpoint, datasets, runtime
+from stylenet.build import Config
+from stylenet.datasets import Batch
+from stylenet.errors import DataError, UsageError
+from stylenet.training import parts
+from stylenet.training.parts import Part
+
+NETWORK = "network"  # the part that is released
+
+
+class Setup:
+    """Everything that computes in a run. `folder` is named in messages only."""
+
+    def __init__(self, config: Config, device: torch.device, state: dict[str, Any] | None, folder: Path) -> None:
+        self.config, self.device, self.folder = config, device, folder
+        self.layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+        self.make_data()
+        self.make_networks(state)
+        self.description = build.describe_run(config, self.encoder, self.data, device) | {"started_from": self.started_from}
+        if state:
+            self.load(state)
+        self.net = self.make_learner()
+
+    def make_data(self) -> None:
+        """Image sets, their caches, and the stream of samples."""
+        self.data = build.make_data(self.config)
+        self.sources = build.make_sources(self.config, self.data, self.device)
+        self.dataset = build.make_dataset(self.config, self.sources)
+        self.bad_files = datasets.BadFiles(sum(map(len, self.sources)), self.config.data.max_bad)
+
+    def make_networks(self, state: dict[str, Any] | None) -> None:
+        """The calibrated encoder, the objective on it, and the network at its starting point with what trains it."""
+        config = self.config
+        raw = build.make_raw_encoder(config)
+        raw.network.to(self.device, memory_format=self.layout)
+        trained, mu = build.make_trained(config), self.take_start(raw, state)
+        if self.start:
+            trained.load_state_dict(self.start.trained)
+        self.encoder = build.calibrate_encoder(raw, mu)
+        trained.to(self.device, memory_format=self.layout)
+        self.parts = {NETWORK: Part(trained, build.make_optimizer(config, trained), build.make_average(config, trained))}
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.train.precision == "fp16")
+        self.learning_rate, self.objective = build.make_schedule(config), build.make_objective(config, self.encoder)
+
+    def take_start(self, raw: build.Encoder, state: dict[str, Any] | None) -> dict[str, Tensor]:
+        """The calibration: the resumed run's, the starting point's, or a new measurement. Notes the starting point."""
+        self.start = None
+        if state:
+            before = state["release"]["description"]
+            checkpoint.check_encoder(before, raw.sha256, self.folder)
+            self.started_from = before["started_from"]
+            return checkpoint.with_prefix(state["release"]["tensors"], "mu.")
+        self.start = build.load_starting_point(self.config, raw)
+        self.started_from = self.start.description if self.start else None
+        if self.start and self.start.mu is not None:
+            return self.start.mu
+        # one process measures for all, lest rounding make the ranks' encoders differ
+        return runtime.from_main(build.measure_mu(self.config, raw, self.sources) if runtime.is_main() else None)
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over a resume state. Raises DataError if the sets are not those that it was trained on."""
+        for kind, before in state["release"]["description"]["data"].items():
+            now = self.description["data"][kind]
+            if (now["train"], now["list_sha256"]) != (before["train"], before["list_sha256"]):
+                raise DataError(
+                    f"expected the {before['train']} {kind} images that the run began with, but {now['origin']} holds other "
+                    f"files; put them back, or fine-tune a new run: train.init_from={self.folder}"
+                )
+        parts.load_states(self.parts, state["parts"])
+        self.scaler.load_state_dict(state["scaler"])
+
+    def make_learner(self) -> Any:
+        """The network of the loop: compiled, and with gradients averaged over the processes, where asked for."""
+        trained = self.parts[NETWORK].module
+        if self.config.train.compile:
+            self.encoder.network.compile()
+            trained.compile()
+        trained.train()
+        self.spread = None  # over the processes
+        if runtime.world_size() > 1:
+            if any(isinstance(module, nn.BatchNorm2d) for module in trained.modules()):
+                if self.device.type != "cuda":
+                    raise UsageError(
+                        "expected GPUs for decoder.norm=batch in several processes, since only there its statistics are shared; "
+                        "use one"
+                    )
+                trained = nn.SyncBatchNorm.convert_sync_batchnorm(trained)
+                self.parts[NETWORK] = self.parts[NETWORK]._replace(module=trained)
+            self.spread = DistributedDataParallel(trained)
+        return build.make_learner(self.config, self.encoder, self.spread or trained)
+
+    def make_batches(self, samples_seen: int) -> Iterator[Batch]:
+        """The endless batches of this process, from the first sample not yet seen."""
+        options = self.config.data
+        sampler = datasets.EndlessSampler(samples_seen, options.batch_size, runtime.rank(), runtime.world_size())
+        pin = self.device.type == "cuda" and options.cache != "device"
+        return datasets.make_batches(self.dataset, sampler, options.workers if options.cache == "none" else 0, pin)
+
+    @property
+    def network(self) -> Part:
+        """The part that is released."""
+        return self.parts[NETWORK]
+
+    def make_shown(self) -> Any:
+        """The network that is validated and released, for evaluation: the averaged one if there is one."""
+        return build.make_learner(self.config, self.encoder, self.network.shown.eval())
+
+    def make_present(self) -> Any:
+        """The network as its last step left it, for evaluation."""
+        return build.make_learner(self.config, self.encoder, self.network.module.eval())

@@ -1,0 +1,78 @@
+"""Losses and pictures of held-out pairs, and the check of weights before they are saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stylenet import datasets, images, runtime
+from stylenet.build import Config, Data
+from stylenet.losses import weighted_total
+from stylenet.objective import Objective
+
+Pairs = list[tuple[Tensor, Tensor]]  # contents and styles [3, crop_px, crop_px] in [0, 1]
+
+
+class Validation:
+    """The held-out pairs of a run, with what is computed on them. Pairs are read once, when they are needed first."""
+
+    def __init__(
+        self,
+        config: Config,
+        data: Data,
+        objective: Objective,
+        device: torch.device,
+        layout: torch.memory_format,
+        say: Callable[[str], Any],
+    ) -> None:
+        self.config, self.data, self.objective, self.say = config, data, objective, say
+        self.device, self.layout = device, layout
+        self._pairs: Pairs | None = None
+
+    @property
+    def pairs(self) -> Pairs:
+        """The pairs; `say` hears it if there are none."""
+        if self._pairs is None:
+            options, sets = self.config.data, (self.data.content.held_out, self.data.style.held_out)
+            n = max(self.config.val.pairs, self.config.val.grid_pairs)
+            floor_px = options.crop_px if options.scales else None
+            self._pairs = datasets.held_out_pairs(*sets, n, options.crop_px, options.resize_px, floor_px)
+            if not self._pairs:
+                self.say(
+                    "no held-out images of both kinds: no validation (set data.held_out, or give manifests that hold some out)"
+                )
+        return self._pairs
+
+    def losses(self, net: Any) -> dict[str, float]:
+        """Mean losses over val.pairs, by the names of the training losses."""
+        sums: dict[str, float] = {}
+        pairs, size = self.pairs[: self.config.val.pairs], self.config.data.batch_size
+        for start in range(0, len(pairs), size):
+            stacked = (torch.stack(part).to(self.device) for part in zip(*pairs[start : start + size], strict=True))
+            content, style = (batch.contiguous(memory_format=self.layout) for batch in stacked)
+            for name, value in self.losses_of(net, content, style).items():
+                sums[name] = sums.get(name, 0.0) + value * len(content)
+        return {name: value / len(pairs) for name, value in sums.items()}
+
+    @torch.no_grad()
+    def losses_of(self, net: Any, content: Tensor, style: Tensor) -> dict[str, float]:
+        """The losses of a batch by name, and their total."""
+        with runtime.autocast(self.device, self.config.train.precision):
+            seen = self.objective.observe(content, style)
+            terms = self.objective.terms(net.learn(seen), seen, net)
+        total = weighted_total(terms, self.objective.weights)
+        return {name: float(value) for name, value in (terms | {"total": total}).items()}
+
+    @torch.no_grad()
+    def write_grid(self, net: Any, path: Path) -> None:
+        """The sample pairs, one a row: content, style, and the output at each strength."""
+        rows = []
+        for content, style in self.pairs[: self.config.val.grid_pairs]:
+            batch = content[None].to(self.device), style[None].to(self.device)
+            with runtime.autocast(self.device, self.config.train.precision):
+                rows.append([content, style, *(net(*batch, alpha)[0] for alpha in self.config.val.alphas)])
+        images.save_image(images.make_grid(rows), path)
