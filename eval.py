@@ -146,7 +146,7 @@ def dry_run(protocol: Protocol, pairs: Pairs, options: argparse.Namespace) -> in
 def evaluate(protocol: Protocol, pairs: Pairs, options: argparse.Namespace, overrides: list[str], device: Any) -> int:
     """Score, sum up, write; exit code 0."""
     from stylenet import images, runtime
-    from stylenet.metrics import report
+    from stylenet.metrics import report, tables
     from stylenet.metrics.scorer import Scorer
     from stylenet.metrics.suite import Evaluation
     from stylenet.metrics.summary import summarise
@@ -167,8 +167,8 @@ def evaluate(protocol: Protocol, pairs: Pairs, options: argparse.Namespace, over
     evaluation.measure_cost()
     results = summarise(evaluation, options.protocol, overrides)
     report.write_all(evaluation, results, folder)
-    print(report.markdown_table(report.metric_table(results, "mean")))
-    for note in report.notes(results):
+    print(tables.markdown_table(tables.metric_table(results, "mean")))
+    for note in tables.notes(results):
         print(note)
     print(f"report: {folder / 'report.html'}")
     track(evaluation, results, folder)

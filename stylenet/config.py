@@ -21,13 +21,11 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from stylenet.errors import UsageError
+from stylenet.metrics.catalogue import CATALOGUE
 
 TAP_PATTERN = re.compile(r"relu[1-5]_[1-4]")
 NONE_WORDS = ("none", "null", "~", "")
-METRICS = (
-    *("content", "content_norm", "target", "style", "style_relative", "gram", "ssim", "lpips", "cfsd", "colour"),
-    *("fid", "kid", "artfid", "vgg_frechet", "efficiency"),
-)
+METRICS = tuple(CATALOGUE)
 TRUE_WORDS, FALSE_WORDS = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 

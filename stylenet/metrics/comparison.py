@@ -15,12 +15,14 @@ from PIL import ImageDraw
 from torch import Tensor
 
 from stylenet import build, images
-from stylenet.metrics import report
+from stylenet.metrics import plots as drawing
+from stylenet.metrics import report, tables
 from stylenet.metrics.candidates import Model
+from stylenet.metrics.catalogue import CATALOGUE, best_of
 from stylenet.metrics.pairs import choose_pairs, load_picture
-from stylenet.metrics.report import COLUMNS, Strip, Table
-from stylenet.metrics.suite import HIGHER_IS_BETTER
+from stylenet.metrics.report import Strip
 from stylenet.metrics.summary import mean_with_interval
+from stylenet.metrics.tables import Table
 from stylenet.tracking import HISTORY_FILE, make_tracker, sync_command
 
 N_PICTURES = 6
@@ -68,24 +70,24 @@ def write_all(runs: Sequence[Trained], folder: Path, name: str, baseline: str, f
     Without a finished run of the baseline there are no differences.
     """
     scores = read_scores(folder / "eval")
-    tables = [metric_table(runs, scores), difference_table(runs, scores, baseline), run_table(runs, scores)]
-    tables = [table for table in tables if table.rows]
-    title = f"Ablation {name}: {len(runs)} runs. {report.heading(scores.results)}"
+    found = [metric_table(runs, scores), difference_table(runs, scores, baseline), run_table(runs, scores)]
+    found = [table for table in found if table.rows]
+    title = f"Ablation {name}: {len(runs)} runs. {tables.heading(scores.results)}"
     lost = [f"- failed, and not in the tables: {cell}" for cell in failed]
-    parts = [f"## {title}", *map(report.markdown_table, tables), *lost, *(f"- {note}" for note in report.notes(scores.results))]
+    parts = [f"## {title}", *map(tables.markdown_table, found), *lost, *(f"- {note}" for note in tables.notes(scores.results))]
     report.write_text(folder / "table.md", "\n\n".join(parts) + "\n")
-    report.write_text(folder / "table.tex", "\n".join(report.latex_table(table, title) for table in tables))
+    report.write_text(folder / "table.tex", "\n".join(tables.latex_table(table, title) for table in found))
     report.write_text(folder / "comparison.json", json.dumps(numbers(runs, scores, baseline), indent=1) + "\n")
     strips = make_strips(runs, scores)
     images.save_image(labelled_grid(strips), folder / "grid.png")
     pictures = {"The same pairs for every setting": [Strip("", [(c, report.data_uri(p)) for c, p in strip]) for strip in strips]}
-    page = report.html_page(title, tables, plots(runs, scores), pictures, scores.results, failed)
+    page = report.html_page(title, found, plots(runs, scores), pictures, scores.results, failed)
     report.write_text(folder / "report.html", page)
 
 
 def metric_names(scores: Scores) -> list[str]:
     """The metrics of the tables that were computed."""
-    names = report.wanted_columns(scores.results)
+    names = tables.wanted_columns(scores.results)
     return [name for name in names if any(name in entry["metrics"] for entry in scores.entries.values())]
 
 
@@ -102,19 +104,18 @@ def metric_table(runs: Sequence[Trained], scores: Scores) -> Table:
         rows.append([setting, str(len(members)), *(spread(over_seeds(members, scores, name), name) for name in names)])
     for column, name in enumerate(names, start=2):
         means = [statistics.fmean(over_seeds(members, scores, name)) for members in settings.values()]
-        pick = max if name in HIGHER_IS_BETTER else min
-        best.add((means.index(pick(means)), column))
+        best.add((means.index(best_of(name)(means)), column))
     for entry in (e for e in scores.entries.values() if e["kind"] == "control"):
-        rows.append([entry["name"], "–", *(report.number(entry["metrics"][name]["mean"], name) for name in names)])
-    header = ["", "seeds", *map(report.title_of, names)]
+        rows.append([entry["name"], "–", *(tables.number(entry["metrics"][name]["mean"], name) for name in names)])
+    header = ["", "seeds", *map(tables.heading_of, names)]
     title = "Mean ± standard deviation over the seeds, of means over the pairs"
     return Table(title, header, rows, frozenset(best) if len(settings) > 1 else frozenset())
 
 
 def spread(values: Sequence[float], metric: str) -> str:
     """Mean ± sample deviation; without a deviation for one seed."""
-    mean = report.number(statistics.fmean(values), metric)
-    return f"{mean} ± {report.number(statistics.stdev(values), metric)}" if len(values) > 1 else mean
+    mean = tables.number(statistics.fmean(values), metric)
+    return f"{mean} ± {tables.number(statistics.stdev(values), metric)}" if len(values) > 1 else mean
 
 
 def difference_table(runs: Sequence[Trained], scores: Scores, baseline: str) -> Table:
@@ -122,7 +123,7 @@ def difference_table(runs: Sequence[Trained], scores: Scores, baseline: str) -> 
     rows = []
     for setting, found in differences(runs, scores, baseline).items():
         for name, gap in found.items():
-            rows.append([setting, report.title_of(name), report.signed(gap, name), report.verdict({"metric": name} | gap)])
+            rows.append([setting, tables.heading_of(name), tables.signed(gap, name), tables.verdict({"metric": name} | gap)])
     return Table(f"Paired differences to {baseline}, 95 % intervals over the pairs", ["", "metric", "mean difference", ""], rows)
 
 
@@ -194,7 +195,7 @@ def labelled_grid(strips: Sequence[Sequence[tuple[str, Tensor]]], px: int = 160,
 
 def plots(runs: Sequence[Trained], scores: Scores) -> dict[str, str]:
     """{caption: SVG}: every seed's metrics by setting, and the validation losses over the steps."""
-    return report.drawn_or_note(
+    return drawing.drawn_or_note(
         {
             "Every seed's mean over the pairs, by setting": lambda: seeds_plot(runs, scores),
             "Total validation loss over the training steps": lambda: history_plot(runs),
@@ -208,29 +209,29 @@ def seeds_plot(runs: Sequence[Trained], scores: Scores) -> str:
 
     def draw(panels: Any) -> None:
         for panel, name in zip(np.atleast_1d(panels), names):
-            for row, (members, colour) in enumerate(zip(settings.values(), report.cycle())):
+            for row, (members, colour) in enumerate(zip(settings.values(), drawing.cycle())):
                 values = over_seeds(members, scores, name)
                 panel.plot(values, [row] * len(values), "o", color=colour, alpha=0.7)
-            panel.set_title(COLUMNS[name].title, fontsize=9, color=report.INK)
+            panel.set_title(CATALOGUE[name].title, fontsize=9, color=drawing.INK)
             panel.set_yticks(range(len(settings)), list(settings) if name == names[0] else [""] * len(settings))
             panel.invert_yaxis()
 
-    return report.figure(draw, len(names), (1.6 * len(names) + 2, 0.3 * len(settings) + 1))
+    return drawing.figure(draw, len(names), (1.6 * len(names) + 2, 0.3 * len(settings) + 1))
 
 
 def history_plot(runs: Sequence[Trained]) -> str:
     """The courses of the validation loss."""
 
     def draw(axes: Any) -> None:
-        for (setting, members), colour in zip(by_setting(runs).items(), report.cycle()):
+        for (setting, members), colour in zip(by_setting(runs).items(), drawing.cycle()):
             for i, run in enumerate(members):
                 rows = [row for row in read_history(run.folder) if row.get("kind") == "val"]
                 label = setting if i == 0 else None
                 axes.plot([row["step"] for row in rows], [row["total"] for row in rows], "o-", color=colour, label=label, alpha=0.8)
         axes.set(xlabel="steps", ylabel="total validation loss", yscale="log")
-        axes.legend(frameon=False, labelcolor=report.INK)
+        axes.legend(frameon=False, labelcolor=drawing.INK)
 
-    return report.figure(draw)
+    return drawing.figure(draw)
 
 
 def read_history(folder: Path) -> list[Mapping[str, Any]]:

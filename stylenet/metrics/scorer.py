@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,26 +11,13 @@ from torch import Tensor
 from stylenet import build
 from stylenet.build import Protocol
 from stylenet.errors import WeightsError
-from stylenet.losses import content_loss, gram, stats_distance
-from stylenet.metrics import extractors, functional
+from stylenet.losses import gram
+from stylenet.metrics import catalogue, extractors, formulas
+from stylenet.metrics.catalogue import CATALOGUE
+from stylenet.metrics.formulas import Description
 from stylenet.metrics.pairs import Pairs, load_picture
 from stylenet.models.vgg import deepest, find_weights, reach_of_file, tap_names
-from stylenet.transforms import StyleCode, align, channel_stats
-
-# the metrics of all pictures together, by the network whose vectors they compare
-VECTORS_OF = {"vgg_frechet": "vgg", "fid": "inception", "kid": "inception", "artfid": "art"}
-
-
-class Description(NamedTuple):
-    """What the metrics need of a picture, be it a content, a style or an output: small enough to be kept."""
-
-    image: Tensor
-    features: dict[str, Tensor]  # at the content and target layers
-    stats: dict[str, StyleCode]  # at the style and target layers
-    grams: dict[str, Tensor]
-    structure: Tensor | None  # features for CFSD
-    perception: list[Tensor] | None  # features for LPIPS
-    vectors: dict[str, Tensor]  # one [D] for each network whose set metrics are wanted
+from stylenet.transforms import channel_stats
 
 
 class Scorer:
@@ -41,11 +28,11 @@ class Scorer:
         self.missing: dict[str, str] = {}
         self.networks: dict[str, Any] = {}
         self.judge = self.load_judge(pairs)
-        self.lpips = self.load("lpips", ("lpips", "artfid"), self.load_lpips)
-        self.inception = self.load("inception", ("fid", "kid"), self.load_inception)
-        self.art_inception = self.load("art_inception", ("artfid",), self.load_art_inception)
+        self.lpips = self.load("lpips", self.load_lpips)
+        self.inception = self.load("inception", self.load_inception)
+        self.art_inception = self.load("art_inception", self.load_art_inception)
         if min(len(pairs.pairs), len({style for _, style in pairs.pairs})) < 2:
-            of_sets = [name for name in VECTORS_OF if name in self.options.names and name not in self.missing]
+            of_sets = [name for name in catalogue.names_of("set") if self.wants(name)]
             self.missing |= dict.fromkeys(of_sets, "needs at least two pairs with two styles")
         refused = [name for name in asked_for if name in self.missing]
         if refused:
@@ -57,11 +44,9 @@ class Scorer:
 
     def taps_of(self, metric: str) -> tuple[str, ...]:
         """The judge's layers that a metric needs."""
-        options = self.options
-        per_metric = dict.fromkeys(("content", "content_norm"), options.content_taps)
-        per_metric |= dict.fromkeys(("style", "style_relative", "gram"), options.style_taps)
-        per_metric |= {"target": (options.target_tap,), "cfsd": (options.cfsd_tap,), "vgg_frechet": (options.frechet_tap,)}
-        return per_metric.get(metric, ())
+        option = CATALOGUE[metric].taps
+        value = getattr(self.options, option) if option else ()
+        return (value,) if isinstance(value, str) else tuple(value)
 
     def load_judge(self, pairs: Pairs) -> build.Judge | None:
         """The judge, as deep as the wanted metrics need and its file reaches."""
@@ -92,8 +77,9 @@ class Scorer:
         used = [[paths[i] for i in dict.fromkeys(pair[k] for pair in pairs.pairs)] for k, paths in enumerate(pairs[:2])]
         return (load_picture(path, self.protocol) for path in (*used[0], *used[1]))
 
-    def load(self, name: str, metrics: Sequence[str], loader: Callable[[], tuple[Any, str]]) -> Any:
+    def load(self, name: str, loader: Callable[[], tuple[Any, str]]) -> Any:
         """A network that some wanted metrics need, or None with their names in `missing`."""
+        metrics = catalogue.needing(name)
         if not any(metric in self.options.names for metric in metrics):
             return None
         try:
@@ -126,8 +112,17 @@ class Scorer:
         kept = {tap: found[tap] for tap in (*options.content_taps, options.target_tap) if tap in found}
         stats = {tap: channel_stats(found[tap]) for tap in (*options.style_taps, options.target_tap) if tap in found}
         grams = {tap: gram(found[tap]) for tap in options.style_taps if tap in found and self.wants("gram")}
-        perception = self.lpips.features(image) if self.lpips is not None else None
-        return Description(image, kept, stats, grams, self.structure(image), perception, self.vectors(image, found))
+        has_lpips = self.lpips is not None
+        return Description(
+            image,
+            features=kept,
+            stats=stats,
+            grams=grams,
+            structure=self.structure(image),
+            perception=self.lpips.features(image) if has_lpips else None,
+            perception_heads=self.lpips.heads if has_lpips else None,
+            vectors=self.vectors(image, found),
+        )
 
     def structure(self, image: Tensor) -> Tensor | None:
         """The features that CFSD compares."""
@@ -150,41 +145,15 @@ class Scorer:
     @torch.inference_mode()
     def score(self, output: Description, content: Description, style: Description) -> dict[str, float]:
         """All metrics of a picture that was made from the content and the style."""
-        options, values = self.options, {}
-        for name, formula in (("content", content_loss), ("content_norm", functional.content_norm)):
-            if self.wants(name):
-                values |= per_tap(name, {t: formula(output.features[t], content.features[t]) for t in options.content_taps})
-        if self.wants("target"):  # the content loss of training: the distance to the AdaIN output
-            tap = options.target_tap
-            values["target"] = content_loss(output.features[tap], align(content.features[tap], style.stats[tap]))
-        if self.wants("style", "style_relative"):
-            values |= self.style_values(output, content, style)
-        if self.wants("gram"):
-            values |= per_tap(
-                "gram", {t: functional.relative_distance(output.grams[t], style.grams[t]) for t in options.style_taps}
-            )
-        if self.wants("ssim"):
-            values["ssim"] = functional.ssim(output.image, content.image, options.ssim_window)
-        if self.wants("lpips", "artfid"):
-            values["lpips"] = functional.lpips(content.perception, output.perception, self.lpips.heads)
-        if self.wants("cfsd"):
-            values["cfsd"] = functional.cfsd(content.structure, output.structure, options.cfsd_reduction)
-        if self.wants("colour"):
-            values["colour"] = functional.colour_distance(output.image, style.image, options.colour_bins)
+        values: dict[str, Tensor] = {}
+        for name in self.pair_metrics():
+            value = getattr(formulas, name)(output, content, style, self.options)
+            values |= per_tap(name, value) if isinstance(value, dict) else {name: value}
         return {name: float(value) for name, value in values.items()}
 
-    def style_values(self, output: Description, content: Description, style: Description) -> dict[str, Tensor]:
-        """The style loss, and the same relative to the content copy's."""
-        taps, reduction, values = self.options.style_taps, self.options.style_reduction, {}
-        own, copied = (
-            {tap: stats_distance(picture.stats[tap], style.stats[tap], reduction) for tap in taps} for picture in (output, content)
-        )
-        if self.wants("style"):
-            values |= per_tap("style", own)
-        if self.wants("style_relative"):
-            means = (torch.stack(list(losses.values())).mean() for losses in (own, copied))
-            values["style_relative"] = next(means) / next(means).clamp(min=1e-12)
-        return values
+    def pair_metrics(self) -> list[str]:
+        """The metrics of a pair that are computed; ArtFID is made of LPIPS."""
+        return [name for name in catalogue.names_of("pair") if self.wants(name) or (name == "lpips" and self.wants("artfid"))]
 
 
 def per_tap(name: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

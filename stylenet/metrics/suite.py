@@ -6,90 +6,32 @@ on. So a restarted evaluation goes on where it stopped, processes share the pair
 
 from __future__ import annotations
 
-import base64
 import functools
 import hashlib
 import json
 import math
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from stylenet import build, images, runtime
+from stylenet.applying.optimise import optimise_pixels
 from stylenet.build import Protocol
 from stylenet.errors import DataError, WeightsError
-from stylenet.losses import content_loss, stats_distance
+from stylenet.losses import LossWeights
 from stylenet.metrics.candidates import Candidate, Model, measure_cost
+from stylenet.metrics.formulas import Description
 from stylenet.metrics.functional import Point
 from stylenet.metrics.pairs import Pairs, load_picture
-from stylenet.metrics.scorer import Description, Scorer
-from stylenet.models.vgg import VGG, sha256_of_file
-from stylenet.transforms import align, channel_stats
-
-HIGHER_IS_BETTER = ("ssim",)
-
-
-class Store:
-    """Scores as lines of `work/rows-*.jsonl`: each process appends to a file of its own and reads all of them."""
-
-    def __init__(self, folder: Path, settings: str) -> None:
-        self.folder, self.settings = folder / "work", settings
-        self.rows: dict[tuple, dict[str, Any]] = {}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.read()
-
-    def read(self) -> None:
-        """Take in every whole line that was written under these settings."""
-        for file in sorted(self.folder.glob("rows-*.jsonl")):
-            for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-                row = parse_row(line)
-                if row.get("settings") == self.settings:
-                    self.rows[tuple(row["key"])] = row
-
-    def add(self, key: tuple, **values: Any) -> None:
-        """Keep a row; it is on the disk when this returns."""
-        row = {"settings": self.settings, "key": list(key), **values}
-        self.rows[key] = row
-        with open(self.folder / f"rows-{runtime.rank()}.jsonl", "a", encoding="utf-8") as file:
-            file.write(("\n" if needs_newline(file) else "") + json.dumps(row) + "\n")
-
-    def __contains__(self, key: tuple) -> bool:
-        return key in self.rows
-
-    def __getitem__(self, key: tuple) -> dict[str, Any]:
-        return self.rows[key]
-
-
-def needs_newline(file: Any) -> bool:
-    """Whether a killed process left half a line at the end."""
-    if file.tell() == 0:
-        return False
-    with open(file.name, "rb") as same:
-        same.seek(-1, 2)
-        return same.read(1) != b"\n"
-
-
-def parse_row(line: str) -> dict[str, Any]:
-    """A row, empty for a damaged line."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return {}
-    return row if isinstance(row, dict) and isinstance(row.get("key"), list) else {}
-
-
-def pack(vectors: Mapping[str, Tensor]) -> dict[str, str]:
-    """float32 vectors as text, exactly."""
-    return {name: base64.b64encode(vector.numpy().astype("<f4").tobytes()).decode() for name, vector in vectors.items()}
-
-
-def unpack(text: str) -> Tensor:
-    """The vector again."""
-    return torch.from_numpy(np.frombuffer(base64.b64decode(text), dtype="<f4").copy())
+from stylenet.metrics.scorer import Scorer
+from stylenet.metrics.store import Store, pack
+from stylenet.models.vgg import sha256_of_file
+from stylenet.objective import Objective
+from stylenet.transforms import ADAIN
 
 
 class Evaluation:
@@ -187,8 +129,12 @@ class Evaluation:
     def optimise(self, number: int) -> Iterator[Point]:
         """Content and style loss of the content image after 0, 1, 2, … steps on its pixels."""
         content, style = (picture.to(self.scorer.device) for picture in self.load_pair(number))
-        taps = (*self.scorer.options.style_taps, self.scorer.options.target_tap)
-        return optimise_pixels(self.scorer.judge.network, content, style, taps, self.protocol)
+        options, oracle = self.scorer.options, self.protocol.oracle
+        taps = dict.fromkeys(options.style_taps, 1.0)
+        weights = LossWeights(content=1.0, style=oracle.style_weight, taps=taps, reduction=options.style_reduction)
+        objective = Objective(self.scorer.judge.network, options.target_tap, ADAIN, weights)
+        for terms in optimise_pixels(objective, content, style, oracle.iterations, oracle.lr):
+            yield Point(terms["content"], statistics.fmean(terms[f"style/{tap}"] for tap in taps))
 
     def measure_cost(self) -> None:
         """Parameters, MACs, latency and memory of every model, each in a process of its own."""
@@ -219,33 +165,6 @@ def check_finite(values: Mapping[str, float], candidate: Candidate, pairs: Pairs
     if bad:
         where = f"{pairs.names[pairs.contents[pair[0]]]} + {pairs.names[pairs.styles[pair[1]]]}"
         raise DataError(f"expected finite metrics, but {bad[0]} of {candidate.name} on {where} is {values[bad[0]]}")
-
-
-def optimise_pixels(judge: VGG, content: Tensor, style: Tensor, taps: Sequence[str], protocol: Protocol) -> Iterator[Point]:
-    """Adam on the pixels of a content, with the objective of feed-forward training (Gatys et al. 2016; eq. 11 to 13).
-
-    content, style [1, 3, H, W]; the last of the taps is the content target's. Yields the content loss and the mean of the
-    style losses after 0, 1, 2, … steps; the pixels are clipped to [0, 1] after each.
-    """
-    options, (*style_taps, target_tap) = protocol.oracle, taps
-    with torch.no_grad():
-        wanted = {tap: channel_stats(f) for tap, f in judge(style, list(taps)).items()}
-        target = align(judge(content, [target_tap])[target_tap], wanted[target_tap])
-    pixels = content.clone().requires_grad_()
-    adam = torch.optim.Adam([pixels], lr=options.lr)
-    for _ in range(options.iterations + 1):
-        features = judge(pixels, list(taps))
-        loss_c = content_loss(features[target_tap], target)
-        losses_s = [
-            stats_distance(channel_stats(features[tap]), wanted[tap], protocol.metrics.style_reduction) for tap in style_taps
-        ]
-        loss_s = torch.stack(losses_s)
-        yield Point(loss_c.item(), loss_s.mean().item())
-        adam.zero_grad(set_to_none=True)
-        (loss_c + options.style_weight * loss_s.sum()).backward()
-        adam.step()
-        with torch.no_grad():
-            pixels.clamp_(0, 1)
 
 
 def iterations_to(course: Sequence[Sequence[float]], goal: Point) -> int | None:

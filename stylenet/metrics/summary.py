@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from stylenet import build, runtime
-from stylenet.metrics import functional
+from stylenet.metrics import functional, set_formulas
 from stylenet.metrics.candidates import Candidate
+from stylenet.metrics.catalogue import CATALOGUE, names_of
 from stylenet.metrics.functional import Point
-from stylenet.metrics.scorer import VECTORS_OF
-from stylenet.metrics.suite import HIGHER_IS_BETTER, Evaluation, iterations_to, unpack
+from stylenet.metrics.store import unpack
+from stylenet.metrics.suite import Evaluation, iterations_to
 
 SCHEMA_VERSION = 1
 N_WORST = 3
@@ -87,30 +88,19 @@ def mean_with_interval(values: Sequence[float], n_resamples: int, seed: int) -> 
 def set_metrics(evaluation: Evaluation, candidate: Candidate, alpha: float | None) -> dict[str, dict[str, float]]:
     """FID, KID, ArtFID and the VGG Fréchet distance of all pictures to the styles they were made from."""
     styles = sorted({pair[1] for pair in evaluation.pairs.pairs})
+    pairs, options, seed = columns(evaluation, candidate, alpha), evaluation.scorer.options, evaluation.protocol.pairs.seed
     found = {}
-    for name in VECTORS_OF:
-        if not evaluation.scorer.wants(name):
-            continue
-        outputs = vectors(evaluation, [("pair", candidate.id, alpha, i) for i in range(len(evaluation.pairs.pairs))], name)
+    for name in (name for name in names_of("set") if evaluation.scorer.wants(name)):
+        made = vectors(evaluation, [("pair", candidate.id, alpha, i) for i in range(len(evaluation.pairs.pairs))], name)
         wanted = vectors(evaluation, [("style", number) for number in styles], name)
-        value = set_metric(evaluation, name, outputs, wanted, columns(evaluation, candidate, alpha))
-        found[name] = {"mean": value, "n": len(outputs), "n_styles": len(styles)}
+        value = getattr(set_formulas, name)(made, wanted, pairs, options, seed)
+        found[name] = {"mean": value, "n": len(made), "n_styles": len(styles)}
     return found
 
 
 def vectors(evaluation: Evaluation, keys: Sequence[tuple], metric: str) -> Tensor:
     """The vectors of rows, [N, D]."""
-    return torch.stack([unpack(evaluation.store[key]["vectors"][VECTORS_OF[metric]]) for key in keys])
-
-
-def set_metric(evaluation: Evaluation, name: str, outputs: Tensor, wanted: Tensor, values: dict[str, list[float]]) -> float:
-    """One metric of two sets of vectors."""
-    options = evaluation.scorer.options
-    if name == "kid":
-        seed = evaluation.protocol.pairs.seed
-        return functional.kernel_distance(outputs, wanted, options.kid_subsets, options.kid_subset_size, seed)
-    distance = functional.frechet_distance(outputs, wanted)
-    return functional.art_fid(statistics.fmean(values["lpips"]), distance) if name == "artfid" else distance
+    return torch.stack([unpack(evaluation.store[key]["vectors"][CATALOGUE[metric].vectors]) for key in keys])
 
 
 def rivals(evaluation: Evaluation) -> list[Candidate]:
@@ -133,7 +123,7 @@ def difference(base: Sequence[float], own: Sequence[float], metric: str, evaluat
     """Mean of own - base with its interval, the median, and the share of pairs in which own is better."""
     gaps = np.subtract(own, base)
     seed, n = evaluation.protocol.pairs.seed, evaluation.scorer.options.bootstrap
-    is_better = gaps > 0 if metric in HIGHER_IS_BETTER else gaps < 0
+    is_better = gaps > 0 if CATALOGUE[metric].higher_is_better else gaps < 0
     about = {"median": float(np.median(gaps)), "better_in": float(is_better.mean()), "n": len(gaps)}
     return mean_with_interval(gaps, n, seed) | about
 
@@ -204,7 +194,7 @@ def worst(evaluation: Evaluation, candidate: Candidate) -> dict[str, list[dict[s
     pairs, values = evaluation.pairs, columns(evaluation, candidate, candidate.alphas[-1])
     found = {}
     for name in (name for name in values if "/" not in name):
-        order = sorted(range(len(values[name])), key=lambda i: values[name][i], reverse=name not in HIGHER_IS_BETTER)
+        order = sorted(range(len(values[name])), key=lambda i: values[name][i], reverse=not CATALOGUE[name].higher_is_better)
         found[name] = [
             {
                 "pair": i,

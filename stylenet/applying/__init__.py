@@ -1,0 +1,1 @@
+"""Applying trained networks: pictures, data sets, clips, and pixels that are optimised."""

@@ -1,0 +1,279 @@
+"""The results of an evaluation as tables, and tables as Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from stylenet.metrics.catalogue import CATALOGUE, best_of
+from stylenet.metrics.extractors import IMPLEMENTATIONS
+
+NOT_COMPUTED = "not computed"
+COST_TITLES = ("parameters", "MACs", "latency", "latency, cached style", "peak memory")
+
+
+class Table(NamedTuple):
+    """A table as text."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    best: frozenset[tuple[int, int]] = frozenset()  # (row, column) of the best value of a column
+
+
+def label_of(entry: Mapping[str, Any]) -> str:
+    """A candidate at a strength."""
+    return entry["name"] if entry["alpha"] is None else f"{entry['name']}, alpha {entry['alpha']:g}"
+
+
+def heading_of(metric: str) -> str:
+    """A column's title with the direction in which it gets better."""
+    return CATALOGUE[metric].heading
+
+
+def wanted_columns(results: Mapping[str, Any]) -> list[str]:
+    """The metrics of the protocol in the order of the tables."""
+    return [name for name in CATALOGUE if name in results["protocol"]["values"]["metrics.names"]]
+
+
+def metric_table(results: Mapping[str, Any], statistic: str) -> Table:
+    """Candidates against metrics: `mean` with its interval, or `median`. The best rival's value is marked."""
+    names, entries = wanted_columns(results), results["candidates"]
+    rows = [[label_of(e), *(cell(e["metrics"].get(name), name, statistic) for name in names)] for e in entries]
+    title = "Mean over the pairs [95 % interval]" if statistic == "mean" else "Median over the pairs"
+    return Table(title, ["", *map(heading_of, names)], rows, best_cells(entries, names, statistic))
+
+
+def number(value: float, metric: str, sign: str = "") -> str:
+    """A metric's value with its number of digits, or with two significant ones where it would read as zero."""
+    digits = CATALOGUE[metric].digits
+    return f"{value:{sign}.1e}" if 0 < abs(value) < 0.5 * 10**-digits else f"{value:{sign}.{digits}f}"
+
+
+def signed(difference: Mapping[str, float], metric: str) -> str:
+    """A mean difference with its interval, if it has one."""
+    shown = {key: number(difference[key], metric, "+") for key in ("mean", "low", "high") if key in difference}
+    return f"{shown['mean']} [{shown['low']}, {shown['high']}]" if "low" in shown else shown["mean"]
+
+
+def cell(value: Mapping[str, float] | None, metric: str, statistic: str) -> str:
+    """A number, with its interval if it is a mean that has one."""
+    if value is None:
+        return NOT_COMPUTED
+    if statistic not in value:
+        return "–"
+    has_interval = statistic == "mean" and "low" in value
+    interval = f" [{number(value['low'], metric)}, {number(value['high'], metric)}]" if has_interval else ""
+    return number(value[statistic], metric) + interval
+
+
+def best_cells(entries: Sequence[Mapping[str, Any]], names: Sequence[str], statistic: str) -> frozenset[tuple[int, int]]:
+    """Where the best value of each column stands among the rivals at their full strength; alone nobody is best."""
+    found = set()
+    last = {e["name"]: i for i, e in enumerate(entries) if e["kind"] != "control"}
+    rivals = list(last.values())
+    for column, name in enumerate(names, start=1):
+        values = {i: entries[i]["metrics"].get(name, {}).get(statistic) for i in rivals}
+        known = {i: value for i, value in values.items() if value is not None}
+        if len(known) > 1:
+            pick = best_of(name)
+            found.add((pick(known, key=known.__getitem__), column))
+    return frozenset(found)
+
+
+def cost_table(results: Mapping[str, Any]) -> Table | None:
+    """What the models cost."""
+    if "efficiency" not in results["protocol"]["values"]["metrics.names"]:
+        return None
+    rows = []
+    for entry in {e["name"]: e for e in results["candidates"] if e["kind"] != "control"}.values():
+        cost = entry["efficiency"]
+        rows.append([entry["name"], *(cost_cells(cost) if cost else [f"{NOT_COMPUTED}: only pictures came"] * len(COST_TITLES))])
+    known = next((e["efficiency"] for e in results["candidates"] if e["efficiency"]), None)
+    where = f" at {known['px']} x {known['px']} on {known['hardware']}, float32" if known else ""
+    return Table(f"Cost of one picture{where}", ["", *COST_TITLES], rows) if rows else None
+
+
+def cost_cells(cost: Mapping[str, Any]) -> list[str]:
+    """Numbers with their units."""
+    peak = NOT_COMPUTED if cost["peak_bytes"] is None else f"{cost['peak_bytes'] / 2**20:.0f} MiB"
+    durations = [f"{cost[name] * 1000:.0f} ms" for name in ("seconds", "seconds_cached_style")]
+    return [f"{cost['parameters'] / 1e6:.2f} M", f"{cost['macs'] / 1e9:.1f} G", *durations, peak]
+
+
+def difference_table(results: Mapping[str, Any]) -> Table | None:
+    """Paired differences to the first candidate; an interval without 0 means that "better" or "worse" is no chance."""
+    rows = []
+    for d in results["differences"]:
+        median = number(d["median"], d["metric"], "+")
+        rows.append([d["b"], heading_of(d["metric"]), signed(d, d["metric"]), median, f"{d['better_in']:.0%}", verdict(d)])
+    header = ["", "metric", "mean difference [95 % interval]", "median", "better in", ""]
+    return Table(f"Paired differences to {results['differences'][0]['a']}", header, rows) if rows else None
+
+
+def verdict(difference: Mapping[str, Any]) -> str:
+    """Better, worse, or undecided."""
+    if "low" not in difference:
+        return "too few pairs"
+    if difference["low"] <= 0 <= difference["high"]:
+        return "undecided"
+    return "better" if (difference["mean"] > 0) == CATALOGUE[difference["metric"]].higher_is_better else "worse"
+
+
+def oracle_table(results: Mapping[str, Any]) -> Table | None:
+    """Steps of pixel optimisation that a feed-forward picture is worth. Content and style stand apart."""
+    oracle = results["oracle"]
+    if not oracle:
+        return None
+    rows = []
+    for name, found in oracle["reached"].items():
+        known = [k for k in found["each"] if k is not None]
+        spread = f"{min(known)} to {max(known)}" if known else "–"
+        medians = (
+            f"more than {oracle['iterations']}" if found[key] is None else f"{found[key]:g}"
+            for key in ("median", "median_style_alone")
+        )
+        both, style_alone = medians
+        counts = f"{found['n_reached']} of {found['n']}"
+        rows.append([name, f"{found['content']:.3f}", f"{found['style']:.3f}", both, spread, counts, style_alone])
+    title = (
+        f"Oracle: steps of Adam (rate {oracle['lr']:g}, style weight {oracle['style_weight']:g}) on the pixels, from the content image, "
+        f"until the style loss is reached at no more content loss; at most {oracle['iterations']}"
+    )
+    header = ["", "AdaIN target", "style", "median steps", "smallest to largest", "pairs reached", "median, content let go"]
+    return Table(title, header, rows)
+
+
+def frontier_table(results: Mapping[str, Any]) -> Table | None:
+    """The area under each model's curve."""
+    if not results["frontier"]:
+        return None
+    rows = [[name, f"{curve['area']:.4f}"] for name, curve in results["frontier"]["curves"].items()]
+    return Table("Area under the curve of style over normalised content loss, 0 best, 1 the content copy", ["", "area"], rows)
+
+
+def model_table(results: Mapping[str, Any]) -> Table:
+    """Who took part."""
+    rows = []
+    for entry in {e["name"]: e for e in results["candidates"] if e["kind"] != "control"}.values():
+        facts = entry["facts"]
+        trained = f"step {facts['step']}, commit {(facts.get('git_commit') or 'unknown')[:10]}" if "step" in facts else "–"
+        rows.append([entry["name"], entry["kind"], facts["path"], facts["sha256"][:12], trained])
+    return Table("Who took part", ["", "kind", "path", "sha256", "training"], rows)
+
+
+def style_tables(results: Mapping[str, Any]) -> list[Table]:
+    """Means per style of every rival."""
+    names = dict.fromkeys(e["name"] for e in results["candidates"] if e["kind"] != "control")
+    return [table for name in names if (table := style_table(name, results["per_style"][name]))]
+
+
+def style_table(name: str, per_style: Mapping[str, Mapping[str, float]]) -> Table | None:
+    """Means per style, the worst by relative style loss, else by the first metric, at the top."""
+    metrics = [name for name in next(iter(per_style.values())) if name != "n"]
+    if not metrics:
+        return None
+    key = "style_relative" if "style_relative" in metrics else metrics[0]
+    order = sorted(per_style, key=lambda style: per_style[style][key], reverse=True)
+    rows = [[style, str(per_style[style]["n"]), *(number(per_style[style][m], m) for m in metrics)] for style in order]
+    return Table(f"Means per style of {name}, worst {CATALOGUE[key].title} first", ["", "pairs", *map(heading_of, metrics)], rows)
+
+
+def all_tables(results: Mapping[str, Any]) -> list[Table]:
+    """Every table that the results have."""
+    tables = [metric_table(results, "mean"), metric_table(results, "median"), difference_table(results), oracle_table(results)]
+    tables += [frontier_table(results), cost_table(results), model_table(results)]
+    return [table for table in tables if table]
+
+
+def heading(results: Mapping[str, Any]) -> str:
+    """The protocol and its numbers, in a line."""
+    protocol, pairs = results["protocol"], results["pairs"]
+    changed = f" changed by {', '.join(protocol['overrides'])}" if protocol["overrides"] else ""
+    counts = f"{pairs['n']} pairs of {pairs['unique_contents']} contents and {pairs['unique_styles']} styles"
+    return f"Protocol {protocol['name']}{changed}: {counts}"
+
+
+def notes(results: Mapping[str, Any]) -> list[str]:
+    """What was not computed, and why; metrics that lack the same thing together."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in results["not_computed"].items():
+        by_reason.setdefault(why, []).append(CATALOGUE[name].title if name in CATALOGUE else name)
+    return [f"{', '.join(names)}: {NOT_COMPUTED}: {why}" for why, names in by_reason.items()]
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """All tables and notes as Markdown."""
+    parts = [f"## {heading(results)}", *(markdown_table(table) for table in all_tables(results))]
+    parts += ["\n".join(f"- {note}" for note in notes(results))] if results["not_computed"] else []
+    parts += ["```yaml\n" + protocol_text(results) + "```", provenance(results)]
+    return "\n\n".join(parts) + "\n"
+
+
+def protocol_text(results: Mapping[str, Any]) -> str:
+    """Every value of the protocol but tracking and the places of files, and what it leaves no choice in."""
+    values = results["protocol"]["values"] | IMPLEMENTATIONS
+    return "".join(
+        f"{key}: {value}\n" for key, value in values.items() if not key.startswith(("tracking.", "networks.", "judge.weights"))
+    )
+
+
+def provenance(results: Mapping[str, Any]) -> str:
+    """Commit, versions and networks, in a line."""
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    networks = ", ".join(f"{name} {about['sha256'][:12]}" for name, about in results["networks"].items()) or "none"
+    return f"Commit {results['git_commit'] or 'unknown'}; networks: {networks}; {results['hardware']}; {versions}."
+
+
+def markdown_table(table: Table) -> str:
+    """One table, the best values bold."""
+    rows = [
+        [f"**{markdown_text(text)}**" if (i, j) in table.best else markdown_text(text) for j, text in enumerate(row)]
+        for i, row in enumerate(table.rows)
+    ]
+    lines = [[markdown_text(text) for text in table.header], ["---"] * len(table.header), *rows]
+    return f"### {table.title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def markdown_text(text: str) -> str:
+    """Text with Markdown's special characters escaped; an underscore within a word is none."""
+    return re.sub(r"([|*<`])", r"\\\1", text)
+
+
+def latex(results: Mapping[str, Any]) -> str:
+    """All tables for LaTeX with booktabs, the best values bold."""
+    parts = [latex_table(table, heading(results)) for table in all_tables(results)]
+    return "\n".join([f"% {note}" for note in notes(results)] + parts)
+
+
+def latex_table(table: Table, source: str) -> str:
+    """One table."""
+    body = [
+        [rf"\textbf{{{latex_text(text)}}}" if (i, j) in table.best else latex_text(text) for j, text in enumerate(row)]
+        for i, row in enumerate(table.rows)
+    ]
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{latex_text(table.title)}. {latex_text(source)}.}}"]
+    lines += [rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}", r"\toprule"]
+    lines += [" & ".join(map(latex_text, table.header)) + r" \\", r"\midrule"]
+    lines += ["{}" + " & ".join(row) + r" \\" for row in body]  # a row that starts with [ would be an option of \\
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+LATEX_SPECIAL = {character: "\\" + character for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
+    "–": "--",
+    "±": r"$\pm$",
+    "<": "$<$",
+    ">": "$>$",
+    "é": r"\'e",
+}
+
+
+def latex_text(text: str) -> str:
+    """Text with LaTeX's special characters escaped."""
+    return "".join(LATEX_SPECIAL.get(character, character) for character in text)
