@@ -1,11 +1,14 @@
-"""Run an ablation: train every cell of a W&B sweep file, score all of them alike, and write the comparison.
+"""Run an ablation: train every cell of a W&B sweep file, score all of them alike, and write the
+comparison.
 
-    python ablate.py configs/ablations/transform.yaml data.content=photos/ data.style=paintings/ --dry-run
     python ablate.py configs/ablations/transform.yaml data.content=photos/ data.style=paintings/
-    python ablate.py configs/ablations/transform.yaml data.content=photos/ data.style=paintings/ --resume
+    --dry-run python ablate.py configs/ablations/transform.yaml data.content=photos/
+    data.style=paintings/ python ablate.py configs/ablations/transform.yaml data.content=photos/
+    data.style=paintings/ --resume
 
-A cell is a real run of train.py in a folder named after what it computes; finished ones are never trained again,
-whichever ablation needs them. With a W&B server the same file runs under `wandb sweep` and `wandb agent`.
+A cell is a real run of train.py in a folder named after what it computes; finished ones are never
+trained again, whichever ablation needs them. With a W&B server the same file runs under `wandb
+sweep` and `wandb agent`.
 """
 
 from __future__ import annotations
@@ -24,13 +27,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import eval as evaluation
-from stylenet import config as configuration
-from stylenet.config import Config, Protocol
+from stylenet.config.options import parse_override
+from stylenet.config.protocol import Protocol
+from stylenet.config.training import Config, name_of_computation
 from stylenet.errors import Parser, StylenetError, UsageError, run_script
-from stylenet.sweeps import SEED, Sweep, arguments_of, expand, label, read_sweep, varied
+from stylenet.training.sweeps import SEED, Sweep, arguments_of, expand, label, read_sweep, varied
 
 ROOT = Path(__file__).parent
-JUDGING = {field.name for field in dataclasses.fields(Protocol)} - {"tracking"}  # sections of a protocol
+JUDGING = {field.name for field in dataclasses.fields(Protocol)} - {
+    "tracking"
+}  # sections of a protocol
 MODEL_FILE, STATES = "model.safetensors", "checkpoints/step_*.pt"
 
 
@@ -67,46 +73,86 @@ def main(arguments: list[str]) -> int:
     cells = make_cells(sweep, training, Path(options.output))
     check_cells(cells, sweep)
     folder = Path(options.output) / sweep.name
-    evaluation.read_arguments(scoring_arguments(sweep, cells, folder, judging, options))  # before anything is trained
+    evaluation.read_arguments(
+        scoring_arguments(sweep, cells, folder, judging, options)
+    )  # before anything is trained
     if options.dry_run:
         return show_plan(sweep, cells)
     begun = [cell for cell in cells if cell.is_finished or cell.is_begun]
     if begun and not options.resume:
-        raise UsageError(f"expected a new ablation, but {len(begun)} of its {len(cells)} cells are begun; go on with --resume")
+        raise UsageError(
+            f"expected a new ablation, but {len(begun)} of its {len(cells)} cells are begun; go "
+            "on with --resume"
+        )
     with Fleet() as fleet:
         failed = train_all(sweep, cells, options.jobs, folder, fleet)
         finished = [cell for cell in cells if cell.is_finished]
         if fleet.exit_code:
             return fleet.exit_code
         if not finished:
-            raise StylenetError(f"expected at least one finished cell, but all {len(cells)} failed; see {folder}/logs")
+            raise StylenetError(
+                f"expected at least one finished cell, but all {len(cells)} failed; see "
+                f"{folder}/logs"
+            )
         check_comparable(finished)
-        command = [str(ROOT / "eval.py"), *scoring_arguments(sweep, finished, folder, judging, options)]
+        command = [
+            str(ROOT / "eval.py"),
+            *scoring_arguments(sweep, finished, folder, judging, options),
+        ]
         code = fleet.run(command, dict(os.environ))
     if code:
         return code
-    compare(sweep, cells, finished, folder, [label(cell.parameters, varied(sweep)) for cell in failed])
+    compare(
+        sweep, cells, finished, folder, [label(cell.parameters, varied(sweep)) for cell in failed]
+    )
     return StylenetError.exit_code if failed else 0
 
 
 def make_parser() -> Parser:
-    """The command line; every key=value goes to train.py, or to eval.py if it is an option of a protocol."""
-    parser = Parser(prog="ablate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sweep", metavar="FILE", help="sweep file such as configs/ablations/transform.yaml")
-    parser.add_argument(
-        "--jobs", type=int, default=1, metavar="N", help="cells at once; GPUs or CPU threads are dealt out (default 1)"
+    """The command line; every key=value goes to train.py, or to eval.py if it is an option of a
+    protocol.
+    """
+    parser = Parser(
+        prog="ablate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", default="runs/ablations", metavar="DIR", help="cells and results (default runs/ablations)")
-    parser.add_argument("--dry-run", action="store_true", help="list the cells and what is finished, and stop")
+    parser.add_argument(
+        "sweep", metavar="FILE", help="sweep file such as configs/ablations/transform.yaml"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="cells at once; GPUs or CPU threads are dealt out (default 1)",
+    )
+    parser.add_argument(
+        "--output",
+        default="runs/ablations",
+        metavar="DIR",
+        help="cells and results (default runs/ablations)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="list the cells and what is finished, and stop"
+    )
     parser.add_argument("--resume", action="store_true", help="do only what is missing")
-    parser.add_argument("--alpha", default="1", metavar="A,B", help="strengths at which the cells are scored (default 1)")
-    parser.add_argument("--oracle", default="0", metavar="N", help="pairs of the oracle (default 0)")
+    parser.add_argument(
+        "--alpha",
+        default="1",
+        metavar="A,B",
+        help="strengths at which the cells are scored (default 1)",
+    )
+    parser.add_argument(
+        "--oracle", default="0", metavar="N", help="pairs of the oracle (default 0)"
+    )
     parser.add_argument("--metrics", metavar="A,B", help="only these metrics")
     return parser
 
 
 def split_overrides(overrides: list[str]) -> tuple[list[str], list[str]]:
-    """The overrides of train.py and those of eval.py; tracking goes to both. Raises UsageError for an unknown key."""
+    """The overrides of train.py and those of eval.py; tracking goes to both.
+
+    Raises UsageError for an unknown key.
+    """
     training, judging = [], []
     for text in overrides:
         section = text.removeprefix("--").partition("=")[0].partition(".")[0]
@@ -118,17 +164,30 @@ def split_overrides(overrides: list[str]) -> tuple[list[str], list[str]]:
 
 
 def make_cells(sweep: Sweep, overrides: list[str], output: Path) -> list[Cell]:
-    """The cells with their resolved configurations. An override that sets a varied parameter would make cells alike: UsageError."""
-    taken = [name for name in varied(sweep) if any(name in configuration.parse_override(text) for text in overrides)]
+    """The cells with their resolved configurations.
+
+    An override that sets a varied parameter would make cells alike: UsageError.
+    """
+    taken = [
+        name
+        for name in varied(sweep)
+        if any(name in parse_override(text, Config) for text in overrides)
+    ]
     if taken:
-        raise UsageError(f"expected {taken[0]} to be left to the ablation, but an override sets it; edit the sweep file instead")
+        raise UsageError(
+            f"expected {taken[0]} to be left to the ablation, but an override sets it; edit the "
+            "sweep file instead"
+        )
     cells = []
     named = [f"tracking.{name}={value}" for name, value in sweep.about.items()]
     for parameters in expand(sweep):
         command = [*named, *arguments_of(sweep, parameters), *overrides]
         config = resolve(command)
-        folder = output / "cells" / configuration.name_of_computation(config)
-        tracked = [f"tracking.group={sweep.name}", f"tracking.tags={json.dumps(['ablation', sweep.name])}"]
+        folder = output / "cells" / name_of_computation(config)
+        tracked = [
+            f"tracking.group={sweep.name}",
+            f"tracking.tags={json.dumps(['ablation', sweep.name])}",
+        ]
         cells.append(Cell(parameters, config, [*command, *tracked, f"run.dir={folder}"], folder))
     return cells
 
@@ -138,7 +197,7 @@ def resolve(command: list[str]) -> Config:
     parser = Parser(prog="ablate.py")
     parser.add_argument("--config")
     options, overrides = parser.parse_known_args(command)
-    return configuration.load_config(options.config, overrides)
+    return Config.load(options.config, overrides)
 
 
 def check_cells(cells: list[Cell], sweep: Sweep) -> None:
@@ -149,13 +208,15 @@ def check_cells(cells: list[Cell], sweep: Sweep) -> None:
         if twin is not cell:
             names = [label(c.parameters, varied(sweep)) for c in (twin, cell)]
             raise UsageError(
-                f"expected cells that compute different things, but {names[0]} and {names[1]} are the same; leave one out"
+                f"expected cells that compute different things, but {names[0]} and {names[1]} are "
+                "the same; leave one out"
             )
     for key in ("data.content", "data.style", "data.held_out"):
-        values = {configuration.to_flat(cell.config)[key] for cell in cells}
+        values = {cell.config.to_flat()[key] for cell in cells}
         if len(values) > 1 or None in values:
             raise UsageError(
-                f"expected one {key} for all cells, but {sorted(map(str, values))} came; give {key}=… on the command line"
+                f"expected one {key} for all cells, but {sorted(map(str, values))} came; give "
+                f"{key}=… on the command line"
             )
 
 
@@ -164,12 +225,20 @@ def show_plan(sweep: Sweep, cells: list[Cell]) -> int:
     for cell in cells:
         state = "finished" if cell.is_finished else "begun" if cell.is_begun else "to do"
         print(f"{cell.folder}  {state:<8}  {label(cell.parameters, varied(sweep))}")
-    print(f"{len(cells)} cells, {sum(cell.is_finished for cell in cells)} finished; protocol {sweep.protocol}")
+    print(
+        f"{len(cells)} cells, {sum(cell.is_finished for cell in cells)} finished; protocol "
+        f"{sweep.protocol}"
+    )
     return 0
 
 
-def train_all(sweep: Sweep, cells: list[Cell], n_jobs: int, folder: Path, fleet: Fleet) -> list[Cell]:
-    """Train what is missing, `n_jobs` at once; the failed ones. An interrupt lets the running cells save and starts no other."""
+def train_all(
+    sweep: Sweep, cells: list[Cell], n_jobs: int, folder: Path, fleet: Fleet
+) -> list[Cell]:
+    """Train what is missing, `n_jobs` at once; the failed ones.
+
+    An interrupt lets the running cells save and starts no other.
+    """
     if n_jobs < 1:
         raise UsageError(f"expected --jobs of 1 or more, but {n_jobs} came")
     slots: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -180,12 +249,24 @@ def train_all(sweep: Sweep, cells: list[Cell], n_jobs: int, folder: Path, fleet:
     def work(cell: Cell) -> None:
         slot = slots.get()
         try:
-            name, log = label(cell.parameters, varied(sweep)), folder / "logs" / f"{cell.folder.name}.log"
+            name, log = (
+                label(cell.parameters, varied(sweep)),
+                folder / "logs" / f"{cell.folder.name}.log",
+            )
             arguments = ["--resume", str(cell.folder)] if cell.is_begun else cell.command
-            code = fleet.run([str(ROOT / "train.py"), *arguments], environment(slot, n_jobs), log, f"cell {name}: {cell.folder}")
+            code = fleet.run(
+                [str(ROOT / "train.py"), *arguments],
+                environment(slot, n_jobs),
+                log,
+                f"cell {name}: {cell.folder}",
+            )
             if code and not fleet.exit_code:
                 failed.append(cell)
-                print(f"error: cell {name} failed with exit code {code}: {last_line(log)} ({log})", file=sys.stderr, flush=True)
+                print(
+                    f"error: cell {name} failed with exit code {code}: {last_line(log)} ({log})",
+                    file=sys.stderr,
+                    flush=True,
+                )
         finally:
             slots.put(slot)
 
@@ -196,9 +277,14 @@ def train_all(sweep: Sweep, cells: list[Cell], n_jobs: int, folder: Path, fleet:
 
 
 class Fleet:
-    """The running processes. Within its context a signal to end is passed on to them, and no new one starts."""
+    """The running processes.
 
-    SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+    Within its context a signal to end is passed on to them, and no new one starts.
+    """
+
+    SIGNALS = tuple(
+        getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+    )
 
     def __init__(self) -> None:
         self.running: set[subprocess.Popen] = set()
@@ -218,7 +304,13 @@ class Fleet:
         for process in list(self.running):
             process.send_signal(signal.SIGTERM)
 
-    def run(self, arguments: list[str], environ: dict[str, str], log: Path | None = None, title: str = "") -> int:
+    def run(
+        self,
+        arguments: list[str],
+        environ: dict[str, str],
+        log: Path | None = None,
+        title: str = "",
+    ) -> int:
         """The exit code of a script of ours; what it says goes to the log, or to our own output."""
         if self.exit_code:
             return self.exit_code
@@ -226,7 +318,12 @@ class Fleet:
             print(title, flush=True)
         with open_log(log) as file:
             # in a session of its own, so that Ctrl-C reaches it once, through stop()
-            command = {"args": [sys.executable, *arguments], "stdout": file, "stderr": file, "env": environ}
+            command = {
+                "args": [sys.executable, *arguments],
+                "stdout": file,
+                "stderr": file,
+                "env": environ,
+            }
             process = subprocess.Popen(**command, start_new_session=True)
             self.running.add(process)
             if self.exit_code:  # a signal came in between
@@ -253,7 +350,9 @@ def environment(slot: int, n_jobs: int) -> dict[str, str]:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         names = visible.split(",") if visible else [str(i) for i in range(n_gpus)]
         return os.environ | {"CUDA_VISIBLE_DEVICES": names[slot % n_gpus]}
-    n_threads = max(1, len(os.sched_getaffinity(0)) // n_jobs) if hasattr(os, "sched_getaffinity") else 1
+    n_threads = (
+        max(1, len(os.sched_getaffinity(0)) // n_jobs) if hasattr(os, "sched_getaffinity") else 1
+    )
     return os.environ | ({"OMP_NUM_THREADS": str(n_threads)} if n_jobs > 1 else {})
 
 
@@ -263,10 +362,21 @@ def last_line(log: Path) -> str:
     return next((line for line in reversed(lines) if line.strip()), "it said nothing")
 
 
-def scoring_arguments(sweep: Sweep, cells: list[Cell], folder: Path, judging: list[str], options: argparse.Namespace) -> list[str]:
-    """What eval.py is given to score all cells on the same pairs, with the data and the tracking of their own training."""
+def scoring_arguments(
+    sweep: Sweep, cells: list[Cell], folder: Path, judging: list[str], options: argparse.Namespace
+) -> list[str]:
+    """What eval.py is given to score all cells on the same pairs, with the data and the tracking of
+    their own training.
+    """
     config = cells[0].config
-    arguments = ["--protocol", sweep.protocol, "--output", str(folder / "eval"), "--device", config.run.device]
+    arguments = [
+        "--protocol",
+        sweep.protocol,
+        "--output",
+        str(folder / "eval"),
+        "--device",
+        config.run.device,
+    ]
     arguments += ["--content", config.data.content, "--style", config.data.style]
     arguments += [
         "--alpha",
@@ -277,39 +387,69 @@ def scoring_arguments(sweep: Sweep, cells: list[Cell], folder: Path, judging: li
     ]
     arguments += [part for cell in cells for part in ("--model", str(cell.folder))]
     weights = config.encoder.weights
-    arguments += [f"judge.name={config.encoder.name}", f"judge.weights={weights}"] if weights else []
-    tracked = {name: getattr(config.tracking, name) for name in ("mode", "project", "entity", "init_timeout_s")}
+    arguments += (
+        [f"judge.name={config.encoder.name}", f"judge.weights={weights}"] if weights else []
+    )
+    tracked = {
+        name: getattr(config.tracking, name)
+        for name in ("mode", "project", "entity", "init_timeout_s")
+    }
     arguments += [f"tracking.{name}={value}" for name, value in tracked.items()]
-    return [*arguments, f"tracking.group={sweep.name}", f"pairs.held_out={config.data.held_out}", *judging]
+    return [
+        *arguments,
+        f"tracking.group={sweep.name}",
+        f"pairs.held_out={config.data.held_out}",
+        *judging,
+    ]
 
 
 def check_comparable(cells: list[Cell]) -> None:
-    """Raise UsageError if cells were trained on other pictures, or with other weights of the same encoder."""
+    """Raise UsageError if cells were trained on other pictures, or with other weights of the same
+    encoder.
+    """
     from stylenet.checkpoint import load_model
 
     seen: dict[Any, Path] = {}
     for cell in cells:
         about = load_model(cell.folder / MODEL_FILE)[1]
-        encoder, data = about["encoder"], {kind: facts["list_sha256"] for kind, facts in about["data"].items()}
+        encoder, data = (
+            about["encoder"],
+            {kind: facts["list_sha256"] for kind, facts in about["data"].items()},
+        )
         for what, key, value in (
             ("encoder weights", (encoder["name"], encoder["tap"]), encoder["sha256"]),
             ("training pictures", "data", json.dumps(data)),
         ):
             known, first = seen.setdefault((what, key), (value, cell.folder))
             if known != value:
-                raise UsageError(f"expected the same {what} in all cells, but {first} and {cell.folder} differ; move one away")
+                raise UsageError(
+                    f"expected the same {what} in all cells, but {first} and {cell.folder} "
+                    "differ; move one away"
+                )
 
 
-def compare(sweep: Sweep, cells: list[Cell], finished: list[Cell], folder: Path, failed: list[str]) -> None:
+def compare(
+    sweep: Sweep, cells: list[Cell], finished: list[Cell], folder: Path, failed: list[str]
+) -> None:
     """Write the comparison and send it to W&B."""
     from stylenet.metrics import comparison
 
     names = [name for name in varied(sweep) if name != SEED]
-    runs = [comparison.Trained(label(cell.parameters, names), cell.config.run.seed, cell.folder) for cell in finished]
+    runs = [
+        comparison.Trained(label(cell.parameters, names), cell.config.run.seed, cell.folder)
+        for cell in finished
+    ]
     comparison.write_all(runs, folder, sweep.name, label(cells[0].parameters, names), failed)
     print(f"comparison: {folder / 'report.html'}")
     tracking = cells[0].config.tracking
-    comparison.track(folder, sweep.name, tracking.mode, tracking.project, tracking.entity, tracking.init_timeout_s)
+    comparison.track(
+        folder,
+        sweep.name,
+        tracking.mode,
+        tracking.project,
+        tracking.entity,
+        tracking.init_timeout_s,
+    )
 
 
 if __name__ == "__main__":

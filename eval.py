@@ -1,7 +1,8 @@
 """Score models under a named protocol: tables, intervals, paired differences, pictures of failures.
 
-    python eval.py --model runs/mine --content photos/ --style paintings/ --protocol quick --output runs/mine/eval
-    python eval.py --model runs/a --model runs/b --alpha 0.25,0.5,0.75,1 --oracle 10 --content … --style … --output OUT
+    python eval.py --model runs/mine --content photos/ --style paintings/ --protocol quick --output
+    runs/mine/eval python eval.py --model runs/a --model runs/b --alpha 0.25,0.5,0.75,1 --oracle 10
+    --content … --style … --output OUT
 
 The same command again goes on where it stopped; torchrun shares the pairs among processes.
 """
@@ -10,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stylenet import config as configuration
-from stylenet.config import Protocol
+from stylenet.config.options import format_options
+from stylenet.config.protocol import Protocol
 from stylenet.errors import Parser, UsageError, run_script
 
 if TYPE_CHECKING:
@@ -53,9 +53,11 @@ def make_parser() -> Parser:
     """The command line; every key=value changes the protocol."""
     parser = Parser(
         prog="eval.py",
-        usage="python eval.py [--model PATH ...] [--images DIR ...] --content SET --style SET --output DIR [key=value ...]",
+        usage="python eval.py [--model PATH ...] [--images DIR ...] --content SET --style SET "
+        "--output DIR [key=value ...]",
         description=__doc__,
-        epilog="options of a protocol (key: type = default), as key=value:\n" + configuration.format_options(Protocol),
+        epilog="options of a protocol (key: type = default), as key=value:\n"
+        + format_options(Protocol),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add, several = parser.add_argument, {"action": "append", "default": []}
@@ -73,14 +75,35 @@ def make_parser() -> Parser:
     )
     add("--content", metavar="SET", help="contents: a folder or a manifest")
     add("--style", metavar="SET", help="styles: a folder or a manifest")
-    add("--protocol", metavar="NAME", default="quick", help=f"one of {', '.join(protocol_names())}, or a YAML file (default quick)")
+    add(
+        "--protocol",
+        metavar="NAME",
+        default="quick",
+        help=f"one of {', '.join(protocol_names())}, or a YAML file (default quick)",
+    )
     add("--output", metavar="DIR", help="folder of the results")
     add("--metrics", metavar="A,B", help="only these; one that cannot be computed is then an error")
-    add("--alpha", metavar="A,B", type=strengths, default=[1.0], help="strengths of the models, ascending (default 1)")
-    add("--oracle", metavar="N", type=int, default=0, help="optimise the pixels of N pairs, as a yardstick (default 0)")
+    add(
+        "--alpha",
+        metavar="A,B",
+        type=strengths,
+        default=[1.0],
+        help="strengths of the models, ascending (default 1)",
+    )
+    add(
+        "--oracle",
+        metavar="N",
+        type=int,
+        default=0,
+        help="optimise the pixels of N pairs, as a yardstick (default 0)",
+    )
     add("--encoder", metavar="FILE", help="VGG weights for models that do not carry their encoder")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
-    add("--dry-run", action="store_true", help="print the protocol and what is missing, write the list of pairs, and stop")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="print the protocol and what is missing, write the list of pairs, and stop",
+    )
     return parser
 
 
@@ -98,7 +121,9 @@ def check_options(options: argparse.Namespace) -> None:
         if not getattr(options, name):
             raise UsageError(f"expected --{name}, but none came; see eval.py --help")
     if not (options.model or options.images or options.dry_run):
-        raise UsageError("expected --model PATH or --images DIR, but neither came; see eval.py --help")
+        raise UsageError(
+            "expected --model PATH or --images DIR, but neither came; see eval.py --help"
+        )
     if options.oracle < 0:
         raise UsageError(f"expected a number of pairs as --oracle, but {options.oracle} came")
 
@@ -110,40 +135,51 @@ def protocol_names() -> list[str]:
 
 def load_protocol(options: argparse.Namespace, overrides: list[str]) -> Protocol:
     """The named protocol with the changes of the command line."""
-    path = Path(options.protocol) if options.protocol.endswith((".yaml", ".yml")) else PROTOCOLS / f"{options.protocol}.yaml"
+    path = (
+        Path(options.protocol)
+        if options.protocol.endswith((".yaml", ".yml"))
+        else PROTOCOLS / f"{options.protocol}.yaml"
+    )
     if not path.is_file():
-        raise UsageError(f"expected a protocol ({', '.join(protocol_names())}) or a YAML file, but {options.protocol!r} came")
+        raise UsageError(
+            f"expected a protocol ({', '.join(protocol_names())}) or a YAML file, but "
+            f"{options.protocol!r} came"
+        )
     if options.metrics is not None:
         overrides.append(f"metrics.names=[{options.metrics}]")
-    protocol = configuration.load_config(path, overrides, Protocol)
+    protocol = Protocol.load(path, overrides)
     if options.oracle and not {"target", "style"} <= set(protocol.metrics.names):
-        raise UsageError("expected the metrics target and style for --oracle, but they are left out; add them to --metrics")
+        raise UsageError(
+            "expected the metrics target and style for --oracle, but they are left out; add them "
+            "to --metrics"
+        )
     return protocol
 
 
 def dry_run(protocol: Protocol, pairs: Pairs, options: argparse.Namespace) -> int:
-    """Print what would be done, and write the pairs for programs that make the pictures themselves."""
-    import csv
-
+    """Print the plan, and write the list of pairs for programs that make the pictures."""
     from stylenet import runtime
-    from stylenet.images import replaced_file
+    from stylenet.csv_files import write_rows
     from stylenet.metrics.scorer import Scorer
 
     scorer = Scorer(protocol, pairs, runtime.pick_device(options.device))
-    print(configuration.to_yaml(protocol), end="")
-    print(f"{len(pairs.pairs)} pairs of {len({c for c, _ in pairs.pairs})} contents and {len({s for _, s in pairs.pairs})} styles")
+    print(protocol.to_yaml(), end="")
+    print(
+        f"{len(pairs.pairs)} pairs of {len({c for c, _ in pairs.pairs})} contents and "
+        f"{len({s for _, s in pairs.pairs})} styles"
+    )
     for metric, reason in scorer.missing.items():
         print(f"{metric}: not computed: {reason}")
     target = Path(options.output) / "pair_list.csv"
-    with replaced_file(target) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(
-            [("content", "style"), *((pairs.names[pairs.contents[c]], pairs.names[pairs.styles[s]]) for c, s in pairs.pairs)]
-        )
+    names = ((pairs.names[pairs.contents[c]], pairs.names[pairs.styles[s]]) for c, s in pairs.pairs)
+    write_rows(target, ("content", "style"), names)
     print(f"pairs: {target}")
     return 0
 
 
-def evaluate(protocol: Protocol, pairs: Pairs, options: argparse.Namespace, overrides: list[str], device: Any) -> int:
+def evaluate(
+    protocol: Protocol, pairs: Pairs, options: argparse.Namespace, overrides: list[str], device: Any
+) -> int:
     """Score, sum up, write; exit code 0."""
     from stylenet import images, runtime
     from stylenet.metrics import report, tables
@@ -154,12 +190,14 @@ def evaluate(protocol: Protocol, pairs: Pairs, options: argparse.Namespace, over
     folder = Path(options.output)
     images.check_writable(folder)
     candidates = make_candidates(pairs, options)
-    scorer = Scorer(protocol, pairs, device, asked_for=protocol.metrics.names if options.metrics else ())
+    scorer = Scorer(
+        protocol, pairs, device, asked_for=protocol.metrics.names if options.metrics else ()
+    )
     evaluation = Evaluation(protocol, pairs, candidates, scorer, folder, options.oracle)
-    evaluation.score_all(progress("pairs"))
+    evaluation.score_all()
     runtime.barrier()
     evaluation.store.read()
-    evaluation.run_oracle(progress("oracle pairs"))
+    evaluation.run_oracle()
     runtime.barrier()
     if not runtime.is_main():
         return 0
@@ -177,40 +215,63 @@ def evaluate(protocol: Protocol, pairs: Pairs, options: argparse.Namespace, over
 
 def make_candidates(pairs: Pairs, options: argparse.Namespace) -> list[Candidate]:
     """The two controls, the models and the folders of pictures, under names that differ."""
-    from stylenet.metrics.candidates import ContentCopy, Folder, Model, StyleCopy, distinct, short_name
+    from stylenet.metrics.candidates import (
+        ContentCopy,
+        Folder,
+        Model,
+        StyleCopy,
+        distinct,
+        short_name,
+    )
 
     names = distinct(short_name(path) for path in (*options.model, *options.images))
-    models = [Model(path, name, options.alpha, options.device, options.encoder) for path, name in zip(options.model, names)]
-    folders = [Folder(path, name, pairs) for path, name in zip(options.images, names[len(models) :])]
+    models = [
+        Model(path, name, options.alpha, options.device, options.encoder)
+        for path, name in zip(options.model, names)
+    ]
+    folders = [
+        Folder(path, name, pairs) for path, name in zip(options.images, names[len(models) :])
+    ]
     return [ContentCopy(), StyleCopy(), *models, *folders]
 
 
-def progress(what: str) -> Callable[[int, int], None]:
-    """A line about every tenth of the work, from the main process."""
-    from stylenet import runtime
-
-    def show(done: int, total: int) -> None:
-        if runtime.is_main() and (done == total or done * 10 // total > (done - 1) * 10 // total):
-            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
-
-    return show
-
-
 def track(evaluation: Evaluation, results: dict[str, Any], folder: Path) -> None:
-    """Send the summary and the table of pairs with pictures to W&B, as a run of its own beside the training's."""
+    """Send the summary and the table of pairs with pictures to W&B, as a run of its own beside the
+    training's.
+    """
     import uuid
 
     from stylenet.tracking import make_tracker, sync_command
 
     options = evaluation.protocol.tracking
-    trained = {c.name: c.facts["wandb_run"] for c in evaluation.candidates if "wandb_run" in c.facts}
-    values = results["protocol"]["values"] | {"protocol": results["protocol"]["name"], "training_runs": trained}
-    about = {"project": options.project, "entity": options.entity, "group": options.group, "notes": options.notes}
-    about |= {"name": f"eval {folder.name}", "tags": [*options.tags, Path(results["protocol"]["name"]).stem[:64]]}
-    tracker = make_tracker(folder, options.mode, uuid.uuid4().hex[:8], options.init_timeout_s, values, "eval", **about)
+    trained = {
+        c.name: c.facts["wandb_run"] for c in evaluation.candidates if "wandb_run" in c.facts
+    }
+    values = results["protocol"]["values"] | {
+        "protocol": results["protocol"]["name"],
+        "training_runs": trained,
+    }
+    about = {
+        "project": options.project,
+        "entity": options.entity,
+        "group": options.group,
+        "notes": options.notes,
+    }
+    about |= {
+        "name": f"eval {folder.name}",
+        "tags": [*options.tags, Path(results["protocol"]["name"]).stem[:64]],
+    }
+    tracker = make_tracker(
+        folder, options.mode, uuid.uuid4().hex[:8], options.init_timeout_s, values, "eval", **about
+    )
     for entry in results["candidates"]:
         strength = "" if entry["alpha"] is None else f"@{entry['alpha']:g}"
-        tracker.summarise({f"{entry['name']}{strength}/{name}": value["mean"] for name, value in entry["metrics"].items()})
+        tracker.summarise(
+            {
+                f"{entry['name']}{strength}/{name}": value["mean"]
+                for name, value in entry["metrics"].items()
+            }
+        )
     if tracker.run is not None:  # the pictures are made once more for it
         tracker.log_table("pairs", *evaluation.pair_table())
     tracker.finish(0)

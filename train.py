@@ -1,4 +1,5 @@
-"""Train a decoder for arbitrary style transfer on folders of contents and styles (Huang & Belongie 2017).
+"""Train a decoder for arbitrary style transfer on folders of contents and styles (Huang & Belongie
+2017).
 
     python train.py --config configs/adain.yaml data.content=DIR data.style=DIR run.dir=runs/mine
     python train.py --resume runs/mine
@@ -12,14 +13,19 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from stylenet import config as configuration
-from stylenet.config import Config
+from stylenet.config import options as machinery
+from stylenet.config.training import Config
 from stylenet.errors import Parser, UsageError, run_script
 
 if TYPE_CHECKING:
     import torch
 
-MAY_CHANGE = ("run.", "tracking.", "train.steps", "checkpoint.release_name")  # what a resumed run may set anew
+MAY_CHANGE = (
+    "run.",
+    "tracking.",
+    "train.steps",
+    "checkpoint.release_name",
+)  # what a resumed run may set anew
 
 
 def main(arguments: list[str]) -> int:
@@ -28,10 +34,15 @@ def main(arguments: list[str]) -> int:
     if options.resume:
         config, state = load_resumed(options.resume, options.config, overrides)
     elif options.config:
-        config, state = configuration.load_config(options.config, overrides), None
+        config, state = Config.load(options.config, overrides), None
     else:
-        raise UsageError("expected --config FILE or --resume DIR, but neither came; try --config configs/adain.yaml, or --help")
-    return dry_run(config, is_resumed=state is not None) if options.dry_run else train(config, state)
+        raise UsageError(
+            "expected --config FILE or --resume DIR, but neither came; try --config "
+            "configs/adain.yaml, or --help"
+        )
+    return (
+        dry_run(config, is_resumed=state is not None) if options.dry_run else train(config, state)
+    )
 
 
 def make_parser() -> Parser:
@@ -40,38 +51,55 @@ def make_parser() -> Parser:
         prog="train.py",
         usage="python train.py (--config FILE | --resume DIR) [--dry-run] [key=value ...]",
         description=__doc__.split("\n\n")[0],
-        epilog="options (key: type = default), as key=value or --key=value:\n" + configuration.format_options(),
+        epilog="options (key: type = default), as key=value or --key=value:\n"
+        + machinery.format_options(Config),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file with what differs from the defaults")
-    parser.add_argument("--resume", metavar="DIR", help="run folder to go on with, from its newest checkpoint")
     parser.add_argument(
-        "--dry-run", action="store_true", help="print settings, sizes and loss weights, check data and weights, and stop"
+        "--config", metavar="FILE", help="YAML file with what differs from the defaults"
+    )
+    parser.add_argument(
+        "--resume", metavar="DIR", help="run folder to go on with, from its newest checkpoint"
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print settings, sizes and loss weights, check data and weights, and stop",
     )
     return parser
 
 
-def load_resumed(run_dir: str, config_file: str | None, overrides: list[str]) -> tuple[Config, dict[str, Any]]:
-    """The stored configuration with the allowed changes, and the newest state. Raises UsageError naming forbidden ones."""
+def load_resumed(
+    run_dir: str, config_file: str | None, overrides: list[str]
+) -> tuple[Config, dict[str, Any]]:
+    """The stored configuration with the allowed changes, and the newest state.
+
+    Raises UsageError naming forbidden ones.
+    """
     from stylenet.checkpoint import latest_state, load_state
 
     path = latest_state(run_dir)
     state = load_state(path)
-    stored = configuration.make_config(state["release"]["description"]["config"])
-    chosen = configuration.read_yaml(config_file) if config_file else None
-    base = configuration.to_flat(stored) if chosen is None else configuration.flatten(chosen, config_file)
+    stored = Config.from_flat(state["release"]["description"]["config"])
+    chosen = machinery.read_yaml(config_file) if config_file else None
+    base = stored.to_flat() if chosen is None else machinery.flatten(chosen, config_file, Config)
     for override in overrides:
-        base |= configuration.parse_override(override)
-    if any("run.dir" in configuration.parse_override(override) for override in overrides):
+        base |= machinery.parse_override(override, Config)
+    if any("run.dir" in machinery.parse_override(override, Config) for override in overrides):
         raise UsageError(
-            f"expected a run to go on where it is, but run.dir came beside --resume {run_dir}; leave it out, or move the folder"
+            f"expected a run to go on where it is, but run.dir came beside --resume {run_dir}; "
+            "leave it out, or move the folder"
         )
-    config = configuration.make_config(base | {"run.dir": run_dir})
-    changed = [key for key in configuration.differing_keys(stored, config) if not key.startswith(MAY_CHANGE)]
+    config = Config.from_flat(base | {"run.dir": run_dir})
+    changed = [
+        key for key in machinery.differing_keys(stored, config) if not key.startswith(MAY_CHANGE)
+    ]
     if changed:
         raise UsageError(
-            f"expected the configuration that {path} was made with, but {', '.join(changed)} differ; "
-            "only train.steps, checkpoint.release_name, run.* and tracking.* may change, so start a new run with another run.dir"
+            f"expected the configuration that {path} was made with, but {', '.join(changed)} "
+            "differ; "
+            "only train.steps, checkpoint.release_name, run.* and tracking.* may change, so start "
+            "a new run with another run.dir"
         )
     return config, state
 
@@ -80,18 +108,27 @@ def dry_run(config: Config, is_resumed: bool) -> int:
     """Print what a run would do and check what it needs."""
     from stylenet import build, datasets, losses
 
-    data, encoder, trained = build.make_data(config), build.make_raw_encoder(config), build.make_trained(config)
+    data, encoder, trained = (
+        build.make_data(config),
+        build.make_raw_encoder(config),
+        build.make_trained(config),
+    )
     for split in data:
         datasets.check_presence(split)
     if not is_resumed:
         build.load_starting_point(config, encoder)
     build.make_optimizer(config, trained)
-    print(configuration.to_yaml(config), end="")
-    print(f"content: {len(data.content.train)} images to train, {len(data.content.held_out)} held out")
+    print(config.to_yaml(), end="")
+    print(
+        f"content: {len(data.content.train)} images to train, {len(data.content.held_out)} held out"
+    )
     print(f"style: {len(data.style.train)} images to train, {len(data.style.held_out)} held out")
     print(f"encoder: {count(encoder.network):,} parameters, frozen; sha256 {encoder.sha256[:12]}")
     print(f"trained: {count(trained):,} parameters, {count(trained, only_trained=True):,} trained")
-    print("effective loss weights:\n" + losses.describe_weights(build.make_loss_weights(config), encoder.network.channels))
+    print(
+        "effective loss weights:\n"
+        + losses.describe_weights(build.make_loss_weights(config), encoder.network.channels)
+    )
     return 0
 
 
@@ -109,9 +146,18 @@ def train(config: Config, state: dict[str, Any] | None) -> int:
     device = runtime.pick_device(config.run.device)
     runtime.keep_freed_memory()
     runtime.allow_tf32(config.train.tf32)
-    with runtime.processes(device), Run(config, device, state) as run, runtime.StopRequest() as stop:
+    with (
+        runtime.processes(device),
+        Run(config, device, state) as run,
+        runtime.StopRequest() as stop,
+    ):
         setup, batches = run.setup, run.make_batches()
-        net, objective, optimizer, scaler = setup.net, setup.objective, setup.network.optimizer, setup.scaler
+        net, objective, optimizer, scaler = (
+            setup.net,
+            setup.objective,
+            setup.network.optimizer,
+            setup.scaler,
+        )
         while run.step < config.train.steps:
             for group in optimizer.param_groups:
                 group["lr"] = setup.learning_rate(run.step)
@@ -119,9 +165,13 @@ def train(config: Config, state: dict[str, Any] | None) -> int:
                 content, style = run.to_device(next(batches))
                 with run.gradients_shared(is_last=part == config.train.accumulate - 1):
                     with runtime.autocast(device, config.train.precision):
-                        seen = objective.observe(content, style, config.train.styles_per_content)  # t = AdaIN(f(c), f(s)), eq. 9
+                        seen = objective.observe(
+                            content, style, config.train.styles_per_content
+                        )  # t = AdaIN(f(c), f(s)), eq. 9
                         output = net.learn(seen)  # g(t), eq. 10
-                        terms = objective.terms(output, seen, net, run.shift())  # L_c and L_s, eq. 12 and 13
+                        terms = objective.terms(
+                            output, seen, net, run.shift()
+                        )  # L_c and L_s, eq. 12 and 13
                     total = weighted_total(terms, objective.weights)  # L = L_c + lambda L_s, eq. 11
                     scaler.scale(total / config.train.accumulate).backward()
                 run.note_losses(part, terms, total)

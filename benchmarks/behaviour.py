@@ -1,10 +1,12 @@
-"""What a model does to pictures that no metric of eval.py sees: identity, repeated passes, the grid of its own strides.
+"""What a model does to pictures that no metric of eval.py sees: identity, repeated passes, the grid
+of its own strides.
 
 python benchmarks/behaviour.py --content photos/ --style paintings/ --held-out 0.02
 
-Identity: PSNR in dB of pictures restyled by themselves at full strength. Passes: the output is restyled again and again;
-after each, normalised content loss against the photo and style loss against the painting, means over the pairs, judged
-by the VGG-19 of STYLENET_VGG19, and how much the output repeats itself every 8 pixels. Pictures are cut square.
+Identity: PSNR in dB of pictures restyled by themselves at full strength. Passes: the output is
+restyled again and again; after each, normalised content loss against the photo and style loss
+against the painting, means over the pairs, judged by the VGG-19 of STYLENET_VGG19, and how much the
+output repeats itself every 8 pixels. Pictures are cut square.
 """
 
 from __future__ import annotations
@@ -22,12 +24,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylenet import images
+from stylenet.applying.stylizer import SHIPPED_MODEL, Stylizer
 from stylenet.errors import Parser, UsageError, run_script
-from stylenet.inference import SHIPPED_MODEL, Stylizer
 from stylenet.losses import style_loss
 from stylenet.metrics.functional import content_norm
 from stylenet.metrics.pairs import evaluated_part
-from stylenet.models.vgg import VGG, find_weights, load_vgg
+from stylenet.models.vgg import VGG
+from stylenet.models.vgg_files import find_weights, load_vgg
 
 TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 PERIOD_PX = 8  # the stride of the deepest features
@@ -56,13 +59,21 @@ def psnr(output: Tensor, image: Tensor) -> float:
 def grid(image: Tensor) -> float:
     """How much the fine detail of an image [3, H, W] is the same 8-pixel tile over and over.
 
-    In windows of 64 pixels, the energy of the mean tile over the window's, times the number of tiles: 1 in the mean for
-    white noise, 64 for a tile that repeats exactly, less than 1 for detail that is wider than a tile. Mean over the windows.
+    In windows of 64 pixels, the energy of the mean tile over the window's, times the number of
+    tiles: 1 in the mean for white noise, 64 for a tile that repeats exactly, less than 1 for detail
+    that is wider than a tile. Mean over the windows.
     """
     blurred = F.avg_pool2d(F.pad(image[None], (BLUR_PX // 2,) * 4, mode="reflect"), BLUR_PX, 1)[0]
-    windows = (image - blurred).unfold(1, WINDOW_PX, WINDOW_PX).unfold(2, WINDOW_PX, WINDOW_PX).flatten(1, 2)  # [3, n, 64, 64]
+    windows = (
+        (image - blurred)
+        .unfold(1, WINDOW_PX, WINDOW_PX)
+        .unfold(2, WINDOW_PX, WINDOW_PX)
+        .flatten(1, 2)
+    )  # [3, n, 64, 64]
     n = WINDOW_PX // PERIOD_PX
-    tile = windows.unflatten(3, (n, PERIOD_PX)).unflatten(2, (n, PERIOD_PX)).mean((2, 4))  # [3, n, 8, 8]
+    tile = (
+        windows.unflatten(3, (n, PERIOD_PX)).unflatten(2, (n, PERIOD_PX)).mean((2, 4))
+    )  # [3, n, 8, 8]
     locked = (tile - tile.mean((2, 3), keepdim=True)).square().mean((0, 2, 3))
     return n * n * float((locked / (windows.square().mean((0, 2, 3)) + 1e-6)).mean())
 
@@ -74,14 +85,21 @@ def passes(stylizer: Stylizer, vgg: VGG, content: Tensor, style: Tensor, n: int)
         output = stylizer(output, style)
         features = vgg(output[None], TAPS)
         styles = [float(style_loss(features[tap], aim[tap])) for tap in TAPS]
-        found.append(Pass(float(content_norm(features["relu4_1"], wanted["relu4_1"])), statistics.fmean(styles), grid(output)))
+        found.append(
+            Pass(
+                float(content_norm(features["relu4_1"], wanted["relu4_1"])),
+                statistics.fmean(styles),
+                grid(output),
+            )
+        )
     return found
 
 
 def spread(values: Sequence[float]) -> str:
     """Mean, median and worst."""
     return (
-        f"mean {statistics.fmean(values):.2f}   median {statistics.median(values):.2f}   worst {min(values):.2f}   of {len(values)}"
+        f"mean {statistics.fmean(values):.2f}   median {statistics.median(values):.2f}   worst "
+        f"{min(values):.2f}   of {len(values)}"
     )
 
 
@@ -92,28 +110,53 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--model", default=SHIPPED_MODEL, help="the shipped one if not given")
     parser.add_argument("--content", required=True, help="a folder of photos")
     parser.add_argument("--style", required=True, help="a folder of paintings")
-    parser.add_argument("--held-out", type=float, default=0.0, help="the share that training left out; 0: all pictures")
+    parser.add_argument(
+        "--held-out",
+        type=float,
+        default=0.0,
+        help="the share that training left out; 0: all pictures",
+    )
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--pairs", type=int, default=8, help="for the repeated passes")
     parser.add_argument("--passes", type=int, default=3)
     options = parser.parse_args(arguments)
     if options.size < WINDOW_PX or min(options.pairs, options.passes) < 1:
         came = f"--size {options.size} --pairs {options.pairs} --passes {options.passes}"
-        raise UsageError(f"expected --size of at least {WINDOW_PX}, --pairs and --passes of at least 1, but {came} came")
-    stylizer, vgg = Stylizer.load(options.model), load_vgg("vgg19", find_weights("vgg19", None), TAPS)
-    parts = {name: evaluated_part(getattr(options, name), options.held_out, f"--{name}").paths for name in ("content", "style")}
+        raise UsageError(
+            f"expected --size of at least {WINDOW_PX}, --pairs and --passes of at least 1, but "
+            f"{came} came"
+        )
+    stylizer, vgg = (
+        Stylizer.load(options.model),
+        load_vgg("vgg19", find_weights("vgg19", None), TAPS),
+    )
+    parts = {
+        name: evaluated_part(getattr(options, name), options.held_out, f"--{name}").paths
+        for name in ("content", "style")
+    }
     print(f"{options.size}², torch {torch.__version__}")
     for name, paths in parts.items():
         pictures = (load_square(path, options.size) for path in paths)
-        print(f"identity, {name:<8} {spread([psnr(stylizer(x, x), x) for x in pictures])} dB", flush=True)
-    chosen = [[paths[(2 * i + 1) * len(paths) // (2 * options.pairs)] for i in range(options.pairs)] for paths in parts.values()]
-    pairs = [[load_square(path, options.size) for path in pair] for pair in zip(*chosen, strict=True)]
+        print(
+            f"identity, {name:<8} {spread([psnr(stylizer(x, x), x) for x in pictures])} dB",
+            flush=True,
+        )
+    chosen = [
+        [paths[(2 * i + 1) * len(paths) // (2 * options.pairs)] for i in range(options.pairs)]
+        for paths in parts.values()
+    ]
+    pairs = [
+        [load_square(path, options.size) for path in pair] for pair in zip(*chosen, strict=True)
+    ]
     for name, pictures in zip(parts, zip(*pairs, strict=True), strict=True):
         print(f"grid, {name:<8} {statistics.fmean(map(grid, pictures)):.2f}")
     courses = [passes(stylizer, vgg, *pair, options.passes) for pair in pairs]
     for i, course in enumerate(zip(*courses, strict=True), 1):
         mean = Pass(*map(statistics.fmean, zip(*course, strict=True)))
-        print(f"pass {i}: content norm {mean.content_norm:.3f}   style {mean.style:.3f}   grid {mean.grid:.2f}")
+        print(
+            f"pass {i}: content norm {mean.content_norm:.3f}   style {mean.style:.3f}   grid "
+            f"{mean.grid:.2f}"
+        )
     return 0
 
 

@@ -1,10 +1,12 @@
-"""How much a stylised clip flickers with and without smoothing: the warping error on a panned photo, whose flow is known.
+"""How much a stylised clip flickers with and without smoothing: the warping error on a panned
+photo, whose flow is known.
 
 python benchmarks/flicker.py --model runs/mine --content photos/ --style paintings/ --pairs 6
 
-Every scene is filmed from a photo (sub-pixel pan and zoom, 8-bit frames) with what makes real footage flicker. The
-warping error is the root mean square difference, in levels of 255, between each stylised frame and the one before it,
-warped by the known flow (Lai et al. 2018 without occlusion, which is masked here); 0 is off, the others are seconds.
+Every scene is filmed from a photo (sub-pixel pan and zoom, 8-bit frames) with what makes real
+footage flicker. The warping error is the root mean square difference, in levels of 255, between
+each stylised frame and the one before it, warped by the known flow (Lai et al. 2018 without
+occlusion, which is masked here); 0 is off, the others are seconds.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylenet import images
-from stylenet.inference import Stylizer
+from stylenet.applying.stylizer import Stylizer
+from stylenet.applying.video import Smoother
 from stylenet.looks import make_look
-from stylenet.video import Smoother
 
 FPS = 25
 COARSE_PX = 16  # means over such squares show the flicker of tone without that of texture
@@ -66,32 +68,55 @@ def grid(x: Tensor, y: Tensor) -> Tensor:
 
 def sample(image: Tensor, where: Tensor) -> Tensor:
     """The image [3, H, W] at the positions."""
-    return F.grid_sample(image[None], where, mode="bicubic", padding_mode="border", align_corners=False)[0]
+    return F.grid_sample(
+        image[None], where, mode="bicubic", padding_mode="border", align_corners=False
+    )[0]
 
 
-def film(photo: Tensor, other: Tensor, scene: Scene, n: int, px: int) -> Iterator[tuple[Tensor, Tensor]]:
+def film(
+    photo: Tensor, other: Tensor, scene: Scene, n: int, px: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """The frames uint8 [3, px, px], each with a mask of what is no part of the photo."""
     generator = torch.Generator().manual_seed(0)
     steps = (torch.arange(px) + 0.5) / px - 0.5
     for i in range(n):
         x, y, side = view(scene, i, px)
-        frame = sample(photo, grid((x + steps * side) / photo.shape[2] * 2 - 1, (y + steps * side) / photo.shape[1] * 2 - 1))
+        frame = sample(
+            photo,
+            grid(
+                (x + steps * side) / photo.shape[2] * 2 - 1,
+                (y + steps * side) / photo.shape[1] * 2 - 1,
+            ),
+        )
         foreign = torch.zeros(1, px, px)
         if scene.has_lamp:
-            lamp, light = (..., slice(px // 10, px // 3), slice(px // 2, 4 * px // 5)), torch.rand(1, generator=generator)
+            lamp, light = (
+                (..., slice(px // 10, px // 3), slice(px // 2, 4 * px // 5)),
+                torch.rand(1, generator=generator),
+            )
             frame[lamp], foreign[lamp] = torch.lerp(frame[lamp], torch.ones(()), light), 1
         if scene.has_object:
             left = int((1.5 * i / n - 0.25) * px)
-            place = (..., slice(px // 4, 3 * px // 4), slice(max(0, left), max(0, left + 2 * px // 5)))
+            place = (
+                ...,
+                slice(px // 4, 3 * px // 4),
+                slice(max(0, left), max(0, left + 2 * px // 5)),
+            )
             frame[place], foreign[place] = other[:, :px, :px][place], 1
-        frame *= (1 + scene.flicker * torch.randn(1, generator=generator)) * (1 + scene.drift * math.sin(2 * math.pi * i / FPS))
+        frame *= (1 + scene.flicker * torch.randn(1, generator=generator)) * (
+            1 + scene.drift * math.sin(2 * math.pi * i / FPS)
+        )
         frame += scene.noise / 255 * torch.randn(frame.shape, generator=generator)
         near = F.max_pool2d(foreign, 2 * MARGIN_PX + 1, 1, MARGIN_PX)[0] > 0
         yield frame.clamp(0, 1).mul(255).round().to(torch.uint8), near
 
 
-def warping_errors(frames: Sequence[Tensor], masks: Sequence[Tensor], scene: Scene, px: int) -> tuple[float, float]:
-    """Of a clip [3, px, px] each in [0, 1]: of its pixels, and of means over squares, in levels of 255."""
+def warping_errors(
+    frames: Sequence[Tensor], masks: Sequence[Tensor], scene: Scene, px: int
+) -> tuple[float, float]:
+    """Of a clip [3, px, px] each in [0, 1]: of its pixels, and of means over squares, in levels of
+    255.
+    """
     steps, fine, coarse = (torch.arange(px) + 0.5) / px - 0.5, [], []
     for i in range(1, len(frames)):
         (x0, y0, side0), (x1, y1, side1) = view(scene, i - 1, px), view(scene, i, px)
@@ -116,7 +141,9 @@ def encoded(stylizer: Stylizer, frames: Sequence[Tensor], is_evened: bool) -> En
     return found
 
 
-def stylised(stylizer: Stylizer, frames: Sequence[Tensor], contents: Encoded, style: Tensor, smooth_s: float) -> list[Tensor]:
+def stylised(
+    stylizer: Stylizer, frames: Sequence[Tensor], contents: Encoded, style: Tensor, smooth_s: float
+) -> list[Tensor]:
     """The clip as stylize.py makes it, [3, px, px] in [0, 1]."""
     smoother, made, look = Smoother(smooth_s), [], make_look([stylizer.encode_style(style)])
     for i, (frame, (features, shape)) in enumerate(zip(frames, contents, strict=True)):
@@ -127,34 +154,58 @@ def stylised(stylizer: Stylizer, frames: Sequence[Tensor], contents: Encoded, st
 
 
 def measure(
-    stylizer: Stylizer, scene: Scene, photos: Sequence[Tensor], styles: Sequence[Tensor], options: argparse.Namespace
+    stylizer: Stylizer,
+    scene: Scene,
+    photos: Sequence[Tensor],
+    styles: Sequence[Tensor],
+    options: argparse.Namespace,
 ) -> dict:
-    """{"input" or smoothing: a list over the pairs of (error, coarse error, distance to the frame-wise pictures)}."""
+    """{"input" or smoothing: a list over the pairs of (error, coarse error, distance to the
+    frame-wise pictures)}.
+    """
     found: dict = {key: [] for key in ("input", *options.smooth)}
     for i, style in enumerate(styles):
         filmed = film(photos[i], photos[(i + 1) % len(photos)], scene, options.frames, options.size)
         frames, masks = zip(*filmed, strict=True)
-        found["input"].append((*warping_errors([images.to_unit(frame) for frame in frames], masks, scene, options.size), 0.0))
+        found["input"].append(
+            (
+                *warping_errors(
+                    [images.to_unit(frame) for frame in frames], masks, scene, options.size
+                ),
+                0.0,
+            )
+        )
         contents, plain = {key: encoded(stylizer, frames, key) for key in (False, True)}, None
         for smooth_s in options.smooth:
             made = stylised(stylizer, frames, contents[smooth_s > 0], style, smooth_s)
             plain = plain or made
-            distance = statistics.fmean(255 * float((a - b).square().mean().sqrt()) for a, b in zip(made, plain, strict=True))
+            distance = statistics.fmean(
+                255 * float((a - b).square().mean().sqrt())
+                for a, b in zip(made, plain, strict=True)
+            )
             found[smooth_s].append((*warping_errors(made, masks, scene, options.size), distance))
     return found
 
 
 def cells(found: dict, column: int, smooth: Sequence[float]) -> str:
-    """The input's and the first setting's error, then each other's ratio to the latter: medians over the pairs."""
+    """The input's and the first setting's error, then each other's ratio to the latter: medians
+    over the pairs.
+    """
     first = [row[column] for row in found[smooth[0]]]
-    ratios = [statistics.median(row[column] / off for row, off in zip(found[s], first, strict=True)) for s in smooth[1:]]
-    start = f"{statistics.median(row[column] for row in found['input']):>8.2f}{statistics.median(first):>8.2f}"
+    ratios = [
+        statistics.median(row[column] / off for row, off in zip(found[s], first, strict=True))
+        for s in smooth[1:]
+    ]
+    of_input = statistics.median(row[column] for row in found["input"])
+    start = f"{of_input:>8.2f}{statistics.median(first):>8.2f}"
     return start + "".join(f"{ratio:>8.2f}" for ratio in ratios)
 
 
 def main() -> None:
     """Run the scenes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", required=True)
     parser.add_argument("--content", required=True, help="a folder of photos")
     parser.add_argument("--style", required=True, help="a folder of paintings")
@@ -162,23 +213,44 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=192)
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument(
-        "--smooth", type=float, nargs="+", default=[0, 0.05, 0.15, 0.4], help="the first is what the others are compared with"
+        "--smooth",
+        type=float,
+        nargs="+",
+        default=[0, 0.05, 0.15, 0.4],
+        help="the first is what the others are compared with",
     )
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--only", choices=tuple(SCENES), help="leave the other scenes out")
     options = parser.parse_args()
     stylizer = Stylizer.load(options.model, precision=options.precision)
     folders = [images.list_images(folder) for folder in (options.content, options.style)]
-    chosen = [[paths[(2 * i + 1) * len(paths) // (2 * options.pairs)] for i in range(options.pairs)] for paths in folders]
+    chosen = [
+        [paths[(2 * i + 1) * len(paths) // (2 * options.pairs)] for i in range(options.pairs)]
+        for paths in folders
+    ]
     photos = [images.load_image(path, 2 * options.size) for path in chosen[0]]
     styles = [images.load_image(path, 2 * options.size) for path in chosen[1]]
-    print(f"{options.pairs} pairs, {options.frames} frames of {options.size}², {options.precision}, torch {torch.__version__}")
-    header = f"{'':>8}{'input':>8}{options.smooth[0]:>8g}" + "".join(f"{s:>6g} x" for s in options.smooth[1:])
-    print(f"{'warping error, median':<28}{header}{header[8:]} (squares of {COARSE_PX})   distance to frame-wise")
+    print(
+        f"{options.pairs} pairs, {options.frames} frames of {options.size}², {options.precision}, "
+        f"torch {torch.__version__}"
+    )
+    header = f"{'':>8}{'input':>8}{options.smooth[0]:>8g}" + "".join(
+        f"{s:>6g} x" for s in options.smooth[1:]
+    )
+    print(
+        f"{'warping error, median':<28}{header}{header[8:]} (squares of {COARSE_PX})   distance "
+        "to frame-wise"
+    )
     for name in [options.only] if options.only else SCENES:
         found = measure(stylizer, SCENES[name], photos, styles, options)
-        lag = "".join(f"{statistics.median(row[2] for row in found[s]):>8.2f}" for s in options.smooth[1:])
-        print(f"{name:<28}{'':>8}{cells(found, 0, options.smooth)}{cells(found, 1, options.smooth)}{'':>16}{lag}", flush=True)
+        lag = "".join(
+            f"{statistics.median(row[2] for row in found[s]):>8.2f}" for s in options.smooth[1:]
+        )
+        print(
+            f"{name:<28}{'':>8}{cells(found, 0, options.smooth)}"
+            f"{cells(found, 1, options.smooth)}{'':>16}{lag}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

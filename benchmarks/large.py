@@ -1,4 +1,5 @@
-"""Seconds and peak memory of one large picture: the textbook's whole pass against ours in tiles, a fresh process each.
+"""Seconds and peak memory of one large picture: the textbook's whole pass against ours in tiles, a
+fresh process each.
 
 python benchmarks/large.py --size 2048
 python benchmarks/large.py --size 8192 --only ours
@@ -17,7 +18,7 @@ from textbook import Textbook
 from train_step import make_images, make_parts
 
 from stylenet import runtime
-from stylenet.inference import Stylizer
+from stylenet.applying.stylizer import Stylizer
 from stylenet.looks import make_look
 from stylenet.models.stylenet import StyleNet
 from stylenet.transforms import ADAIN
@@ -26,7 +27,9 @@ STYLE_PX = 512
 
 
 def measure(connection: Connection, make: Make, arguments: tuple) -> None:
-    """In a process of its own: the seconds of one call and the bytes above what was in use before it."""
+    """In a process of its own: the seconds of one call and the bytes above what was in use before
+    it.
+    """
     call = make(*arguments)
     peak, start = runtime.PeakMemory(torch.device("cpu")), time.perf_counter()
     call()
@@ -46,11 +49,15 @@ def make_textbook_call(px: int) -> object:
 
 
 def make_our_call(px: int, precision: str, tile: int | str, keeps: bool) -> object:
-    """From 8-bit pixels to 8-bit pixels, as stylize.py does it; with `keeps` also its setting of the allocator."""
+    """From 8-bit pixels to 8-bit pixels, as stylize.py does it; with `keeps` also its setting of
+    the allocator.
+    """
     if keeps:
         runtime.keep_freed_memory()
     stylizer = Stylizer(StyleNet(make_parts()[0], ADAIN, make_parts()[1]), "cpu", precision, tile)
-    content = torch.randint(0, 256, (3, px, px), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    content = torch.randint(
+        0, 256, (3, px, px), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     style = make_images(1, STYLE_PX)[1]
 
     def call() -> None:
@@ -62,7 +69,9 @@ def make_our_call(px: int, precision: str, tile: int | str, keeps: bool) -> obje
 
 def main() -> None:
     """Run the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", type=int, default=2048)
     parser.add_argument("--tile", type=int, default=512)
     parser.add_argument("--only", choices=("ours", "bf16"), help="leave the others out")
@@ -76,8 +85,13 @@ def main() -> None:
         "ours bf16, tiles": (make_our_call, (px, "bf16", tile, False)),
         "the same in bf16, kept": (make_our_call, (px, "bf16", tile, True)),
     }
-    wanted = {"ours": list(candidates)[2:4], "bf16": list(candidates)[4:], None: list(candidates)}[options.only]
-    print(f"one {options.size}² picture, tiles of {options.tile}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    wanted = {"ours": list(candidates)[2:4], "bf16": list(candidates)[4:], None: list(candidates)}[
+        options.only
+    ]
+    print(
+        f"one {options.size}² picture, tiles of {options.tile}, {torch.get_num_threads()} "
+        f"threads, torch {torch.__version__}"
+    )
     print(f"{'':<24}{'seconds':>9}{'of first':>10}{'peak MiB':>10}{'of first':>10}")
     context, first = multiprocessing.get_context("spawn"), None
     for name in wanted:
@@ -87,7 +101,10 @@ def main() -> None:
         seconds, peak = ours.recv()
         process.join()
         first = first or (seconds, peak)
-        print(f"{name:<24}{seconds:>9.1f}{seconds / first[0]:>10.2f}{peak / 2**20:>10.0f}{peak / first[1]:>10.2f}")
+        print(
+            f"{name:<24}{seconds:>9.1f}{seconds / first[0]:>10.2f}"
+            f"{peak / 2**20:>10.0f}{peak / first[1]:>10.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""What the codecs cost for many pictures: draft against whole decoding, zlib's levels, and overlap against one after another.
+"""What the codecs cost for many pictures: draft against whole decoding, zlib's levels, and overlap
+against one after another.
 
 The device is a pause of a given length, which takes no processor time, as a GPU takes none.
 
@@ -21,17 +22,22 @@ import numpy as np
 from PIL import Image
 from rounds import compare  # noqa: F401 - puts the repository on the path
 
-from stylenet import images, pipeline, runtime
+from stylenet import images, runtime
+from stylenet.applying import overlap
 
 
 def draw(path: Path, width: int, height: int, seed: int) -> None:
     """A JPEG with edges, gradients and noise."""
     generator = np.random.default_rng(seed)
     coarse, smooth = (
-        Image.fromarray(generator.integers(0, 256, (n, n, 3), dtype=np.uint8)).resize((width, height), resample)
+        Image.fromarray(generator.integers(0, 256, (n, n, 3), dtype=np.uint8)).resize(
+            (width, height), resample
+        )
         for n, resample in ((16, Image.Resampling.NEAREST), (40, Image.Resampling.BICUBIC))
     )
-    noisy = np.asarray(Image.blend(coarse, smooth, 0.6)) + generator.normal(0, 8, (height, width, 3))
+    noisy = np.asarray(Image.blend(coarse, smooth, 0.6)) + generator.normal(
+        0, 8, (height, width, 3)
+    )
     Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path, quality=92)
 
 
@@ -43,8 +49,12 @@ def seconds_of(action: Callable[[], object]) -> float:
 
 
 def compare_draft(file: Path, px: int, n_rounds: int) -> None:
-    """Print how many times as fast a drafted decode to `px` is, and how near it is to the whole one."""
-    whole = functools.partial(lambda: images.to_bytes_tensor(images.resize_shortest(images.open_rgb(file), px)))
+    """Print how many times as fast a drafted decode to `px` is, and how near it is to the whole
+    one.
+    """
+    whole = functools.partial(
+        lambda: images.to_bytes_tensor(images.resize_shortest(images.open_rgb(file), px))
+    )
     drafted = functools.partial(images.load_bytes, file, px)
     ratios = [seconds_of(whole) / seconds_of(drafted) for _ in range(n_rounds)]
     error = (whole().double() - drafted().double()).square().mean().item()
@@ -62,8 +72,14 @@ def compare_levels(file: Path, px: int, n_rounds: int) -> None:
         return buffer.tell()
 
     for level in (1, 3, 6):
-        ratios = [seconds_of(lambda: write(6)) / seconds_of(functools.partial(write, level)) for _ in range(n_rounds)]
-        print(f"PNG level {level}  {statistics.median(ratios):6.2f} times as fast, {write(level) / write(6):.2f} times as large")
+        ratios = [
+            seconds_of(lambda: write(6)) / seconds_of(functools.partial(write, level))
+            for _ in range(n_rounds)
+        ]
+        print(
+            f"PNG level {level}  {statistics.median(ratios):6.2f} times as fast, "
+            f"{write(level) / write(6):.2f} times as large"
+        )
 
 
 def one_after_another(files: list[Path], px: int, device_s: float, out: Path) -> None:
@@ -76,17 +92,23 @@ def one_after_another(files: list[Path], px: int, device_s: float, out: Path) ->
 
 def overlapping(files: list[Path], px: int, device_s: float, out: Path, n_threads: int) -> None:
     """The same as stylize.py does it."""
-    with ThreadPoolExecutor(n_threads) as pool, pipeline.Writer(pool, 2 * n_threads) as writer:
-        started = pipeline.look_ahead(files, lambda file: (file, pool.submit(images.load_bytes, file, px)), n_threads + 2)
+    with ThreadPoolExecutor(n_threads) as pool, overlap.Writer(pool, 2 * n_threads) as writer:
+        started = overlap.look_ahead(
+            files, lambda file: (file, pool.submit(images.load_bytes, file, px)), n_threads + 2
+        )
         for file, picture in started:
             pixels = picture.result().movedim(0, -1)
             time.sleep(device_s)
-            writer.submit(functools.partial(images.save_image, pixels, out / f"{file.stem}.png"), lambda: None)
+            writer.submit(
+                functools.partial(images.save_image, pixels, out / f"{file.stem}.png"), lambda: None
+            )
 
 
 def main() -> None:
     """Run the comparisons."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--device-ms", type=float, default=10.0)
@@ -107,7 +129,8 @@ def main() -> None:
         pairs = [[seconds_of(action) for action in run] for _ in range(options.rounds)]
         ratio = statistics.median(a / b for a, b in pairs)
         print(
-            f"overlap       {ratio:6.2f} times as fast, {n_threads} threads, {options.size} px, device {options.device_ms:g} ms a picture; "
+            f"overlap       {ratio:6.2f} times as fast, {n_threads} threads, {options.size} px, "
+            f"device {options.device_ms:g} ms a picture; "
             f"{len(files) / min(b for _, b in pairs):.0f} pictures/s"
         )
 

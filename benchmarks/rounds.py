@@ -1,4 +1,6 @@
-"""Compare implementations fairly on a noisy machine: a process for each, rounds interleaved, ratios per round."""
+"""Compare implementations fairly on a noisy machine: a process for each, rounds interleaved, ratios
+per round.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def serve(connection: Connection, make: Make, arguments: tuple) -> None:
 
 
 def compare(candidates: dict[str, tuple[Make, tuple]], n_rounds: int) -> None:
-    """Print seconds and the ratio first / other for each candidate: median, and the smallest and largest round."""
+    """Print seconds and the ratio first / other for each candidate: median, and the smallest and
+    largest round.
+    """
     context = multiprocessing.get_context("spawn")
     connections, workers = {}, []
     for name, (make, arguments) in candidates.items():
@@ -47,10 +51,17 @@ def compare(candidates: dict[str, tuple[Make, tuple]], n_rounds: int) -> None:
 
 
 def print_ratios(times: dict[str, list[float]]) -> None:
-    """Print a table of seconds, and of the ratio first / other, taken round by round: median, smallest and largest."""
+    """Print a table of seconds, and of the ratio first / other, taken round by round: median,
+    smallest and largest.
+    """
     first = next(iter(times.values()))
-    print(f"{'':<28}{'seconds':>9}{'times as fast':>16}{'smallest':>10}{'largest':>10}   ({len(first)} rounds)")
+    print(
+        f"{'':<28}{'seconds':>9}{'times as fast':>16}{'smallest':>10}{'largest':>10}   "
+        f"({len(first)} rounds)"
+    )
     for name, seconds in times.items():
         ratios = [a / b for a, b in zip(first, seconds, strict=True)]
         median = statistics.median
-        print(f"{name:<28}{median(seconds):>9.3f}{median(ratios):>16.2f}{min(ratios):>10.2f}{max(ratios):>10.2f}")
+        print(
+            f"{name:<28}{median(seconds):>9.3f}{median(ratios):>16.2f}{min(ratios):>10.2f}{max(ratios):>10.2f}"
+        )

@@ -1,4 +1,5 @@
-"""Seconds to restyle pictures, ours and the compact network's against the textbook's, style encoded each time unless it says cached.
+"""Seconds to restyle pictures, ours and the compact network's against the textbook's, style encoded
+each time unless it says cached.
 
 python benchmarks/stylize.py --size 512 --rounds 7
 python benchmarks/stylize.py --size 512 --device cuda --batch 8
@@ -16,7 +17,7 @@ from textbook import Textbook
 from train_step import make_images, make_parts
 
 from stylenet import runtime
-from stylenet.inference import Stylizer
+from stylenet.applying.stylizer import Stylizer
 from stylenet.models.compact import CompactNet
 from stylenet.models.fast import make_fast
 from stylenet.models.stylenet import StyleNet
@@ -60,7 +61,9 @@ def largest_difference(px: int) -> float:
 
 def main() -> None:
     """Run the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
@@ -69,13 +72,22 @@ def main() -> None:
     options = parser.parse_args()
     shape = options.size, options.batch, options.device
     hardware = runtime.hardware(torch.device(options.device))
-    print(f"stylising {options.batch} picture(s) of {options.size}² at once, {hardware}, torch {torch.__version__}")
-    print(f"largest relative difference in float32: {largest_difference(min(512, options.size)):.1e} (on the CPU)")
+    print(
+        f"stylising {options.batch} picture(s) of {options.size}² at once, {hardware}, torch "
+        f"{torch.__version__}"
+    )
+    print(
+        "largest relative difference in float32: "
+        f"{largest_difference(min(512, options.size)):.1e} (on the CPU)"
+    )
     candidates = {"textbook float32": (make_textbook_call, shape)}
     precisions = ("fp32", "bf16") if options.device == "cpu" else ("fp32", "tf32", "bf16", "fp16")
     for name, precision in itertools.product(("ours", "compact"), precisions):
         for suffix, is_cached in (("", False), (", cached style", True)):
-            candidates[f"{name} {precision}{suffix}"] = (make_our_call, (*shape, name, precision, is_cached, options.compile))
+            candidates[f"{name} {precision}{suffix}"] = (
+                make_our_call,
+                (*shape, name, precision, is_cached, options.compile),
+            )
     compare(candidates, options.rounds)
 
 

@@ -1,7 +1,9 @@
-"""The textbook implementation that ours is measured against, written from the paper and the usual descriptions.
+"""The textbook implementation that ours is measured against, written from the paper and the usual
+descriptions.
 
-A flat Sequential in NCHW float32, a 1x1 convolution in front for the preprocessing, padding layers of their own,
-statistics in two passes, the style encoded at every call, the default memory allocator.
+A flat Sequential in NCHW float32, a 1x1 convolution in front for the preprocessing, padding layers
+of their own, statistics in two passes, the style encoded at every call, the default memory
+allocator.
 
 python benchmarks/textbook.py --content A --style B --output C --vgg FILE --decoder FILE
 """
@@ -19,7 +21,8 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from stylenet.models.decoder import Decoder, load_flat_decoder
-from stylenet.models.vgg import VGG, block_of, load_vgg
+from stylenet.models.vgg import VGG, block_of
+from stylenet.models.vgg_files import load_vgg
 
 TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 
@@ -108,12 +111,16 @@ def two_pass_adain(content: Tensor, style: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """One picture restyled, the usual script: torchvision's transforms, weights from two .pth files."""
+    """One picture restyled, the usual script: torchvision's transforms, weights from two .pth
+    files.
+    """
     from PIL import Image
     from torchvision import transforms
     from torchvision.utils import save_image
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("content", "style", "output", "vgg", "decoder"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--size", type=int, default=512)
@@ -122,7 +129,9 @@ def main() -> None:
     load_flat_decoder(decoder, torch.load(options.decoder, weights_only=True), options.decoder)
     net = Textbook(load_vgg("vgg19", options.vgg, ["relu4_1"]), decoder).eval()
     prepare = transforms.Compose([transforms.Resize(options.size), transforms.ToTensor()])
-    content, style = (prepare(Image.open(path).convert("RGB"))[None] for path in (options.content, options.style))
+    content, style = (
+        prepare(Image.open(path).convert("RGB"))[None] for path in (options.content, options.style)
+    )
     with torch.no_grad():
         save_image(net(content, style), options.output)
 

@@ -1,4 +1,5 @@
-"""Seconds of a training step, ours against the textbook's, on random weights and images (speed does not depend on them).
+"""Seconds of a training step, ours against the textbook's, on random weights and images (speed does
+not depend on them).
 
 python benchmarks/train_step.py --batch 4 --crop 256 --rounds 7
 """
@@ -58,7 +59,9 @@ def make_our_step(n: int, px: int, precision: str) -> Callable[[], None]:
     device, layout = torch.device("cpu"), torch.channels_last
     encoder, decoder = (part.to(memory_format=layout) for part in make_parts())
     net = StyleNet(encoder, ADAIN, decoder)
-    objective = Objective(encoder, "relu4_1", ADAIN, LossWeights(1.0, 10.0, dict.fromkeys(TAPS, 1.0), "mean"))
+    objective = Objective(
+        encoder, "relu4_1", ADAIN, LossWeights(1.0, 10.0, dict.fromkeys(TAPS, 1.0), "mean")
+    )
     content, style = (images.contiguous(memory_format=layout) for images in make_images(n, px))
     optimizer = torch.optim.Adam(decoder.parameters(), lr=1e-4)
 
@@ -77,23 +80,32 @@ def first_losses_agree(n: int, px: int) -> None:
     """Print both first losses: the two must do the same work."""
     encoder, decoder = make_parts()
     content, style = make_images(n, px)
-    objective = Objective(encoder, "relu4_1", ADAIN, LossWeights(1.0, 10.0, dict.fromkeys(TAPS, 1.0), "mean"))
+    objective = Objective(
+        encoder, "relu4_1", ADAIN, LossWeights(1.0, 10.0, dict.fromkeys(TAPS, 1.0), "mean")
+    )
     with torch.no_grad():
         seen = objective.observe(content, style)
-        ours = weighted_total(objective.terms(StyleNet(encoder, ADAIN, decoder).learn(seen), seen), objective.weights)
+        ours = weighted_total(
+            objective.terms(StyleNet(encoder, ADAIN, decoder).learn(seen), seen), objective.weights
+        )
         theirs = Textbook(encoder, decoder).training_loss(content, style)
     print(f"first loss: textbook {float(theirs):.6g}, ours {float(ours):.6g}")
 
 
 def main() -> None:
     """Run the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--crop", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     size = (options.batch, options.crop)
-    print(f"training step, batch {size[0]}, {size[1]}² crops, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(
+        f"training step, batch {size[0]}, {size[1]}² crops, {torch.get_num_threads()} threads, "
+        f"torch {torch.__version__}"
+    )
     first_losses_agree(1, min(size[1], 64))
     candidates = {
         "textbook float32": (make_textbook_step, size),

@@ -7,7 +7,6 @@ python data/prepare.py pack --content DIR --style DIR --px 256 --max-mb 40 --out
 from __future__ import annotations
 
 import argparse
-import csv
 import functools
 import hashlib
 import io
@@ -19,12 +18,13 @@ from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from stylenet import images
+from stylenet import images, progress
+from stylenet.csv_files import format_row, write_rows
 from stylenet.datasets import MANIFEST_SUFFIXES, read_split
 from stylenet.errors import DataError, Parser, UsageError, run_script
 
@@ -78,33 +78,81 @@ def check(options: argparse.Namespace) -> int:
     print_findings(findings, folder)
     usable = [finding for finding in findings if finding.is_usable]
     if not usable:
-        raise DataError(f"expected usable images in {folder}, but all {len(findings)} were left out; see the list above")
+        raise DataError(
+            f"expected usable images in {folder}, but all {len(findings)} were left out; see the "
+            "list above"
+        )
     held_out = choose_held_out(usable, options.held_out)
     write_manifest(usable, held_out, target)
     print(
-        f"wrote {target}: {len(usable) - len(held_out)} to train, {len(held_out)} held out, {len(findings) - len(usable)} left out"
+        f"wrote {target}: {len(usable) - len(held_out)} to train, {len(held_out)} held out, "
+        f"{len(findings) - len(usable)} left out"
     )
     return 0
 
 
 def make_parser() -> Parser:
     """The command line."""
-    parser = Parser(prog="data/prepare.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(
+        prog="data/prepare.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
-    check = commands.add_parser("check", help="decode every image, list what is wrong, write a manifest")
+    check = commands.add_parser(
+        "check", help="decode every image, list what is wrong, write a manifest"
+    )
     check.add_argument("folder", metavar="DIR", help="folder of images, read recursively")
-    check.add_argument("--output", metavar="FILE", help="manifest to write, .csv or .tsv (default DIR/manifest.csv)")
-    check.add_argument("--held-out", type=float, default=0.05, metavar="SHARE", help="share kept for validation (default 0.05)")
-    check.add_argument("--min-px", type=int, default=64, help="shortest side below which an image is tiny (default 64)")
-    packing = commands.add_parser("pack", help="shrink contents and styles and put them into one .tar of limited size")
+    check.add_argument(
+        "--output",
+        metavar="FILE",
+        help="manifest to write, .csv or .tsv (default DIR/manifest.csv)",
+    )
+    check.add_argument(
+        "--held-out",
+        type=float,
+        default=0.05,
+        metavar="SHARE",
+        help="share kept for validation (default 0.05)",
+    )
+    check.add_argument(
+        "--min-px",
+        type=int,
+        default=64,
+        help="shortest side below which an image is tiny (default 64)",
+    )
+    packing = commands.add_parser(
+        "pack", help="shrink contents and styles and put them into one .tar of limited size"
+    )
     for kind in ("content", "style"):
-        packing.add_argument(f"--{kind}", required=True, metavar="PATH", help="folder, or manifest of `check`")
-    packing.add_argument("--px", type=int, default=256, help="shortest side (default 256); smaller pictures stay as they are")
-    packing.add_argument("--max-mb", type=float, default=40.0, help="size of the file, in units of 1,000,000 bytes (default 40)")
-    packing.add_argument("--held-out", type=float, default=0.02, help="share of a folder kept for validation (default 0.02)")
-    packing.add_argument("--output", default="pack.tar", metavar="FILE", help="file to write (default pack.tar)")
+        packing.add_argument(
+            f"--{kind}", required=True, metavar="PATH", help="folder, or manifest of `check`"
+        )
+    packing.add_argument(
+        "--px",
+        type=int,
+        default=256,
+        help="shortest side (default 256); smaller pictures stay as they are",
+    )
+    packing.add_argument(
+        "--max-mb",
+        type=float,
+        default=40.0,
+        help="size of the file, in units of 1,000,000 bytes (default 40)",
+    )
+    packing.add_argument(
+        "--held-out",
+        type=float,
+        default=0.02,
+        help="share of a folder kept for validation (default 0.02)",
+    )
+    packing.add_argument(
+        "--output", default="pack.tar", metavar="FILE", help="file to write (default pack.tar)"
+    )
     for command in (check, packing):
-        command.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)")
+        command.add_argument(
+            "--workers", type=int, default=os.cpu_count(), help="processes (default: one per core)"
+        )
     return parser
 
 
@@ -113,7 +161,9 @@ def check_options(held_out: float, target: Path) -> None:
     if not 0 <= held_out < 1:
         raise UsageError(f"expected --held-out in [0, 1), but {held_out} came")
     if target.suffix.lower() not in MANIFEST_SUFFIXES:
-        raise UsageError(f"expected a manifest named {' or '.join(MANIFEST_SUFFIXES)}, but {target.name!r} came")
+        raise UsageError(
+            f"expected a manifest named {' or '.join(MANIFEST_SUFFIXES)}, but {target.name!r} came"
+        )
     if target.is_dir():
         raise UsageError(f"expected a file as --output, but {target} is a folder")
     images.check_writable(target.parent)
@@ -123,7 +173,7 @@ def inspect_all(paths: list[Path], min_px: int, n_workers: int) -> list[Finding]
     """A finding for every file, in order, made in parallel."""
     with ProcessPoolExecutor(max(1, n_workers)) as pool:
         found = pool.map(inspect, paths, [min_px] * len(paths), chunksize=8)
-        return list(tqdm(found, total=len(paths), unit="image", desc="check", disable=not sys.stderr.isatty()))
+        return list(progress.shown(found, len(paths), "image"))
 
 
 def inspect(path: Path, min_px: int) -> Finding:
@@ -132,7 +182,10 @@ def inspect(path: Path, min_px: int) -> Finding:
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        finding.message = f"{os.fsencode(path)!r}: the file's name is not UTF-8, so that no manifest can name it; rename it"
+        finding.message = (
+            f"{os.fsencode(path)!r}: the file's name is not UTF-8, so that no "
+            "manifest can name it; rename it"
+        )
         finding.marks.append("corrupt")
         return finding
     try:
@@ -142,8 +195,16 @@ def inspect(path: Path, min_px: int) -> Finding:
         image = images.open_rgb(path)
     except (DataError, OSError) as error:
         finding.message = str(error)
-        is_truncated = "truncated" in str(error.__context__)  # Pillow has no exception of its own for it
-        finding.marks.append("huge" if isinstance(error, images.TooLargeError) else "truncated" if is_truncated else "corrupt")
+        is_truncated = "truncated" in str(
+            error.__context__
+        )  # Pillow has no exception of its own for it
+        finding.marks.append(
+            "huge"
+            if isinstance(error, images.TooLargeError)
+            else "truncated"
+            if is_truncated
+            else "corrupt"
+        )
         return finding
     finding.width, finding.height = image.size
     finding.pixels_sha256 = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
@@ -153,7 +214,7 @@ def inspect(path: Path, min_px: int) -> Finding:
 
 
 def header_marks(path: Path) -> list[str]:
-    """What the file's header says that is worth knowing; nothing for a file without a readable one."""
+    """What is worth knowing of the file's header; nothing where it cannot be read."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             layout = str(image.tile)  # before getexif, which loads a PNG and forgets it
@@ -161,7 +222,8 @@ def header_marks(path: Path) -> list[str]:
             facts = {
                 "CMYK": image.mode == "CMYK",
                 "alpha": "A" in bands or "transparency" in image.info,
-                "16-bit": image.mode.startswith("I") or ";16" in layout,  # Pillow reads 16-bit RGB as 8-bit
+                "16-bit": image.mode.startswith("I")
+                or ";16" in layout,  # Pillow reads 16-bit RGB as 8-bit
                 "EXIF-rotated": orientation != 1,
             }
     except Exception:  # Pillow raises many kinds for damaged headers; decoding says which it is
@@ -196,19 +258,29 @@ def print_findings(findings: list[Finding], folder: Path) -> None:
 
 
 def choose_held_out(usable: list[Finding], share: float) -> set[Path]:
-    """The held-out files: a share by the order of their pictures' hashes, the same whatever they are called."""
+    """The held-out files: a share by the order of their pictures' hashes, the same whatever they
+    are called.
+    """
     n = min(len(usable) - 1, max(1, round(share * len(usable)))) if share else 0
     return {finding.path for finding in sorted(usable, key=lambda f: f.pixels_sha256)[:n]}
 
 
 def write_manifest(usable: list[Finding], held_out: set[Path], target: Path) -> None:
     """One row per usable image; paths are relative to the manifest's folder."""
-    with images.replaced_file(target) as temporary, open(temporary, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, delimiter="\t" if target.suffix.lower() == ".tsv" else ",")
-        writer.writerow(COLUMNS)
-        for f in usable:
-            relative = Path(os.path.relpath(f.path.absolute(), target.absolute().parent)).as_posix()
-            writer.writerow([relative, f.width, f.height, f.bytes, f.sha256, "held_out" if f.path in held_out else "train"])
+    root = target.absolute().parent
+
+    def row(f: Finding) -> list[Any]:
+        relative = Path(os.path.relpath(f.path.absolute(), root)).as_posix()
+        return [
+            relative,
+            f.width,
+            f.height,
+            f.bytes,
+            f.sha256,
+            "held_out" if f.path in held_out else "train",
+        ]
+
+    write_rows(target, COLUMNS, map(row, usable))
 
 
 @dataclass
@@ -225,18 +297,35 @@ class Packed:
 
 
 def pack(options: argparse.Namespace) -> int:
-    """Write both sets as WebP of the best quality that fits, with their manifests; 3 if a picture was left out as unreadable."""
+    """Write both sets as WebP of the best quality that fits, with their manifests; 3 if a picture
+    was left out as unreadable.
+    """
     target, max_bytes = Path(options.output), options.max_mb * 1e6
-    if target.suffix.lower() != ".tar" or options.px < 16 or not max_bytes > 0 or not 0 <= options.held_out < 1:
+    if (
+        target.suffix.lower() != ".tar"
+        or options.px < 16
+        or not max_bytes > 0
+        or not 0 <= options.held_out < 1
+    ):
         raise UsageError(
-            f"expected --output ending in .tar, --px of 16 or more, --max-mb above 0 and --held-out in [0, 1), but {options.output}, "
+            "expected --output ending in .tar, --px of 16 or more, --max-mb above 0 and "
+            f"--held-out in [0, 1), but {options.output}, "
             f"{options.px}, {options.max_mb:g} and {options.held_out:g} came"
         )
     images.check_writable(target.parent)
-    wanted = [item for kind in ("content", "style") for item in list_pictures(kind, getattr(options, kind), options.held_out)]
+    wanted = [
+        item
+        for kind in ("content", "style")
+        for item in list_pictures(kind, getattr(options, kind), options.held_out)
+    ]
     with ProcessPoolExecutor(max(1, options.workers)) as pool:
-        for quality in QUALITIES[QUALITIES.index(choose_quality(pool, wanted, options.px, max_bytes)) :]:
-            packed = list(pool.map(functools.partial(shrink, px=options.px, quality=quality), wanted, chunksize=16))
+        for quality in QUALITIES[
+            QUALITIES.index(choose_quality(pool, wanted, options.px, max_bytes)) :
+        ]:
+            shrunk = pool.map(
+                functools.partial(shrink, px=options.px, quality=quality), wanted, chunksize=16
+            )
+            packed = list(progress.shown(shrunk, len(wanted), "image"))
             if size_of(packed) <= max_bytes:
                 break
         else:
@@ -246,19 +335,32 @@ def pack(options: argparse.Namespace) -> int:
         print(f"error: {item.message}; left out", file=sys.stderr)
     packed = [item for item in packed if not item.message]
     write_pack(packed, target)
-    counts = ", ".join(f"{sum(item.kind == kind for item in packed)} {kind}s" for kind in ("content", "style"))
-    print(f"wrote {target}: {counts}, {target.stat().st_size / 1e6:.1f} MB, WebP of quality {quality}, shortest side {options.px}")
+    counts = ", ".join(
+        f"{sum(item.kind == kind for item in packed)} {kind}s" for kind in ("content", "style")
+    )
+    print(
+        f"wrote {target}: {counts}, {target.stat().st_size / 1e6:.1f} MB, WebP of quality "
+        f"{quality}, shortest side {options.px}"
+    )
     return DataError.exit_code if broken else 0
 
 
 def list_pictures(kind: str, origin: str, held_out: float) -> list[Packed]:
     """The pictures of a set with their parts of its split. Raises DataError."""
     split = read_split(origin, held_out, f"--{kind}")
-    return [Packed(kind, path, name) for name, part in zip(split._fields, split, strict=True) for path in part.paths]
+    return [
+        Packed(kind, path, name)
+        for name, part in zip(split._fields, split, strict=True)
+        for path in part.paths
+    ]
 
 
-def choose_quality(pool: ProcessPoolExecutor, wanted: list[Packed], px: int, max_bytes: float) -> int:
-    """The best quality at which the set should fit, judged by pictures spread over it; the lowest if none does."""
+def choose_quality(
+    pool: ProcessPoolExecutor, wanted: list[Packed], px: int, max_bytes: float
+) -> int:
+    """The best quality at which the set should fit, judged by pictures spread over it; the lowest
+    if none does.
+    """
     probed = wanted[:: max(1, len(wanted) // N_PROBED)]
     for quality in QUALITIES:
         found = list(pool.map(functools.partial(shrink, px=px, quality=quality), probed))
@@ -273,7 +375,11 @@ def shrink(item: Packed, px: int, quality: int) -> Packed:
         image = images.open_rgb(item.path)
     except DataError as error:
         return Packed(item.kind, item.path, item.split, message=str(error))
-    image = images.resize_shortest(image, px, Image.Resampling.LANCZOS) if min(image.size) > px else image
+    image = (
+        images.resize_shortest(image, px, Image.Resampling.LANCZOS)
+        if min(image.size) > px
+        else image
+    )
     stream = io.BytesIO()
     image.save(stream, "WEBP", quality=quality, method=4)
     return Packed(item.kind, item.path, item.split, stream.getvalue(), *image.size)
@@ -287,24 +393,31 @@ def size_of(packed: list[Packed]) -> int:
 def too_large(options: argparse.Namespace) -> str:
     """What is said when nothing fits."""
     return (
-        f"expected pictures of {options.px} pixels that fit into {options.max_mb:g} MB at WebP quality {QUALITIES[-1]} or more, but they "
+        f"expected pictures of {options.px} pixels that fit into {options.max_mb:g} MB at WebP "
+        f"quality {QUALITIES[-1]} or more, but they "
         "do not; give a smaller --px or a larger --max-mb"
     )
 
 
 def write_pack(packed: list[Packed], target: Path) -> None:
-    """The .tar: <kind>/<number>.webp, and <kind>.csv as `check` writes it. The same pictures give the same bytes."""
-    with images.replaced_file(target) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+    """The .tar: <kind>/<number>.webp, and <kind>.csv as `check` writes it.
+
+    The same pictures give the same bytes.
+    """
+    with (
+        images.replaced_file(target) as temporary,
+        tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
         for kind in ("content", "style"):
-            rows = io.StringIO(newline="")
-            writer = csv.writer(rows)
-            writer.writerow(COLUMNS)
+            rows = [format_row(COLUMNS)]
             for number, item in enumerate(item for item in packed if item.kind == kind):
                 name = f"{kind}/{number:06d}.webp"
                 add_file(tar, name, item.webp)
                 digest = hashlib.sha256(item.webp).hexdigest()
-                writer.writerow([name, item.width, item.height, len(item.webp), digest, item.split])
-            add_file(tar, f"{kind}.csv", rows.getvalue().encode())
+                rows.append(
+                    format_row([name, item.width, item.height, len(item.webp), digest, item.split])
+                )
+            add_file(tar, f"{kind}.csv", b"".join(rows))
 
 
 def add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -1,4 +1,5 @@
-"""Draw a small procedural set of contents and styles, so that demo and tests need no download and no third-party picture.
+"""Draw a small procedural set of contents and styles, so that demo and tests need no download and
+no third-party picture.
 
 python data/samples.py --output data/samples --count 12
 """
@@ -23,10 +24,23 @@ SIZE = (384, 288)  # width, height
 
 def main(arguments: list[str]) -> int:
     """Write OUT/content/*.png and OUT/style/*.png."""
-    parser = Parser(prog="data/samples.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", default="data/samples", metavar="DIR", help="folder to write (default data/samples)")
-    parser.add_argument("--count", type=int, default=12, metavar="N", help="pictures of each kind (default 12)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed draws other pictures (default 0)")
+    parser = Parser(
+        prog="data/samples.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--output",
+        default="data/samples",
+        metavar="DIR",
+        help="folder to write (default data/samples)",
+    )
+    parser.add_argument(
+        "--count", type=int, default=12, metavar="N", help="pictures of each kind (default 12)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another seed draws other pictures (default 0)"
+    )
     options = parser.parse_args(arguments)
     if options.count < 1:
         raise UsageError(f"expected --count of 1 or more, but {options.count} came")
@@ -41,7 +55,9 @@ def main(arguments: list[str]) -> int:
 
 
 def palette(rng: np.random.Generator, n: int, number: int) -> list[Colour]:
-    """n colours around two or three hues, of varied lightness; the main hue turns by the golden ratio a picture."""
+    """n colours around two or three hues, of varied lightness; the main hue turns by the golden
+    ratio a picture.
+    """
     hues = 0.618 * number + rng.choice([0.0, 0.08, 0.5, 0.58], size=n) + rng.normal(0, 0.02, n)
     saturation, value = rng.uniform(0.35, 0.95, n), np.linspace(0.15, 1.0, n)
     return [hsv(h % 1, s, v) for h, s, v in zip(hues, saturation, value, strict=True)]
@@ -55,14 +71,25 @@ def hsv(hue: float, saturation: float, value: float) -> Colour:
 
 
 def draw_scene(rng: np.random.Generator, number: int) -> Image.Image:
-    """A landscape: sky, sun, hills, and houses or trees before them, with a little photographic noise."""
+    """A landscape: sky, sun, hills, and houses or trees before them, with a little photographic
+    noise.
+    """
     width, height = SIZE
     horizon = int(height * rng.uniform(0.45, 0.65))
     image = gradient(hsv(0.58, rng.uniform(0.3, 0.7), 0.9), hsv(rng.uniform(0.02, 0.15), 0.3, 1.0))
     draw = ImageDraw.Draw(image)
-    ball(draw, rng.uniform(0.1, 0.9) * width, rng.uniform(0.1, 0.3) * height, rng.uniform(14, 30), (255, 240, 190))
+    ball(
+        draw,
+        rng.uniform(0.1, 0.9) * width,
+        rng.uniform(0.1, 0.3) * height,
+        rng.uniform(14, 30),
+        (255, 240, 190),
+    )
     for layer in range(3):
-        draw.polygon(hill(rng, horizon + 28 * layer - 30), fill=hsv(rng.uniform(0.2, 0.42), 0.5, 0.75 - 0.18 * layer))
+        draw.polygon(
+            hill(rng, horizon + 28 * layer - 30),
+            fill=hsv(rng.uniform(0.2, 0.42), 0.5, 0.75 - 0.18 * layer),
+        )
     for _ in range(rng.integers(3, 7)):
         place = rng.uniform(0.05, 0.9) * width, horizon + rng.uniform(10, 80)
         (house if number % 2 else tree)(draw, rng, *place)
@@ -85,8 +112,15 @@ def hill(rng: np.random.Generator, base: float) -> list[tuple[float, float]]:
     """The outline of a chain of hills down to the picture's lower edge."""
     width, height = SIZE
     xs = np.linspace(0, width, 60)
-    ys = base + sum(rng.uniform(4, 22) * np.sin(xs / width * math.pi * 2 * k + rng.uniform(0, 6)) for k in (1, 2, 4))
-    return [(0.0, float(height)), *zip(xs.tolist(), ys.tolist(), strict=True), (float(width), float(height))]
+    ys = base + sum(
+        rng.uniform(4, 22) * np.sin(xs / width * math.pi * 2 * k + rng.uniform(0, 6))
+        for k in (1, 2, 4)
+    )
+    return [
+        (0.0, float(height)),
+        *zip(xs.tolist(), ys.tolist(), strict=True),
+        (float(width), float(height)),
+    ]
 
 
 def house(draw: ImageDraw.ImageDraw, rng: np.random.Generator, x: float, y: float) -> None:
@@ -94,9 +128,14 @@ def house(draw: ImageDraw.ImageDraw, rng: np.random.Generator, x: float, y: floa
     side = rng.uniform(24, 56)
     wall, roof = hsv(rng.uniform(0, 0.15), 0.25, 0.95), hsv(rng.uniform(0.95, 1.05) % 1, 0.7, 0.6)
     draw.rectangle([x, y - side, x + 1.3 * side, y], fill=wall)
-    draw.polygon([(x - 4, y - side), (x + 0.65 * side, y - 1.6 * side), (x + 1.3 * side + 4, y - side)], fill=roof)
+    draw.polygon(
+        [(x - 4, y - side), (x + 0.65 * side, y - 1.6 * side), (x + 1.3 * side + 4, y - side)],
+        fill=roof,
+    )
     draw.rectangle([x + 0.2 * side, y - 0.5 * side, x + 0.45 * side, y], fill=(70, 45, 30))
-    draw.rectangle([x + 0.75 * side, y - 0.7 * side, x + 1.05 * side, y - 0.4 * side], fill=(90, 130, 170))
+    draw.rectangle(
+        [x + 0.75 * side, y - 0.7 * side, x + 1.05 * side, y - 0.4 * side], fill=(90, 130, 170)
+    )
 
 
 def tree(draw: ImageDraw.ImageDraw, rng: np.random.Generator, x: float, y: float) -> None:
@@ -105,7 +144,13 @@ def tree(draw: ImageDraw.ImageDraw, rng: np.random.Generator, x: float, y: float
     draw.rectangle([x - 3, y - tall * 0.5, x + 3, y], fill=(80, 55, 35))
     for _ in range(14):
         dx, dy = rng.normal(0, 0.16 * tall, 2)
-        ball(draw, x + dx, y - 0.75 * tall + dy, 0.16 * tall, hsv(rng.uniform(0.24, 0.38), 0.6, rng.uniform(0.3, 0.7)))
+        ball(
+            draw,
+            x + dx,
+            y - 0.75 * tall + dy,
+            0.16 * tall,
+            hsv(rng.uniform(0.24, 0.38), 0.6, rng.uniform(0.3, 0.7)),
+        )
 
 
 def draw_style(rng: np.random.Generator, number: int) -> Image.Image:
@@ -155,7 +200,10 @@ def mosaic(rng: np.random.Generator, colours: list[Colour]) -> Image.Image:
 def swirls(rng: np.random.Generator, colours: list[Colour]) -> Image.Image:
     """Rings around several eyes, as in a starry night."""
     ys, xs = np.mgrid[0 : SIZE[1], 0 : SIZE[0]]
-    waves = sum(np.sin(np.hypot(xs - x, ys - y) / rng.uniform(4, 9)) for x, y in rng.uniform(0, 1, (4, 2)) * SIZE)
+    waves = sum(
+        np.sin(np.hypot(xs - x, ys - y) / rng.uniform(4, 9))
+        for x, y in rng.uniform(0, 1, (4, 2)) * SIZE
+    )
     levels = np.clip((waves + 4) / 8 * 7, 0, 6).astype(int)
     return Image.fromarray(np.asarray(colours, dtype=np.uint8)[levels])
 
@@ -167,7 +215,11 @@ def hatching(rng: np.random.Generator, colours: list[Colour]) -> Image.Image:
         for offset in np.arange(-500, 500, rng.uniform(5, 9)):
             x, y = SIZE[0] / 2 - offset * math.sin(angle), SIZE[1] / 2 + offset * math.cos(angle)
             dx, dy = 400 * math.cos(angle), 400 * math.sin(angle)
-            draw.line([(x - dx, y - dy), (x + dx, y + dy)], fill=colours[rng.integers(0, 3)], width=int(rng.integers(1, 3)))
+            draw.line(
+                [(x - dx, y - dy), (x + dx, y + dy)],
+                fill=colours[rng.integers(0, 3)],
+                width=int(rng.integers(1, 3)),
+            )
     return image
 
 
@@ -176,7 +228,9 @@ def bands(rng: np.random.Generator, colours: list[Colour]) -> Image.Image:
     image, draw = canvas(colours[5])
     for _ in range(70):
         x, y = rng.uniform(0, 1, 2) * SIZE
-        corners = [(x + rng.normal(0, 45), y + rng.normal(0, 45)) for _ in range(rng.integers(3, 6))]
+        corners = [
+            (x + rng.normal(0, 45), y + rng.normal(0, 45)) for _ in range(rng.integers(3, 6))
+        ]
         draw.polygon(corners, fill=colours[rng.integers(7)], outline=colours[0])
     return image
 

@@ -1,3 +1,16 @@
-"""stylenet: arbitrary style transfer with adaptive instance normalisation (Huang & Belongie 2017)."""
+"""stylenet: arbitrary style transfer by adaptive instance normalisation (Huang & Belongie 2017)."""
 
-__version__ = "0.1.0"
+from typing import Any
+
+__version__ = "0.4.0"
+
+LAZY = {"Stylizer": "stylenet.applying.stylizer", "save_image": "stylenet.images"}
+__all__ = ["Stylizer", "save_image"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in LAZY:
+        raise AttributeError(f"module 'stylenet' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(LAZY[name]), name)

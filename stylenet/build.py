@@ -1,4 +1,4 @@
-"""Configuration to objects. Besides the scripts the only file that imports config."""
+"""Configuration to objects. Beside the scripts no other file imports the configuration."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from torch import Tensor, nn
 
 from stylenet import datasets, runtime
 from stylenet.checkpoint import check_encoder, find_release, read_release, with_prefix
-from stylenet.config import Config, Protocol, make_config, to_flat, to_yaml
+from stylenet.config.protocol import Protocol
+from stylenet.config.training import Config
 from stylenet.datasets import PairDataset, PixelSource, Split
 from stylenet.errors import UsageError, WeightsError
 from stylenet.losses import LossWeights
+from stylenet.models.calibration import calibrate, mean_activations
 from stylenet.models.families import FAMILIES, Parts, parts_of
-from stylenet.models.vgg import (
-    VGG,
-    calibrate,
+from stylenet.models.vgg import VGG
+from stylenet.models.vgg_files import (
     find_weights,
     is_flat_layout,
     load_vgg,
-    mean_activations,
     read_weights,
     sha256_of_encoder,
     sha256_of_file,
@@ -33,8 +33,6 @@ from stylenet.models.vgg import (
 from stylenet.objective import Objective
 from stylenet.optim import Muon
 from stylenet.transforms import TRANSFORMS
-
-__all__ = ["Config", "Protocol", "to_flat", "to_yaml"]  # for those who hold a configuration without importing config
 
 
 class Data(NamedTuple):
@@ -49,7 +47,9 @@ class Encoder(NamedTuple):
 
     network: VGG
     sha256: str  # of the weights up to encoder.tap, before calibration
-    mu: dict[str, Tensor]  # mean activation per channel that calibration took out; empty: not calibrated
+    mu: dict[
+        str, Tensor
+    ]  # mean activation per channel that calibration took out; empty: not calibrated
 
 
 def make_data(config: Config) -> Data:
@@ -61,24 +61,34 @@ def make_data(config: Config) -> Data:
     )
 
 
-def make_sources(config: Config, data: Data, device: torch.device) -> tuple[PixelSource, PixelSource]:
+def make_sources(
+    config: Config, data: Data, device: torch.device
+) -> tuple[PixelSource, PixelSource]:
     """The training images of both sets, cached where the configuration says."""
     options = config.data
     floor = options.crop_px if options.scales else None
     sources = tuple(PixelSource(split.train, options.resize_px, floor) for split in data)
     if config.data.cache != "none":
         for source in sources:
-            source.keep(device if config.data.cache == "device" else torch.device("cpu"), config.data.workers)
+            source.keep(
+                device if config.data.cache == "device" else torch.device("cpu"),
+                config.data.workers,
+            )
     return sources
 
 
 def make_dataset(config: Config, sources: tuple[PixelSource, PixelSource]) -> PairDataset:
     """The endless stream of pairs."""
-    return PairDataset(*sources, config.data.crop_px, config.run.seed, config.data.flip, config.data.scales)
+    return PairDataset(
+        *sources, config.data.crop_px, config.run.seed, config.data.flip, config.data.scales
+    )
 
 
 def make_raw_encoder(config: Config) -> Encoder:
-    """The encoder as its file has it, up to the deepest layer that the run needs. Raises WeightsError."""
+    """The encoder as its file has it, up to the deepest layer that the run needs.
+
+    Raises WeightsError.
+    """
     options = config.encoder
     path = find_weights(options.name, options.weights)
     taps = {options.tap, *config.loss.style_taps, *make_loss_weights(config).content_taps}
@@ -93,18 +103,22 @@ def calibrate_encoder(encoder: Encoder, mu: dict[str, Tensor]) -> Encoder:
     return encoder._replace(mu=mu)
 
 
-def measure_mu(config: Config, encoder: Encoder, sources: tuple[PixelSource, PixelSource]) -> dict[str, Tensor]:
+def measure_mu(
+    config: Config, encoder: Encoder, sources: tuple[PixelSource, PixelSource]
+) -> dict[str, Tensor]:
     """The mean activations over the run's own training images, or nothing if calibration is off."""
     if not config.encoder.calibrate:
         return {}
     device = next(iter(encoder.network.convs.values())).weight.device
-    batches = datasets.calibration_batches(sources, config.encoder.calibrate_images, config.data.crop_px)
+    batches = datasets.calibration_batches(
+        sources, config.encoder.calibrate_images, config.data.crop_px
+    )
     return mean_activations(encoder.network, (batch.to(device) for batch in batches))
 
 
 def make_protocol(values: dict[str, Any]) -> Protocol:
     """The protocol whose values a metrics.json holds."""
-    return make_config(values, Protocol)
+    return Protocol.from_flat(values)
 
 
 class Judge(NamedTuple):
@@ -116,8 +130,11 @@ class Judge(NamedTuple):
     mu_sha256: str | None
 
 
-def make_judge(protocol: Protocol, taps: set[str], pictures: Callable[[], Iterable[Tensor]]) -> Judge:
-    """The evaluation's VGG up to the deepest of the taps, calibrated over `pictures()` [1, 3, H, W] where it is wanted.
+def make_judge(
+    protocol: Protocol, taps: set[str], pictures: Callable[[], Iterable[Tensor]]
+) -> Judge:
+    """The evaluation's VGG up to the deepest of the taps, calibrated over `pictures()` [1, 3, H, W]
+    where it is wanted.
 
     Raises WeightsError.
     """
@@ -138,28 +155,46 @@ def make_judge(protocol: Protocol, taps: set[str], pictures: Callable[[], Iterab
 
 def make_parts(config: Config) -> Parts:
     """The plain parts of the configured network."""
-    family, values = FAMILIES[config.model.name], to_flat(config)
+    family, values = FAMILIES[config.model.name], config.to_flat()
     encoder = {name: values[f"encoder.{name}"] for name in ("name", "tap", "padding", "pooling")}
     trained = {name: values[option] for name, option in family.options.items()}
     return Parts(config.model.name, encoder, trained, config.transform.name)
 
 
 def check_config(config: Config) -> None:
-    """Raise UsageError for options that mean nothing to the configured family, or that it cannot have."""
-    name, family, values, usual = config.model.name, FAMILIES[config.model.name], to_flat(config), to_flat(Config())
+    """Raise UsageError for options that mean nothing to the configured family, or that it cannot
+    have.
+    """
+    name, family, values, usual = (
+        config.model.name,
+        FAMILIES[config.model.name],
+        config.to_flat(),
+        Config().to_flat(),
+    )
     changed = [key for key in values if key.startswith(family.idle) and values[key] != usual[key]]
     if changed:
-        raise UsageError(f"expected no {changed[0]} beside model.name={name}, which has no use for it; leave it out")
+        raise UsageError(
+            f"expected no {changed[0]} beside model.name={name}, which has no use for it; leave "
+            "it out"
+        )
     if config.transform.name not in family.transforms:
         known = ", ".join(family.transforms)
-        raise UsageError(f"expected transform.name={known} for model.name={name}, but {config.transform.name} came")
+        raise UsageError(
+            f"expected transform.name={known} for model.name={name}, but {config.transform.name} "
+            "came"
+        )
 
 
 def make_trained(config: Config) -> nn.Module:
-    """The module that learns, with its start weights drawn from run.seed. Raises UsageError for unknown layers to freeze."""
+    """The module that learns, with its start weights drawn from run.seed.
+
+    Raises UsageError for unknown layers to freeze.
+    """
     check_config(config)
     family = FAMILIES[config.model.name]
-    trained = family.make(make_parts(config), torch.Generator().manual_seed(config.run.seed), config.decoder.init)
+    trained = family.make(
+        make_parts(config), torch.Generator().manual_seed(config.run.seed), config.decoder.init
+    )
     family.freeze(trained, config.train.freeze)
     return trained
 
@@ -171,13 +206,20 @@ def make_learner(config: Config, encoder: Encoder, trained: nn.Module) -> Any:
 
 def make_objective(config: Config, encoder: Encoder) -> Objective:
     """The losses, on the features of the encoder."""
-    return Objective(encoder.network, config.encoder.tap, TRANSFORMS[config.transform.name], make_loss_weights(config))
+    return Objective(
+        encoder.network,
+        config.encoder.tap,
+        TRANSFORMS[config.transform.name],
+        make_loss_weights(config),
+    )
 
 
 def make_loss_weights(config: Config) -> LossWeights:
     """The weights of the objective."""
     loss = config.loss
-    taps = dict(zip(loss.style_taps, loss.style_tap_weights or [1.0] * len(loss.style_taps), strict=True))
+    taps = dict(
+        zip(loss.style_taps, loss.style_tap_weights or [1.0] * len(loss.style_taps), strict=True)
+    )
     return LossWeights(
         content=loss.content_weight,
         style=loss.style_weight,
@@ -197,8 +239,12 @@ def make_optimizer(config: Config, trained: nn.Module) -> torch.optim.Optimizer:
     """The optimiser of the layers that are not frozen. Raises UsageError if none is left."""
     parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
     if not parameters:
-        raise UsageError("expected at least one layer to train, but train.freeze names all; leave one out")
-    return {"adam": torch.optim.Adam, "muon": Muon}[config.optim.name](parameters, lr=config.optim.lr)
+        raise UsageError(
+            "expected at least one layer to train, but train.freeze names all; leave one out"
+        )
+    return {"adam": torch.optim.Adam, "muon": Muon}[config.optim.name](
+        parameters, lr=config.optim.lr
+    )
 
 
 def make_schedule(config: Config) -> Callable[[int], float]:
@@ -218,7 +264,11 @@ def make_average(config: Config, trained: nn.Module) -> torch.optim.swa_utils.Av
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
     decay = config.optim.ema_decay
-    return AveragedModel(trained, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
+    return (
+        AveragedModel(trained, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        if decay
+        else None
+    )
 
 
 class StartingPoint(NamedTuple):
@@ -226,19 +276,27 @@ class StartingPoint(NamedTuple):
 
     trained: dict[str, Tensor]
     mu: dict[str, Tensor] | None  # None: measured anew, as in a run from scratch
-    description: dict[str, Any]  # which file it is, and how it was trained itself, as far as it says
+    description: dict[
+        str, Any
+    ]  # which file it is, and how it was trained itself, as far as it says
 
 
 def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | None:
-    """Decoder and calibration of train.init_from. Raises WeightsError for a model of another encoder or decoder."""
+    """Decoder and calibration of train.init_from.
+
+    Raises WeightsError for a model of another encoder or decoder.
+    """
     path, family = config.train.init_from, FAMILIES[config.model.name]
     if not path:
         return None
-    if Path(path).suffix == ".pth":  # pytorch-AdaIN's published decoders; they know nothing of an encoder
+    if (
+        Path(path).suffix == ".pth"
+    ):  # pytorch-AdaIN's published decoders; they know nothing of an encoder
         trained = make_trained(config)
         if not family.load_published(trained, read_weights(path), path):
             raise WeightsError(
-                f"expected a network of model.name={config.model.name}, but {path} is a decoder; leave model.name=vgg"
+                f"expected a network of model.name={config.model.name}, but {path} is a decoder; "
+                "leave model.name=vgg"
             )
         return StartingPoint(trained.state_dict(), None, {"file_sha256": sha256_of_file(path)})
     tensors, description = read_release(path)
@@ -248,20 +306,34 @@ def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | Non
     missing = [name for name in encoder.network.convs if mu and name not in mu]
     if missing:
         raise WeightsError(
-            f"expected loss.style_taps within the layers that {path} was calibrated on, but {missing[0]} is beyond them"
+            f"expected loss.style_taps within the layers that {path} was calibrated on, but "
+            f"{missing[0]} is beyond them"
         )
     own = {name: tensor.float() for name, tensor in with_prefix(tensors, "decoder.").items()}
     start = family.start_from(make_trained(config), own)
-    return StartingPoint(start, mu, {"file_sha256": sha256_of_file(find_release(path)), **describe_training(description)})
+    return StartingPoint(
+        start,
+        mu,
+        {"file_sha256": sha256_of_file(find_release(path)), **describe_training(description)},
+    )
 
 
 def check_same_parts(config: Config, description: dict[str, Any], path: str) -> None:
-    """Raise WeightsError where the network's options differ from the model's in a way that fine-tuning cannot bridge."""
+    """Raise WeightsError where the network's options differ from the model's in a way that
+    fine-tuning cannot bridge.
+    """
     ours = make_parts(config)
     if description["model"] != ours.family:
-        raise WeightsError(f"expected a network of model.name={ours.family}, but {path} is one of {description['model']}")
+        raise WeightsError(
+            f"expected a network of model.name={ours.family}, but {path} is one of "
+            f"{description['model']}"
+        )
     theirs, family = parts_of(description), FAMILIES[ours.family]
-    differing = [f"encoder.{name}" for name, value in ours.encoder.items() if theirs.encoder.get(name) != value]
+    differing = [
+        f"encoder.{name}"
+        for name, value in ours.encoder.items()
+        if theirs.encoder.get(name) != value
+    ]
     for name, option in family.options.items():
         if not family.can_start_from(name, theirs.trained.get(name), ours.trained[name]):
             differing.append(option)
@@ -269,21 +341,32 @@ def check_same_parts(config: Config, description: dict[str, Any], path: str) -> 
         differing.append("transform.name")
     if differing:
         raise WeightsError(
-            f"expected the options of {path} for fine-tuning, but {', '.join(differing)} differ; set them as it has them"
+            f"expected the options of {path} for fine-tuning, but {', '.join(differing)} differ; "
+            "set them as it has them"
         )
 
 
-def describe_run(config: Config, encoder: Encoder, data: Data, device: torch.device) -> dict[str, Any]:
+def describe_run(
+    config: Config, encoder: Encoder, data: Data, device: torch.device
+) -> dict[str, Any]:
     """The description that goes with every checkpoint and released model."""
     parts = make_parts(config)
-    sets = {"content": datasets.describe_set(data.content), "style": datasets.describe_set(data.style)}
+    sets = {
+        "content": datasets.describe_set(data.content),
+        "style": datasets.describe_set(data.style),
+    }
     carried = carries_encoder(config)
     return {
         "model": parts.family,
-        "encoder": {**parts.encoder, "sha256": encoder.sha256, "is_carried": carried, "mu_sha256": hash_of_mu(encoder.mu)},
+        "encoder": {
+            **parts.encoder,
+            "sha256": encoder.sha256,
+            "is_carried": carried,
+            "mu_sha256": hash_of_mu(encoder.mu),
+        },
         "decoder": dict(parts.trained),
         "transform": config.transform.name,
-        "config": to_flat(config),
+        "config": config.to_flat(),
         "data": sets,
         "git_commit": runtime.git_commit(),
         "versions": runtime.versions(),
@@ -292,18 +375,38 @@ def describe_run(config: Config, encoder: Encoder, data: Data, device: torch.dev
 
 
 # options that say where something lies or who looks on, not what is computed
-PRIVATE = ("run.dir", "run.device", "data.content", "data.style", "encoder.weights", "train.init_from", "tracking.", "checkpoint.")
+PRIVATE = (
+    "run.dir",
+    "run.device",
+    "data.content",
+    "data.style",
+    "encoder.weights",
+    "train.init_from",
+    "tracking.",
+    "checkpoint.",
+)
 
 
 def describe_training(description: dict[str, Any]) -> dict[str, Any]:
     """How a model was trained, from its description, without any path, and a sha256 over that.
 
-    Of a run that was resumed it is the last part: commit, hardware and train.steps may have been others before.
+    Of a run that was resumed it is the last part: commit, hardware and train.steps may have been
+    others before.
     """
-    own = {name: description[name] for name in ("step", "data", "git_commit", "versions", "hardware")}
-    own["data"] = {kind: {k: v for k, v in about.items() if k != "origin"} for kind, about in own["data"].items()}
-    own["config"] = {key: value for key, value in description["config"].items() if not key.startswith(PRIVATE)}
-    own |= {"encoder_sha256": description["encoder"]["sha256"], "mu_sha256": description["encoder"]["mu_sha256"]}
+    own = {
+        name: description[name] for name in ("step", "data", "git_commit", "versions", "hardware")
+    }
+    own["data"] = {
+        kind: {k: v for k, v in about.items() if k != "origin"}
+        for kind, about in own["data"].items()
+    }
+    own["config"] = {
+        key: value for key, value in description["config"].items() if not key.startswith(PRIVATE)
+    }
+    own |= {
+        "encoder_sha256": description["encoder"]["sha256"],
+        "mu_sha256": description["encoder"]["mu_sha256"],
+    }
     own["started_from"] = description.get("started_from")
     digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
     return {"training_sha256": digest, **own}
@@ -313,7 +416,9 @@ def hash_of_mu(mu: dict[str, Tensor]) -> str | None:
     """sha256 of the calibration, None without one."""
     if not mu:
         return None
-    return hashlib.sha256(b"".join(mu[name].double().cpu().numpy().tobytes() for name in sorted(mu))).hexdigest()
+    return hashlib.sha256(
+        b"".join(mu[name].double().cpu().numpy().tobytes() for name in sorted(mu))
+    ).hexdigest()
 
 
 def carries_encoder(config: Config) -> bool:
@@ -322,11 +427,20 @@ def carries_encoder(config: Config) -> bool:
 
 
 def release_tensors(config: Config, encoder: Encoder, trained: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a released model: what was trained, calibration, and the encoder up to the tap if it is carried."""
+    """The tensors of a released model: what was trained, calibration, and the encoder up to the tap
+    if it is carried.
+    """
     dtype = runtime.DTYPES.get(config.checkpoint.release_dtype, torch.float32)
-    tensors = {f"decoder.{name}": tensor.detach().to(dtype) for name, tensor in trained.state_dict().items()}
+    tensors = {
+        f"decoder.{name}": tensor.detach().to(dtype)
+        for name, tensor in trained.state_dict().items()
+    }
     tensors |= {f"mu.{name}": mean for name, mean in encoder.mu.items()}
     if carries_encoder(config):
         needed = VGG(config.encoder.name, config.encoder.tap).state_dict().keys()
-        tensors |= {f"encoder.{name}": tensor for name, tensor in encoder.network.state_dict().items() if name in needed}
+        tensors |= {
+            f"encoder.{name}": tensor
+            for name, tensor in encoder.network.state_dict().items()
+            if name in needed
+        }
     return tensors

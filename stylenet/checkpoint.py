@@ -1,7 +1,8 @@
 """Saving and resuming: the resume state of a run, and the released model.
 
-Both appear whole or not at all (temporary file, sync, rename). A resume state is `torch.save`d and read with
-`weights_only=True`; a released model is one safetensors file with its configuration in the metadata.
+Both appear whole or not at all (temporary file, sync, rename). A resume state is `torch.save`d and
+read with `weights_only=True`; a released model is one safetensors file with its configuration in
+the metadata.
 """
 
 from __future__ import annotations
@@ -34,12 +35,17 @@ def save_state(state: dict[str, Any], path: str | Path) -> None:
 
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
-    """`replaced_file` for the libraries that save tensors. Raises UsageError if the disk is full, for instance."""
+    """`replaced_file` for the libraries that save tensors.
+
+    Raises UsageError if the disk is full, for instance.
+    """
     try:
         with replaced_file(path) as temporary:
             yield temporary
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise UsageError(f"expected to write {path}, but it failed ({one_line(error)[:160]}); is the disk full?") from None
+        raise UsageError(
+            f"expected to write {path}, but it failed ({one_line(error)[:160]}); is the disk full?"
+        ) from None
 
 
 def remove_unfinished(run_dir: str | Path) -> None:
@@ -51,20 +57,34 @@ def remove_unfinished(run_dir: str | Path) -> None:
 def holds_run(run_dir: str | Path) -> bool:
     """Whether a run has left anything worth keeping in the folder."""
     folder = Path(run_dir)
-    return bool(list_states(folder)) or (folder / MODEL_FILE).exists() or (folder / "checkpoints" / BEST_FILE).exists()
+    return (
+        bool(list_states(folder))
+        or (folder / MODEL_FILE).exists()
+        or (folder / "checkpoints" / BEST_FILE).exists()
+    )
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
-    """A resume state. Raises WeightsError for a file that is damaged, a pickle of code, or of another program."""
+    """A resume state.
+
+    Raises WeightsError for a file that is damaged, a pickle of code, or of another program.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise WeightsError(f"expected a checkpoint, but there is no {path}; check the path") from None
+        raise WeightsError(
+            f"expected a checkpoint, but there is no {path}; check the path"
+        ) from None
     except Exception as error:  # torch raises many kinds for damaged files
         reason = one_line(error).split(". ")[0][:160]
-        raise WeightsError(f"expected a checkpoint of train.py, but {path} is truncated or a pickle of code ({reason})") from None
+        raise WeightsError(
+            f"expected a checkpoint of train.py, but {path} is truncated or a pickle of code "
+            f"({reason})"
+        ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT or "release" not in state:
-        raise WeightsError(f"expected a checkpoint of train.py ({FORMAT}), but {path} holds something else")
+        raise WeightsError(
+            f"expected a checkpoint of train.py ({FORMAT}), but {path} holds something else"
+        )
     return state
 
 
@@ -83,7 +103,10 @@ def latest_state(run_dir: str | Path) -> Path:
     """The newest resume state. Raises UsageError where there is none."""
     states = list_states(run_dir)
     if not states:
-        raise UsageError(f"expected a run with checkpoints in {run_dir}, but there are none; start it with --config")
+        raise UsageError(
+            f"expected a run with checkpoints in {run_dir}, but there are none; start it with "
+            "--config"
+        )
     return states[-1]
 
 
@@ -97,7 +120,9 @@ def save_model(tensors: dict[str, Tensor], description: dict[str, Any], path: st
     """Write a released model: tensors by name, and a description (JSON) in the file's metadata."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with writing(path) as temporary:
-        save_file(plain, temporary, metadata={"format": FORMAT, "stylenet": json.dumps(description)})
+        save_file(
+            plain, temporary, metadata={"format": FORMAT, "stylenet": json.dumps(description)}
+        )
 
 
 def load_model(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -106,7 +131,10 @@ def load_model(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises WeightsError for a missing, truncated or foreign file; nothing in it is ever executed.
     """
     if not Path(path).is_file():
-        raise WeightsError(f"expected a released model ({MODEL_FILE}), but there is no file {path}; train one with train.py")
+        raise WeightsError(
+            f"expected a released model ({MODEL_FILE}), but there is no file {path}; train one "
+            "with train.py"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
@@ -114,31 +142,40 @@ def load_model(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, OSError, ValueError) as error:
         reason = one_line(error)
         raise WeightsError(
-            f"expected a released model (safetensors), but {path} is truncated, a pickle or of another kind ({reason})"
+            f"expected a released model (safetensors), but {path} is truncated, a pickle or of "
+            f"another kind ({reason})"
         ) from None
     if about.get("format") != FORMAT:
-        raise WeightsError(f"expected a model released by train.py ({FORMAT}), but {path} is another safetensors file")
+        raise WeightsError(
+            f"expected a model released by train.py ({FORMAT}), but {path} is another safetensors "
+            "file"
+        )
     try:
         return tensors, json.loads(about["stylenet"])
     except (KeyError, ValueError):
-        raise WeightsError(f"expected a model released by train.py, but the description in {path} is damaged") from None
+        raise WeightsError(
+            f"expected a model released by train.py, but the description in {path} is damaged"
+        ) from None
 
 
 def find_release(path: str | Path) -> Path:
-    """The file of a model: itself, or a run folder's released model, else its newest resume state."""
+    """A model's file: itself, or a run folder's released model, else its newest resume state."""
     found = Path(path)
     if not found.is_dir():
         return found
     released, states = found / MODEL_FILE, list_states(found)
     if not released.is_file() and not states:
         raise WeightsError(
-            f"expected a run folder with {MODEL_FILE} or checkpoints, but {path} has neither; train one with train.py"
+            f"expected a run folder with {MODEL_FILE} or checkpoints, but {path} has neither; "
+            "train one with train.py"
         )
     return released if released.is_file() else states[-1]
 
 
 def read_release(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and description of a model: a released file, a resume state (.pt), or a run folder that holds either."""
+    """Tensors and description of a model: a released file, a resume state (.pt), or a run folder
+    that holds either.
+    """
     found = find_release(path)
     if found.suffix != ".pt":
         return load_model(found)
@@ -151,10 +188,15 @@ def check_encoder(description: dict[str, Any], sha256: str, origin: str | Path) 
     wanted = description["encoder"]["sha256"]
     if wanted != sha256:
         raise WeightsError(
-            f"expected the encoder that {origin} was trained with (sha256 {wanted[:12]}…), but one with {sha256[:12]}… came"
+            f"expected the encoder that {origin} was trained with (sha256 {wanted[:12]}…), but "
+            f"one with {sha256[:12]}… came"
         )
 
 
 def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names start with the prefix, without it."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }

@@ -1,12 +1,12 @@
 """Image sets (folders and manifests), crops, and the stateless sampler.
 
-Sample i of a stream is a function of (seed, stream, i): which image, which crop, mirrored or not. So a checkpoint
-needs one integer to go on, and the number of loader workers, the cache and a resume change nothing.
+Sample i of a stream is a function of (seed, stream, i): which image, which crop, mirrored or not.
+So a checkpoint needs one integer to go on, and the number of loader workers, the cache and a resume
+change nothing.
 """
 
 from __future__ import annotations
 
-import csv
 import functools
 import hashlib
 import os
@@ -23,11 +23,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from stylenet import images
+from stylenet import images, progress
+from stylenet.csv_files import read_rows
 from stylenet.errors import DataError
 
 CONTENT, STYLE = 0, 1  # the two streams, drawn independently of each other
-PERMUTATION, AUGMENTATION, REPLACEMENT, SCALE, SHIFT = 0, 1, 2, 3, 4  # separate random streams within each
+PERMUTATION, AUGMENTATION, REPLACEMENT, SCALE, SHIFT = (
+    0,
+    1,
+    2,
+    3,
+    4,
+)  # separate random streams within each
 MANIFEST_SUFFIXES = (".csv", ".tsv")
 MAX_REPLACEMENTS = 20  # tries to replace an unreadable image before giving up
 
@@ -50,66 +57,96 @@ class Split(NamedTuple):
     held_out: ImageSet
 
 
-def read_split(origin: str | None, held_out_share: float, option_name: str, needs_training_part: bool = True) -> Split:
-    """The train and held-out parts of a folder or a manifest. Raises DataError where there is nothing to train on (or at all)."""
+def read_split(
+    origin: str | None, held_out_share: float, option_name: str, needs_training_part: bool = True
+) -> Split:
+    """The train and held-out parts of a folder or a manifest.
+
+    Raises DataError where there is nothing to train on (or at all).
+    """
     if not origin:
-        raise DataError(f"expected a folder or a manifest, but {option_name} is not set; give {option_name}=DIR")
+        raise DataError(
+            f"expected a folder or a manifest, but {option_name} is not set; give {option_name}=DIR"
+        )
     path = Path(origin).expanduser()
     if not path.exists():
-        raise DataError(f"expected a folder or a manifest, but there is no {origin} ({option_name}); check the path")
+        raise DataError(
+            f"expected a folder or a manifest, but there is no {origin} ({option_name}); check "
+            "the path"
+        )
     split = read_folder(path, held_out_share) if path.is_dir() else read_manifest(path)
     if not split.train and (needs_training_part or not split.held_out):
         raise DataError(
-            images.no_images_message(origin) if path.is_dir() else f"expected training images in {origin}, but it lists none"
+            images.no_images_message(origin)
+            if path.is_dir()
+            else f"expected training images in {origin}, but it lists none"
         )
     return split
 
 
 def read_folder(folder: Path, held_out_share: float) -> Split:
-    """The folder's images, split by the hash of their relative path (at least one is held out of two or more)."""
+    """The folder's images, split by the hash of their relative path (at least one is held out of
+    two or more).
+    """
     paths = images.list_images(folder)
-    by_hash = sorted(paths, key=lambda path: hashlib.sha256(os.fsencode(path.relative_to(folder).as_posix())).digest())
-    n_held_out = min(len(paths) - 1, max(1, round(held_out_share * len(paths)))) if held_out_share and paths else 0
+    by_hash = sorted(
+        paths,
+        key=lambda path: hashlib.sha256(os.fsencode(path.relative_to(folder).as_posix())).digest(),
+    )
+    n_held_out = (
+        min(len(paths) - 1, max(1, round(held_out_share * len(paths))))
+        if held_out_share and paths
+        else 0
+    )
     held_out = set(by_hash[:n_held_out])
     train = tuple(path for path in paths if path not in held_out)
-    return Split(ImageSet(str(folder), train), ImageSet(str(folder), tuple(path for path in paths if path in held_out)))
+    return Split(
+        ImageSet(str(folder), train),
+        ImageSet(str(folder), tuple(path for path in paths if path in held_out)),
+    )
 
 
 def read_manifest(file: Path) -> Split:
-    """The images that a manifest of data/prepare.py lists, with its own split; paths are relative to its folder."""
+    """The images that a manifest of data/prepare.py lists, with its own split; paths are relative
+    to its folder.
+    """
     if file.suffix.lower() not in MANIFEST_SUFFIXES:
-        raise DataError(f"expected a folder or a manifest ({', '.join(MANIFEST_SUFFIXES)}), but {file} came")
-    try:
-        with open(file, newline="", encoding="utf-8") as stream:
-            parts = read_rows(csv.DictReader(stream, delimiter="\t" if file.suffix.lower() == ".tsv" else ","), file)
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
-        raise DataError(f"expected a manifest of data/prepare.py, but {file} cannot be read as one ({error})") from None
+        raise DataError(
+            f"expected a folder or a manifest ({', '.join(MANIFEST_SUFFIXES)}), but {file} came"
+        )
+    parts = read_parts(file)
     both = sorted(set(parts["train"]) & set(parts["held_out"]))
     if both:
-        raise DataError(f"expected each image in one part, but {file} has {both[0]} in both; make it with data/prepare.py")
+        raise DataError(
+            f"expected each image in one part, but {file} has {both[0]} in both; make it with "
+            "data/prepare.py"
+        )
     return Split(*(ImageSet(str(file), tuple(paths)) for paths in parts.values()))
 
 
-def read_rows(rows: csv.DictReader, file: Path) -> dict[str, list[Path]]:
+def read_parts(file: Path) -> dict[str, list[Path]]:
     """The paths of each part. Raises DataError for a missing column and an unknown part."""
     parts: dict[str, list[Path]] = {"train": [], "held_out": []}
-    if not {"path", "split"} <= set(rows.fieldnames or ()):
-        came = list(rows.fieldnames or ())
-        raise DataError(f"expected the columns path and split in {file}, but {came} came; make it with data/prepare.py")
-    for row in rows:
+    for line, row in read_rows(file, ("path", "split"), "make it with data/prepare.py"):
         if row["split"] not in parts or not row["path"]:
             expected = " or ".join(parts)
-            raise DataError(f"expected a path and a split of {expected} in {file} line {rows.line_num}, but {row['split']!r} came")
+            raise DataError(
+                f"expected a path and a split of {expected} in {file} line {line}, but "
+                f"{row['split']!r} came"
+            )
         parts[row["split"]].append(file.parent / row["path"])
     return parts
 
 
 def check_presence(split: Split) -> None:
-    """Raise DataError if a file of either part is missing (a manifest may be older than the folder)."""
+    """Raise DataError if a file of either part is missing (a manifest may be older than the
+    folder).
+    """
     missing = [path for part in split for path in part.paths if not path.is_file()]
     if missing:
         raise DataError(
-            f"expected the images of {split.train.origin}, but {len(missing)} are missing, first {missing[0]}; make the manifest anew"
+            f"expected the images of {split.train.origin}, but {len(missing)} are missing, first "
+            f"{missing[0]}; make the manifest anew"
         )
 
 
@@ -125,7 +162,9 @@ def permutation(seed: int, stream: int, epoch: int, n: int) -> np.ndarray:
 
 
 def image_number(seed: int, stream: int, i: int, n: int) -> int:
-    """Which of n images sample i shows: every image once an epoch, in an order of its own each epoch."""
+    """Which of n images sample i shows: every image once an epoch, in an order of its own each
+    epoch.
+    """
     return int(permutation(seed, stream, i // n, n)[i % n])
 
 
@@ -149,14 +188,18 @@ def crop_of(seed: int, stream: int, i: int, flip: bool) -> Crop:
 
 
 def scale_of(seed: int, stream: int, i: int, scales: Sequence[int]) -> int:
-    """The shortest side at which sample i is seen: half of the styles at their content's, the others at one of their own."""
+    """The shortest side at which sample i is seen: half of the styles at their content's, the
+    others at one of their own.
+    """
     coin, style_scale, content_scale = generator_for(seed, SCALE, i).random(3)
     chosen = style_scale if stream == STYLE and coin < 0.5 else content_scale
     return scales[int(chosen * len(scales))]
 
 
 def shift_of(seed: int, step: int) -> tuple[int, int]:
-    """The pixels, down and right, by which the shift loss moves the contents of a step: up to 7, but not both 0."""
+    """The pixels, down and right, by which the shift loss moves the contents of a step: up to 7,
+    but not both 0.
+    """
     number = int(generator_for(seed, SHIFT, step).integers(1, 64))
     return number // 8, number % 8
 
@@ -173,7 +216,8 @@ def cut(pixels: Tensor, crop: Crop, crop_px: int) -> Tensor:
 
 
 def cut_at_scale(pixels: Tensor, crop: Crop, crop_px: int, scale_px: int) -> Tensor:
-    """The crop of an image as it is with its shortest side at `scale_px`, or at its own where that is less.
+    """The crop of an image as it is with its shortest side at `scale_px`, or at its own where that
+    is less.
 
     Only the square that is seen is resized: bilinear and antialiased.
     """
@@ -187,7 +231,8 @@ def cut_at_scale(pixels: Tensor, crop: Crop, crop_px: int, scale_px: int) -> Ten
 class PixelSource:
     """Resized uint8 images of a set by number: read from files, from memory or from the device.
 
-    The shortest side is `resize_px`; with a `floor_px` smaller pictures are left as they are, down to that.
+    The shortest side is `resize_px`; with a `floor_px` smaller pictures are left as they are, down
+    to that.
     """
 
     def __init__(self, image_set: ImageSet, resize_px: int, floor_px: int | None = None) -> None:
@@ -207,12 +252,18 @@ class PixelSource:
     def read(self, number: int) -> Tensor:
         """Decode and resize the file."""
         image = images.open_rgb(self.image_set.paths[number])
-        shortest = min(self.resize_px, max(self.floor_px, min(image.size))) if self.floor_px else self.resize_px
+        shortest = (
+            min(self.resize_px, max(self.floor_px, min(image.size)))
+            if self.floor_px
+            else self.resize_px
+        )
         return images.to_bytes_tensor(images.resize_shortest(image, shortest))
 
     def keep(self, device: torch.device, n_threads: int) -> None:
-        """Decode everything once, in threads, and hold it on the device. An unreadable file keeps its error."""
-        from tqdm import tqdm
+        """Decode everything once, in threads, and hold it on the device.
+
+        An unreadable file keeps its error.
+        """
 
         def attempt(number: int) -> Tensor | DataError:
             try:
@@ -222,8 +273,7 @@ class PixelSource:
 
         with ThreadPoolExecutor(max(1, n_threads)) as pool:
             decoded = pool.map(attempt, range(len(self)))
-            bar = tqdm(decoded, total=len(self), desc=f"decode {self.image_set.origin}", disable=not sys.stderr.isatty())
-            self.kept = list(bar)
+            self.kept = list(progress.shown(decoded, len(self), "image"))
 
 
 class Sample(NamedTuple):
@@ -252,12 +302,26 @@ class Batch(NamedTuple):
 
 
 class PairDataset(Dataset):
-    """Content and style crops by global sample index: an endless stream, the two paired anew at every step."""
+    """Content and style crops by global sample index: an endless stream, the two paired anew at
+    every step.
+    """
 
     def __init__(
-        self, content: PixelSource, style: PixelSource, crop_px: int, seed: int, flip: bool, scales: Sequence[int] = ()
+        self,
+        content: PixelSource,
+        style: PixelSource,
+        crop_px: int,
+        seed: int,
+        flip: bool,
+        scales: Sequence[int] = (),
     ) -> None:
-        self.sources, self.crop_px, self.seed, self.flip, self.scales = (content, style), crop_px, seed, flip, scales
+        self.sources, self.crop_px, self.seed, self.flip, self.scales = (
+            (content, style),
+            crop_px,
+            seed,
+            flip,
+            scales,
+        )
 
     def __getitem__(self, i: int) -> Pair:
         return Pair(self.sample(CONTENT, i), self.sample(STYLE, i))
@@ -273,7 +337,9 @@ class PairDataset(Dataset):
                 failures.append((str(source.image_set.paths[number]), str(error)))
                 continue
             crop = crop_of(self.seed, stream, i, self.flip)
-            return Sample(self.cut(pixels, crop, stream, i), str(source.image_set.paths[number]), failures)
+            return Sample(
+                self.cut(pixels, crop, stream, i), str(source.image_set.paths[number]), failures
+            )
         # No exception: one from a loader worker would reach the user as a page of traceback.
         return Sample(torch.empty(0), "", failures, is_lost=True)
 
@@ -287,7 +353,11 @@ class PairDataset(Dataset):
         """The image that a sample shows at the given attempt."""
         n = len(self.sources[stream])
         first = attempt == 0
-        return image_number(self.seed, stream, i, n) if first else replacement_number(self.seed, stream, i, n, attempt)
+        return (
+            image_number(self.seed, stream, i, n)
+            if first
+            else replacement_number(self.seed, stream, i, n, attempt)
+        )
 
     def paths(self, i: int) -> tuple[str, str]:
         """The content and the style file that sample i shows."""
@@ -300,19 +370,26 @@ def collate(pairs: list[Pair]) -> Batch:
     failures = [failure for sample in samples for failure in sample.failures]
     if any(sample.is_lost for sample in samples):
         return Batch(torch.empty(0), torch.empty(0), failures, is_lost=True)
-    content, style = (torch.stack([pair[stream].pixels for pair in pairs]) for stream in (CONTENT, STYLE))
+    content, style = (
+        torch.stack([pair[stream].pixels for pair in pairs]) for stream in (CONTENT, STYLE)
+    )
     return Batch(content, style, failures, is_lost=False)
 
 
 class EndlessSampler(Sampler):
     """Global sample indices from `start` on, the share of one rank.
 
-    A step takes `batch_size` indices for each of `world_size` ranks in turn, so that two ranks of 4 see together
-    the eight samples that one process with a batch of 8 would see.
+    A step takes `batch_size` indices for each of `world_size` ranks in turn, so that two ranks of 4
+    see together the eight samples that one process with a batch of 8 would see.
     """
 
     def __init__(self, start: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        self.start, self.batch_size, self.rank, self.world_size = start, batch_size, rank, world_size
+        self.start, self.batch_size, self.rank, self.world_size = (
+            start,
+            batch_size,
+            rank,
+            world_size,
+        )
 
     def __iter__(self) -> Iterator[int]:
         base = self.start + self.rank * self.batch_size
@@ -321,7 +398,9 @@ class EndlessSampler(Sampler):
             base += self.batch_size * self.world_size
 
 
-def make_batches(dataset: PairDataset, sampler: EndlessSampler, n_workers: int, pin: bool) -> Iterator[Batch]:
+def make_batches(
+    dataset: PairDataset, sampler: EndlessSampler, n_workers: int, pin: bool
+) -> Iterator[Batch]:
     """The endless stream of batches; `n_workers` processes read ahead."""
     loader = DataLoader(
         dataset,
@@ -339,7 +418,8 @@ def make_batches(dataset: PairDataset, sampler: EndlessSampler, n_workers: int, 
 def _leave_signals_to_the_parent(_: int) -> None:
     """In a loader worker: signals to the whole group are the trainer's business, which saves first.
 
-    A worker that died of one would break the trainer's step. It leaves by itself when the trainer does.
+    A worker that died of one would break the trainer's step. It leaves by itself when the trainer
+    does.
     """
     import signal
 
@@ -355,22 +435,32 @@ class BadFiles:
         self.n_images, self.max_share = n_images, max_share
 
     def report(self, batch: Batch) -> None:
-        """Print what is new. Raises DataError above the share; a single bad file that can be replaced is allowed."""
+        """Print what is new.
+
+        Raises DataError above the share; a single bad file that can be replaced is allowed.
+        """
         for path, message in batch.failures:
             if path not in self.seen:
                 self.seen.add(path)
                 print(f"warning: {message}; another image takes its place", file=sys.stderr)
         if batch.is_lost or len(self.seen) > max(1, self.max_share * self.n_images):
             raise DataError(
-                f"expected at most {self.max_share:.1%} unreadable images of {self.n_images}, but {len(self.seen)} came; "
+                f"expected at most {self.max_share:.1%} unreadable images of {self.n_images}, but "
+                f"{len(self.seen)} came; "
                 "check the data with data/prepare.py, or raise data.max_bad"
             )
 
 
 def held_out_pairs(
-    split_content: ImageSet, split_style: ImageSet, n: int, crop_px: int, resize_px: int, floor_px: int | None = None
+    split_content: ImageSet,
+    split_style: ImageSet,
+    n: int,
+    crop_px: int,
+    resize_px: int,
+    floor_px: int | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
-    """n fixed pairs of centre crops [3, crop_px, crop_px] in [0, 1]; sets shorter than n repeat in new pairings.
+    """n fixed pairs of centre crops [3, crop_px, crop_px] in [0, 1]; sets shorter than n repeat in
+    new pairings.
 
     Unreadable files are passed over.
     """
@@ -381,7 +471,10 @@ def held_out_pairs(
     styles = _readable(PixelSource(split_style, resize_px, floor_px), crop_px, n)
     if not contents or not styles:
         return []
-    return [(contents[i % len(contents)], styles[(i + i // len(styles)) % len(styles)]) for i in range(n)]
+    return [
+        (contents[i % len(contents)], styles[(i + i // len(styles)) % len(styles)])
+        for i in range(n)
+    ]
 
 
 def _readable(source: PixelSource, crop_px: int, n: int) -> list[Tensor]:
@@ -396,11 +489,17 @@ def _readable(source: PixelSource, crop_px: int, n: int) -> list[Tensor]:
     return found
 
 
-def calibration_batches(sources: tuple[PixelSource, PixelSource], n: int, crop_px: int, batch_size: int = 8) -> Iterator[Tensor]:
-    """Centre crops of n images, half contents and half styles, spread evenly over the sets; bad files left out."""
+def calibration_batches(
+    sources: tuple[PixelSource, PixelSource], n: int, crop_px: int, batch_size: int = 8
+) -> Iterator[Tensor]:
+    """Centre crops of n images, half contents and half styles, spread evenly over the sets; bad
+    files left out.
+    """
     wanted: list[tuple[PixelSource, int]] = []
     for source, share in zip(sources, (n - n // 2, n // 2), strict=True):
-        numbers = np.unique(np.linspace(0, len(source) - 1, min(share, len(source))).round().astype(int))
+        numbers = np.unique(
+            np.linspace(0, len(source) - 1, min(share, len(source))).round().astype(int)
+        )
         wanted += [(source, int(number)) for number in numbers]
     found = []
     for source, number in wanted:
@@ -426,7 +525,9 @@ def describe_set(split: Split) -> dict[str, Any]:
 
 
 def name_below(path: Path, origin: str) -> str:
-    """The path relative to the root of its set (a manifest's is its folder), whole where it does not lie below it."""
+    """The path relative to the root of its set (a manifest's is its folder), whole where it does
+    not lie below it.
+    """
     root = Path(origin)
     root = root if root.is_dir() else root.parent
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()

@@ -1,4 +1,6 @@
-"""The exceptions a user can meet, each with the exit code a script ends with; and how a script starts."""
+"""The exceptions a user can meet, each with the exit code a script ends with; and how a script
+starts.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from typing import Any, NoReturn
 
 
 class StylenetError(Exception):
-    """A mistake that a user can mend; its message is one line and names expectation, finding and remedy."""
+    """A mistake that a user can mend; its message is one line and names expectation, finding and
+    remedy.
+    """
 
     exit_code = 1
 
@@ -41,7 +45,9 @@ class NonFiniteLossError(StylenetError):
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line whose mistakes are UsageErrors of one line; abbreviated options are not guessed."""
+    """A command line whose mistakes are UsageErrors of one line; abbreviated options are not
+    guessed.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
@@ -56,7 +62,9 @@ EXIT_TERMINATED = 143  # 128 + SIGTERM
 
 
 def run_script(main: Callable[[list[str]], int]) -> int:
-    """Exit code of `main(sys.argv[1:])`; our own errors become one line on stderr instead of a traceback."""
+    """Exit code of `main(sys.argv[1:])`; our own errors become one line on stderr instead of a
+    traceback.
+    """
     try:
         return main(sys.argv[1:])
     except StylenetError as error:
@@ -69,10 +77,11 @@ def run_script(main: Callable[[list[str]], int]) -> int:
 
 @contextlib.contextmanager
 def lasting_imports() -> Iterator[None]:
-    """Context of imports: what they make is not looked through by the garbage collector, neither now nor at the end.
+    """Context of imports: what they make is not looked through by the garbage collector, neither
+    now nor at the end.
 
-    Torch makes a million objects, which last as long as the process; it starts and ends 0.5 s sooner so (of 1.9 s).
-    Where it is there already nothing is done.
+    Torch makes a million objects, which last as long as the process; it starts and ends 0.5 s
+    sooner so (of 1.9 s). Where it is there already nothing is done.
     """
     if "torch" in sys.modules:
         yield

@@ -1,4 +1,6 @@
-"""Decoding, encoding and resizing of images. Between modules an image is RGB float32 in [0, 1], [3, H, W].
+"""Decoding, encoding and resizing of images.
+
+Between modules an image is RGB float32 in [0, 1], [3, H, W].
 
 Decoding is Pillow's: torchvision.io crashes the whole process on some broken PNG files.
 """
@@ -22,8 +24,11 @@ from stylenet.errors import DataError, UsageError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # where Pillow refuses; about 13,400 x 13,400
 JPEG_QUALITY = 95
-PNG_LEVEL = 1  # of zlib: written in a third of the time of Pillow's 6, a twentieth to a tenth larger (docs/log.md)
-DRAFT_FACTOR = 2  # a JPEG is decoded to at least so many times the wanted side: with 1 it is 9 to 12 dB worse (docs/log.md)
+# of zlib: written in a third of the time of Pillow's 6, a twentieth to a tenth larger (docs/log.md)
+PNG_LEVEL = 1
+# a JPEG is decoded to at least so many times the wanted side: with 1 it is 9 to 12 dB worse
+# (docs/log.md)
+DRAFT_FACTOR = 2
 UNFINISHED = ".writing-"  # how the names of temporary files begin
 
 
@@ -32,7 +37,9 @@ class TooLargeError(DataError):
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """Image files below the folder and the folders linked in it, hidden ones left out, in a stable order."""
+    """Image files below the folder and the folders linked in it, hidden ones left out, in a stable
+    order.
+    """
     root, found, seen = Path(folder), [], set()
     for place, folders, names in os.walk(root, followlinks=True):
         # a linked folder is entered, but none twice: links may form a circle
@@ -45,27 +52,37 @@ def list_images(folder: str | Path) -> list[Path]:
 
 
 def open_rgb(path: str | Path, wanted_px: int | None = None) -> Image.Image:
-    """The decoded image as 8-bit RGB: EXIF rotation applied, alpha on white, CMYK and 16-bit converted.
+    """The decoded image as 8-bit RGB: EXIF rotation applied, alpha on white, CMYK and 16-bit
+    converted.
 
-    A large JPEG to be shrunk to a shortest side of `wanted_px` is decoded at a half, a quarter or an eighth of its size.
-    Raises DataError for a file that is missing, no image or truncated, and TooLargeError above MAX_PIXELS.
+    A large JPEG to be shrunk to a shortest side of `wanted_px` is decoded at a half, a quarter or
+    an eighth of its size. Raises DataError for a file that is missing, no image or truncated, and
+    TooLargeError above MAX_PIXELS.
     """
     try:
         # Pillow's notes on size (it refuses at twice that), EXIF and palettes are ignored.
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             if wanted_px:
-                image.draft(None, (DRAFT_FACTOR * wanted_px, DRAFT_FACTOR * wanted_px))  # nothing for other formats
+                image.draft(
+                    None, (DRAFT_FACTOR * wanted_px, DRAFT_FACTOR * wanted_px)
+                )  # nothing for other formats
             return to_rgb(ImageOps.exif_transpose(image))
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except FileNotFoundError:
         raise DataError(f"expected an image, but there is no file {path}; check the path") from None
     except UnidentifiedImageError:
-        raise DataError(f"{path}: expected an image, but its content is of no format that Pillow knows") from None
+        raise DataError(
+            f"{path}: expected an image, but its content is of no format that Pillow knows"
+        ) from None
     except Image.DecompressionBombError:
-        raise TooLargeError(f"{path}: expected at most {MAX_PIXELS:,} pixels, but it has more; shrink it first") from None
+        raise TooLargeError(
+            f"{path}: expected at most {MAX_PIXELS:,} pixels, but it has more; shrink it first"
+        ) from None
     except (Exception, MemoryError) as error:  # Pillow raises whatever a damaged file leads it to
-        raise DataError(f"{path}: expected a whole image, but it does not decode ({error})") from None
+        raise DataError(
+            f"{path}: expected a whole image, but it does not decode ({error})"
+        ) from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -73,7 +90,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         return Image.fromarray(grey16_to_grey8(np.asarray(image))).convert("RGB")
     if image.mode == "F":
-        raise DataError("expected integer pixels, but they are floating point; save it as an 8- or 16-bit image")
+        raise DataError(
+            "expected integer pixels, but they are floating point; save it as an 8- or 16-bit image"
+        )
     if "A" in image.getbands() or "transparency" in image.info:
         layers = image.convert("RGBA")
         white = Image.new("RGBA", layers.size, "white")
@@ -86,25 +105,36 @@ def grey16_to_grey8(pixels: np.ndarray) -> np.ndarray:
     return ((pixels.clip(0, 65535).astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def resize_shortest(image: Image.Image, shortest_px: int, resample: int = Image.Resampling.BILINEAR) -> Image.Image:
-    """The image with its shortest side at `shortest_px`, by Pillow's filter, antialiased when shrinking.
+def resize_shortest(
+    image: Image.Image, shortest_px: int, resample: int = Image.Resampling.BILINEAR
+) -> Image.Image:
+    """The image with its shortest side at `shortest_px`, by Pillow's filter, antialiased when
+    shrinking.
 
-    Raises TooLargeError for a picture so thin, or a side so long, that the result would exceed MAX_PIXELS.
+    Raises TooLargeError for a picture so thin, or a side so long, that the result would exceed
+    MAX_PIXELS.
     """
     width, height = image.size
     scale = shortest_px / min(width, height)
     size = (max(shortest_px, round(width * scale)), max(shortest_px, round(height * scale)))
     if size[0] * size[1] > MAX_PIXELS:
         raise TooLargeError(
-            f"expected at most {MAX_PIXELS:,} pixels, but {width} x {height} would be resized to {size[0]} x {size[1]}"
+            f"expected at most {MAX_PIXELS:,} pixels, but {width} x {height} would be resized to "
+            f"{size[0]} x {size[1]}"
         )
     return image if size == image.size else image.resize(size, resample)
 
 
-def resize_square(image: Image.Image, side_px: int, resample: int = Image.Resampling.BILINEAR) -> Image.Image:
-    """The largest square from the middle, straight at `side_px` a side: what lies outside is never resized."""
+def resize_square(
+    image: Image.Image, side_px: int, resample: int = Image.Resampling.BILINEAR
+) -> Image.Image:
+    """The largest square from the middle, straight at `side_px` a side: what lies outside is never
+    resized.
+    """
     left, top = ((side - min(image.size)) // 2 for side in image.size)
-    return image.resize((side_px, side_px), resample, box=(left, top, left + min(image.size), top + min(image.size)))
+    return image.resize(
+        (side_px, side_px), resample, box=(left, top, left + min(image.size), top + min(image.size))
+    )
 
 
 def cut_centre(image: Image.Image) -> Image.Image:
@@ -130,7 +160,9 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def to_pixels(image: Tensor) -> Tensor:
-    """A float image [..., 3, H, W] in [0, 1] as uint8 [..., H, W, 3]; values outside are clipped, the rest is rounded."""
+    """A float image [..., 3, H, W] in [0, 1] as uint8 [..., H, W, 3]; values outside are clipped,
+    the rest is rounded.
+    """
     return image.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).movedim(-3, -1)
 
 
@@ -141,7 +173,9 @@ def to_pil(image: Tensor) -> Image.Image:
 
 
 def load_bytes(path: str | Path, shortest_px: int | None = None, is_square: bool = False) -> Tensor:
-    """The image file as uint8 [3, H, W], shortest side `shortest_px` if given; of it all, or the square in the middle."""
+    """The image file as uint8 [3, H, W], shortest side `shortest_px` if given; of it all, or the
+    square in the middle.
+    """
     image = open_rgb(path, shortest_px)
     if is_square:
         return to_bytes_tensor(resize_square(image, shortest_px or min(image.size)))
@@ -162,15 +196,23 @@ def quantised(image: Tensor) -> Tensor:
 
 
 def save_image(image: Tensor, path: str | Path, scratch: Path | None = None) -> None:
-    """Write a float image [3, H, W], or pixels uint8 [H, W, 3]; the suffix names the format. The file appears whole or not at all.
+    """Write a float image [3, H, W], or pixels uint8 [H, W, 3]; the suffix names the format.
 
-    `scratch`: see replaced_file. Raises UsageError for an unknown suffix and for a folder that cannot be written.
+    The file appears whole or not at all.
+
+    `scratch`: see replaced_file. Raises UsageError for an unknown suffix and for a folder that
+    cannot be written.
     """
     target = Path(path)
     if target.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"expected a file name ending in {', '.join(SUFFIXES)}, but {target.name!r} came")
+        raise UsageError(
+            f"expected a file name ending in {', '.join(SUFFIXES)}, but {target.name!r} came"
+        )
     kind = Image.registered_extensions()[target.suffix.lower()]
-    options = {"JPEG": {"quality": JPEG_QUALITY, "subsampling": 0}, "PNG": {"compress_level": PNG_LEVEL}}.get(kind, {})
+    options = {
+        "JPEG": {"quality": JPEG_QUALITY, "subsampling": 0},
+        "PNG": {"compress_level": PNG_LEVEL},
+    }.get(kind, {})
     try:
         with replaced_file(target, scratch) as temporary:
             to_pil(image).save(temporary, format=kind, **options)
@@ -179,9 +221,11 @@ def save_image(image: Tensor, path: str | Path, scratch: Path | None = None) -> 
 
 
 class replaced_file:  # noqa: N801 - used like a function
-    """Context: a temporary path beside `target`, synced and renamed to it on success, removed on failure.
+    """Context: a temporary path beside `target`, synced and renamed to it on success, removed on
+    failure.
 
-    `scratch` is how the temporary path begins instead, on the same file system: what a killed process leaves is found there.
+    `scratch` is how the temporary path begins instead, on the same file system: what a killed
+    process leaves is found there.
     """
 
     def __init__(self, target: str | Path, scratch: Path | None = None) -> None:
@@ -191,9 +235,14 @@ class replaced_file:  # noqa: N801 - used like a function
     def __enter__(self) -> Path:
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.scratch.parent, prefix=self.scratch.name, suffix=self.target.suffix)
+            handle, name = tempfile.mkstemp(
+                dir=self.scratch.parent, prefix=self.scratch.name, suffix=self.target.suffix
+            )
         except OSError as error:
-            raise UsageError(f"expected a folder that can be written, but {self.target.parent} cannot ({error.strerror})") from None
+            raise UsageError(
+                f"expected a folder that can be written, but {self.target.parent} cannot "
+                f"({error.strerror})"
+            ) from None
         os.close(handle)
         self.temporary = Path(name)
         return self.temporary
@@ -209,7 +258,10 @@ class replaced_file:  # noqa: N801 - used like a function
 
 
 def check_writable(folder: str | Path) -> None:
-    """Make the folder and a file in it, and take the file away again. Raises UsageError if that fails."""
+    """Make the folder and a file in it, and take the file away again.
+
+    Raises UsageError if that fails.
+    """
     with contextlib.suppress(KeyError), replaced_file(Path(folder) / "probe"):
         raise KeyError  # leaves the context as a failure does, without a file
 
@@ -222,10 +274,15 @@ def current_umask() -> int:
 
 
 def iterate_images(paths: list[str | Path]) -> Iterator[Path]:
-    """Every file of `paths`, folders replaced by the images below them. Raises DataError where there are none."""
+    """Every file of `paths`, folders replaced by the images below them.
+
+    Raises DataError where there are none.
+    """
     for path in map(Path, paths):
         if not path.exists():
-            raise DataError(f"expected an image or a folder, but there is no {path}; check the path")
+            raise DataError(
+                f"expected an image or a folder, but there is no {path}; check the path"
+            )
         files = list_images(path) if path.is_dir() else [path]
         if not files:
             raise DataError(no_images_message(path))
@@ -234,16 +291,23 @@ def iterate_images(paths: list[str | Path]) -> Iterator[Path]:
 
 def no_images_message(folder: str | Path) -> str:
     """What is said of a folder without images."""
-    return f"expected images ({', '.join(SUFFIXES)}) below {folder}, but there are none; check the path"
+    return (
+        f"expected images ({', '.join(SUFFIXES)}) below {folder}, but there are none; check "
+        "the path"
+    )
 
 
 def make_grid(rows: list[list[Tensor]], gap_px: int = 4) -> Tensor:
     """Rows of images [3, H, W] of one size as one white-ruled picture [3, H', W']."""
     height, width = rows[0][0].shape[-2:]
     n_columns = max(len(row) for row in rows)
-    grid = torch.ones(3, len(rows) * (height + gap_px) - gap_px, n_columns * (width + gap_px) - gap_px)
+    grid = torch.ones(
+        3, len(rows) * (height + gap_px) - gap_px, n_columns * (width + gap_px) - gap_px
+    )
     for i, row in enumerate(rows):
         for j, image in enumerate(row):
             top, left = i * (height + gap_px), j * (width + gap_px)
-            grid[:, top : top + height, left : left + width] = image.detach().float().cpu().clamp(0, 1)
+            grid[:, top : top + height, left : left + width] = (
+                image.detach().float().cpu().clamp(0, 1)
+            )
     return grid

@@ -16,9 +16,10 @@ from stylenet.transforms import StyleCode
 class Look:
     """A mixture of style codes, at a strength.
 
-    `codes` are what a network keeps of styles, each part [N or 1, ...]: one row serves all contents of a batch.
-    `mixture` has one share for each code; the shares sum to 1. `alpha` is the strength: 0 keeps the content, 1 is the
-    full style. `content_stats` replaces what the network would measure of the content as a whole: a clip's are smoothed.
+    `codes` are what a network keeps of styles, each part [N or 1, ...]: one row serves all contents
+    of a batch. `mixture` has one share for each code; the shares sum to 1. `alpha` is the strength:
+    0 keeps the content, 1 is the full style. `content_stats` replaces what the network would
+    measure of the content as a whole: a clip's are smoothed.
     """
 
     codes: tuple[StyleCode, ...]
@@ -31,10 +32,13 @@ class Look:
         return dataclasses.replace(self, content_stats=content_stats)
 
 
-def make_look(codes: Sequence[StyleCode], mixture: Sequence[float] | None = None, alpha: float = 1.0) -> Look:
+def make_look(
+    codes: Sequence[StyleCode], mixture: Sequence[float] | None = None, alpha: float = 1.0
+) -> Look:
     """A look of codes mixed in any positive proportion, equal parts for None.
 
-    Raises UsageError for a mixture that does not match the codes, and for a strength outside [0, 1].
+    Raises UsageError for a mixture that does not match the codes, and for a strength outside [0,
+    1].
     """
     check_alpha(alpha)
     weights = check_mixture(mixture, len(codes))
@@ -43,11 +47,16 @@ def make_look(codes: Sequence[StyleCode], mixture: Sequence[float] | None = None
 
 
 def stack(looks: Sequence[Look]) -> Look:
-    """Looks of one mixture and strength as one look with a row for each; their codes are alike in shape."""
+    """Looks of one mixture and strength as one look with a row for each; their codes are alike in
+    shape.
+    """
     first = looks[0]
     if len(looks) == 1:
         return first
-    codes = [[torch.cat(parts) for parts in zip(*rows, strict=True)] for rows in zip(*(look.codes for look in looks), strict=True)]
+    codes = [
+        [torch.cat(parts) for parts in zip(*rows, strict=True)]
+        for rows in zip(*(look.codes for look in looks), strict=True)
+    ]
     return dataclasses.replace(first, codes=tuple(map(tuple, codes)))
 
 
@@ -61,5 +70,8 @@ def check_mixture(mixture: Sequence[float] | None, n_styles: int) -> list[float]
     """One weight per style, equal ones for None. Raises UsageError if they do not match."""
     weights = [1.0] * n_styles if mixture is None else list(mixture)
     if len(weights) != n_styles or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
-        raise UsageError(f"expected {n_styles} weights of 0 or more, one per style, not all 0, but {weights} came")
+        raise UsageError(
+            f"expected {n_styles} weights of 0 or more, one per style, not all 0, but {weights} "
+            "came"
+        )
     return weights

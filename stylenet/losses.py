@@ -1,4 +1,7 @@
-"""The terms of the objective. Pure; everything is computed in float32 whatever the features' dtype."""
+"""The terms of the objective.
+
+Pure; everything is computed in float32 whatever the features' dtype.
+"""
 
 from __future__ import annotations
 
@@ -41,34 +44,44 @@ class LossWeights(NamedTuple):
 
 
 def content_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference of features [N, C, H, W] (the paper's eq. 12, as its code takes it: mean, no root)."""
+    """Mean squared difference of features [N, C, H, W] (the paper's eq.
+
+    12, as its code takes it: mean, no root).
+    """
     return F.mse_loss(output.float(), target.float())
 
 
 def normalised_content_loss(output: Tensor, content: Tensor) -> Tensor:
-    """Mean squared difference of features brought to mean 0 and deviation 1 per channel: 0 alike, 2 unrelated.
+    """Mean squared difference of features brought to mean 0 and deviation 1 per channel: 0 alike, 2
+    unrelated.
 
-    Unlike `content_loss` against the AdaIN output, it weighs every channel alike, whatever the style's deviations.
+    Unlike `content_loss` against the AdaIN output, it weighs every channel alike, whatever the
+    style's deviations.
     """
     (mean, std), (content_mean, content_std) = channel_stats(output), channel_stats(content)
     return F.mse_loss((output.float() - mean) / std, (content.float() - content_mean) / content_std)
 
 
-def style_loss(output: Tensor, style: Tensor, reduction: Reduction = "mean", balance: float = 0.0) -> Tensor:
+def style_loss(
+    output: Tensor, style: Tensor, reduction: Reduction = "mean", balance: float = 0.0
+) -> Tensor:
     """Squared difference of channel means plus that of channel deviations at one layer (eq. 13).
 
-    output [N, C, H, W], style [N, C, h, w] -> scalar, averaged over N. Over channels, `sum` is the Lua original's
-    (its style weight is 1e-2), `mean` is pytorch-AdaIN's (its style weight is 10): the first is C times the second.
-    `balance`: see `stats_distance`.
+    output [N, C, H, W], style [N, C, h, w] -> scalar, averaged over N. Over channels, `sum` is the
+    Lua original's (its style weight is 1e-2), `mean` is pytorch-AdaIN's (its style weight is 10):
+    the first is C times the second. `balance`: see `stats_distance`.
     """
     return stats_distance(channel_stats(output), channel_stats(style), reduction, balance)
 
 
-def stats_distance(output: StyleCode, style: StyleCode, reduction: Reduction = "mean", balance: float = 0.0) -> Tensor:
+def stats_distance(
+    output: StyleCode, style: StyleCode, reduction: Reduction = "mean", balance: float = 0.0
+) -> Tensor:
     """The style loss from channel means and deviations, two of [N, C, 1, 1] each.
 
-    A share `balance` of it is divided by each sample's magnitude, the mean square of both sides' statistics without
-    gradient: pale and sparse styles, whose statistics are small, then count as much as strong ones.
+    A share `balance` of it is divided by each sample's magnitude, the mean square of both sides'
+    statistics without gradient: pale and sparse styles, whose statistics are small, then count as
+    much as strong ones.
     """
     (mean, std), (style_mean, style_std) = output, style
     squared = (mean - style_mean).square() + (std - style_std).square()  # [N, C, 1, 1]
@@ -76,13 +89,18 @@ def stats_distance(output: StyleCode, style: StyleCode, reduction: Reduction = "
     distances = per_image.sum(1) if reduction == "sum" else per_image.mean(1)
     if not balance:
         return distances.mean()
-    squares = [part.detach().square().mean((1, 2, 3)) for part in (mean, std, style_mean, style_std)]
+    squares = [
+        part.detach().square().mean((1, 2, 3)) for part in (mean, std, style_mean, style_std)
+    ]
     magnitude = (sum(squares) / 2).clamp_min(1e-6)  # [N]
     return (distances * ((1 - balance) + balance / magnitude)).mean()
 
 
 def gram(features: Tensor) -> Tensor:
-    """Channel Gram matrices over the number of positions: [N, C, H, W] -> [N, C, C] (Gatys et al. 2016, eq. 3)."""
+    """Channel Gram matrices over the number of positions: [N, C, H, W] -> [N, C, C] (Gatys et al.
+
+    2016, eq. 3).
+    """
     flat = features.float().flatten(2)  # [N, C, H*W]
     with full_precision(flat):
         return flat @ flat.transpose(1, 2) / flat.shape[2]
@@ -99,7 +117,9 @@ def matrix_distance(output: Tensor, style: Tensor) -> Tensor:
 
 
 def total_variation(image: Tensor) -> Tensor:
-    """Mean absolute difference of neighbouring pixels, both ways: [N, C, H, W] -> scalar (anisotropic)."""
+    """Mean absolute difference of neighbouring pixels, both ways: [N, C, H, W] -> scalar
+    (anisotropic).
+    """
     exact = image.float()
     down = (exact[..., 1:, :] - exact[..., :-1, :]).abs()
     right = (exact[..., :, 1:] - exact[..., :, :-1]).abs()
@@ -111,26 +131,39 @@ def _mean_or_zero(values: Tensor) -> Tensor:
 
 
 def identity_loss(output: Tensor, image: Tensor) -> Tensor:
-    """Mean squared difference of an image and its restyling with itself, in pixels (Park & Lee 2019, eq. 7)."""
+    """Mean squared difference of an image and its restyling with itself, in pixels (Park & Lee
+    2019, eq. 7).
+    """
     return F.mse_loss(output.float(), image.float())
 
 
-SHIFT_MARGIN = 16  # pixels at the border, and where the picture's ends meet, that the shift loss leaves out
+SHIFT_MARGIN = (
+    16  # pixels at the border, and where the picture's ends meet, that the shift loss leaves out
+)
 
 
 def shift_loss(output: Tensor, moved_output: Tensor, shift: tuple[int, int]) -> Tensor:
-    """Mean squared difference of the moved output and the output of the moved content, in pixels, away from the borders.
+    """Mean squared difference of the moved output and the output of the moved content, in pixels,
+    away from the borders.
 
-    Both [N, 3, H, W]; the content was rolled by `shift` pixels (down, right), which keeps its statistics.
+    Both [N, 3, H, W]; the content was rolled by `shift` pixels (down, right), which keeps its
+    statistics.
     """
     expected = output.float().roll(shift, (2, 3))
-    inner = [slice(SHIFT_MARGIN + step, size - SHIFT_MARGIN) for step, size in zip(shift, output.shape[2:], strict=True)]
+    inner = [
+        slice(SHIFT_MARGIN + step, size - SHIFT_MARGIN)
+        for step, size in zip(shift, output.shape[2:], strict=True)
+    ]
     return _mean_or_zero((expected - moved_output.float())[..., inner[0], inner[1]].square())
 
 
 def weighted_total(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
-    """The objective from its terms: `content`, `style/<tap>`, and any of `content_norm`, `gram/<tap>`, `tv`, `identity`, `shift`."""
-    return torch.stack([effective_weight(name, weights) * value for name, value in terms.items()]).sum()
+    """The objective from its terms: `content`, `style/<tap>`, and any of `content_norm`,
+    `gram/<tap>`, `tv`, `identity`, `shift`.
+    """
+    return torch.stack(
+        [effective_weight(name, weights) * value for name, value in terms.items()]
+    ).sum()
 
 
 def effective_weight(term: str, weights: LossWeights) -> float:
@@ -141,20 +174,32 @@ def effective_weight(term: str, weights: LossWeights) -> float:
 
 def term_names(weights: LossWeights) -> Sequence[str]:
     """The terms that have a weight; the others are not computed."""
-    per_tap = [f"{kind}/{tap}" for kind in ("style", "gram") if getattr(weights, kind) for tap in weights.taps]
+    per_tap = [
+        f"{kind}/{tap}"
+        for kind in ("style", "gram")
+        if getattr(weights, kind)
+        for tap in weights.taps
+    ]
     first = [name for name in ("content", "content_norm") if getattr(weights, name)]
     others = [name for name in ("tv", "identity", "shift") if getattr(weights, name)]
     return [*first, *per_tap, *others]
 
 
 def describe_weights(weights: LossWeights, channels: Mapping[str, int]) -> str:
-    """The effective weight of every term, and for style what it would be under the other reduction."""
+    """The effective weight of every term, and a style term's under the other reduction."""
     lines = []
     for name in term_names(weights):
         weight, tap = effective_weight(name, weights), name.partition("/")[2]
         line = f"  {name:<16} {weight:g}"
         if name.startswith("style/"):
-            other, factor = ("sum", 1 / channels[tap]) if weights.reduction == "mean" else ("mean", channels[tap])
-            line += f"  (reduction {weights.reduction} over {channels[tap]} channels; as {other}: {weight * factor:g})"
+            other, factor = (
+                ("sum", 1 / channels[tap])
+                if weights.reduction == "mean"
+                else ("mean", channels[tap])
+            )
+            line += (
+                f"  (reduction {weights.reduction} over {channels[tap]} channels; as {other}: "
+                f"{weight * factor:g})"
+            )
         lines.append(line)
     return "\n".join(lines)

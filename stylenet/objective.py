@@ -1,6 +1,7 @@
 """The objective: a frozen loss network, what it observes of a batch, the target, and the terms.
 
-It serves the training of every family, the oracle of the evaluation, and transfer by optimising pixels.
+It serves the training of every family, the oracle of the evaluation, and transfer by optimising
+pixels.
 """
 
 from __future__ import annotations
@@ -37,28 +38,56 @@ class Learner(Protocol):
 
 
 class Objective:
-    """The losses of Huang & Belongie 2017 on the features of a frozen network, and the optional terms."""
+    """The losses of Huang & Belongie 2017 on the features of a frozen network, and the optional
+    terms.
+    """
 
-    def __init__(self, teacher: VGG, tap: str, transform: FeatureTransform, weights: LossWeights) -> None:
-        """`teacher` reaches the tap and all taps of the weights; `transform` makes the target at the tap."""
+    def __init__(
+        self, teacher: VGG, tap: str, transform: FeatureTransform, weights: LossWeights
+    ) -> None:
+        """`teacher` reaches the tap and all taps of the weights; `transform` makes the target at
+        the tap.
+        """
         self.teacher, self.tap, self.transform, self.weights = teacher, tap, transform, weights
 
     @torch.no_grad()
     def observe(self, content: Tensor, style: Tensor, n_styles: int = 1) -> Observed:
-        """What a step compares with: features f(c) and f(s), and the target t = AdaIN(f(c), f(s)) (eq. 9).
+        """What a step compares with: features f(c) and f(s), and the target t = AdaIN(f(c), f(s))
+        (eq. 9).
 
-        content, style [N, 3, H, W]. Each content meets `n_styles` of the batch's styles: its own, the next one's, ….
+        content, style [N, 3, H, W]. Each content meets `n_styles` of the batch's styles: its own,
+        the next one's, ….
         """
         weights = self.weights
         content_features = self.teacher(content, [*weights.content_taps, self.tap])
         style_features = self.teacher(style, [*weights.taps, self.tap])
-        target = self.target(repeated(content_features[self.tap], n_styles), rolled(style_features[self.tap], n_styles))
-        stats = {tap: self.rolled_stats(style_features[tap], n_styles) for tap in weights.taps if weights.style}
-        grams = {tap: rolled(gram(style_features[tap]), n_styles) for tap in weights.taps if weights.gram}
-        return Observed(content, style, n_styles, content_features, style_features[self.tap], stats, grams, target)
+        target = self.target(
+            repeated(content_features[self.tap], n_styles),
+            rolled(style_features[self.tap], n_styles),
+        )
+        stats = {
+            tap: self.rolled_stats(style_features[tap], n_styles)
+            for tap in weights.taps
+            if weights.style
+        }
+        grams = {
+            tap: rolled(gram(style_features[tap]), n_styles) for tap in weights.taps if weights.gram
+        }
+        return Observed(
+            content,
+            style,
+            n_styles,
+            content_features,
+            style_features[self.tap],
+            stats,
+            grams,
+            target,
+        )
 
     def target(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """What the content loss compares with: the transform's output, or AdaIN's where the transform only concatenates."""
+        """What the content loss compares with: the transform's output, or AdaIN's where the
+        transform only concatenates.
+        """
         if self.transform.widening > 1:  # as for the paper's baseline
             return adain(contents, styles)
         return self.transform.apply(contents, self.transform.describe(styles), None)
@@ -69,17 +98,25 @@ class Objective:
         return tuple(rolled(part, n_styles) for part in channel_stats(features))
 
     def terms(
-        self, output: Tensor, seen: Observed, learner: Learner | None = None, shift: tuple[int, int] = (1, 2)
+        self,
+        output: Tensor,
+        seen: Observed,
+        learner: Learner | None = None,
+        shift: tuple[int, int] = (1, 2),
     ) -> dict[str, Tensor]:
-        """The terms that have a weight, themselves unweighted: content, style and Gram per tap, total variation, ….
+        """The terms that have a weight, themselves unweighted: content, style and Gram per tap,
+        total variation, ….
 
-        output [R * N, 3, H, W]. The identity and shift terms need the `learner`; `shift` are the pixels, down and right.
+        output [R * N, 3, H, W]. The identity and shift terms need the `learner`; `shift` are the
+        pixels, down and right.
         """
         terms = self.feature_terms(output, seen) if self.weights.needs_features else {}
         if self.weights.tv:
             terms["tv"] = total_variation(output)
         if self.weights.identity:
-            terms["identity"] = identity_loss(learner.restore(seen), torch.cat([seen.content, seen.style]))
+            terms["identity"] = identity_loss(
+                learner.restore(seen), torch.cat([seen.content, seen.style])
+            )
         if self.weights.shift:
             moved = learner(seen.content.roll(shift, (2, 3)), seen.style)
             terms["shift"] = shift_loss(output[: len(seen.content)], moved, shift)
@@ -92,13 +129,20 @@ class Objective:
         if weights.content:
             terms["content"] = content_loss(features[self.tap], seen.target)
         if weights.content_norm:
-            wanted = {tap: repeated(seen.content_features[tap], seen.n_styles) for tap in weights.content_taps}
-            losses = [normalised_content_loss(features[tap], wanted[tap]) for tap in weights.content_taps]
+            wanted = {
+                tap: repeated(seen.content_features[tap], seen.n_styles)
+                for tap in weights.content_taps
+            }
+            losses = [
+                normalised_content_loss(features[tap], wanted[tap]) for tap in weights.content_taps
+            ]
             terms["content_norm"] = torch.stack(losses).mean()
         for tap in weights.taps:
             if weights.style:
                 own = channel_stats(features[tap])
-                terms[f"style/{tap}"] = stats_distance(own, seen.style_stats[tap], weights.reduction, weights.balance)
+                terms[f"style/{tap}"] = stats_distance(
+                    own, seen.style_stats[tap], weights.reduction, weights.balance
+                )
             if weights.gram:
                 terms[f"gram/{tap}"] = matrix_distance(gram(features[tap]), seen.style_grams[tap])
         return terms

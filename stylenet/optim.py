@@ -15,11 +15,13 @@ N_ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Each kernel [C_out, C_in, k, k] moves along its momentum's nearest semi-orthogonal matrix C_out x (C_in k k).
+    """Each kernel [C_out, C_in, k, k] moves along its momentum's nearest semi-orthogonal matrix
+    C_out x (C_in k k).
 
-    Jordan et al. 2024, with the scale of Liu et al. 2025 (arXiv 2502.16982): the root mean square of a step is 0.2 lr, as is usual
-    for Adam's, so that one learning rate serves kernels and biases. Unlike theirs the first and the last convolution take part,
-    nothing decays, and the iteration is in float32. `torch.optim.Muon` takes matrices only.
+    Jordan et al. 2024, with the scale of Liu et al. 2025 (arXiv 2502.16982): the root mean square
+    of a step is 0.2 lr, as is usual for Adam's, so that one learning rate serves kernels and
+    biases. Unlike theirs the first and the last convolution take part, nothing decays, and the
+    iteration is in float32. `torch.optim.Muon` takes matrices only.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
@@ -53,14 +55,17 @@ def move_vector(vector: Tensor, grad: Tensor, state: dict[str, Any], lr: float) 
     state["t"] += 1
     mean.lerp_(grad, 1 - BETAS[0])
     square.lerp_(grad.square(), 1 - BETAS[1])
-    unbiased = [part / (1 - beta ** state["t"]) for part, beta in zip((mean, square), BETAS, strict=True)]
+    unbiased = [
+        part / (1 - beta ** state["t"]) for part, beta in zip((mean, square), BETAS, strict=True)
+    ]
     vector.addcdiv_(unbiased[0], unbiased[1].sqrt() + 1e-8, value=-lr)
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
     """About UV^T of the matrix USV^T: five Newton-Schulz iterations.
 
-    Singular values above about a hundredth of the norm end between 0.7 and 1.2, smaller ones stay smaller.
+    Singular values above about a hundredth of the norm end between 0.7 and 1.2, smaller ones stay
+    smaller.
     """
     a, b, c = QUINTIC
     is_tall = matrix.shape[0] > matrix.shape[1]

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,9 +23,18 @@ RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is cuda, else mps, else cpu; anything else is torch's own name. Raises UsageError if it is not there."""
+    """`auto` is cuda, else mps, else cpu; anything else is torch's own name.
+
+    Raises UsageError if it is not there.
+    """
     if name == "auto":
-        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        best = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
         return torch.device(best, local_rank()) if best == "cuda" else torch.device(best)
     try:
         device = torch.device(name)
@@ -34,7 +43,9 @@ def pick_device(name: str) -> torch.device:
         torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
         reason = one_line(error).split(". ")[0]
-        raise UsageError(f"expected a device such as auto, cpu or cuda:0, but {name!r} cannot be used ({reason})") from None
+        raise UsageError(
+            f"expected a device such as auto, cpu or cuda:0, but {name!r} cannot be used ({reason})"
+        ) from None
     return device
 
 
@@ -51,10 +62,15 @@ def allow_tf32(is_allowed: bool) -> None:
 
 
 def rank() -> int:
-    """This process's number under torchrun, 0 otherwise. Raises UsageError for one that is none of WORLD_SIZE."""
+    """This process's number under torchrun, 0 otherwise.
+
+    Raises UsageError for one that is none of WORLD_SIZE.
+    """
     number, n = environment_number("RANK", 0), world_size()
     if not 0 <= number < n:
-        raise UsageError(f"expected RANK from 0 to {n - 1} for WORLD_SIZE={n}, but {number} came; count from 0")
+        raise UsageError(
+            f"expected RANK from 0 to {n - 1} for WORLD_SIZE={n}, but {number} came; count from 0"
+        )
     return number
 
 
@@ -77,12 +93,16 @@ def environment_number(name: str, default: int) -> int:
     try:
         return int(text)
     except ValueError:
-        raise UsageError(f"expected a whole number in the environment variable {name}, but {text!r} came") from None
+        raise UsageError(
+            f"expected a whole number in the environment variable {name}, but {text!r} came"
+        ) from None
 
 
 def n_threads() -> int:
     """The cores that fall to this process."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
@@ -99,7 +119,8 @@ def processes(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # Both back ends at once: gradients travel on the device, stop requests on the CPU, where they hold up no GPU.
+    # Both back ends at once: gradients travel on the device, stop requests on the CPU, where they
+    # hold up no GPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield
@@ -123,7 +144,8 @@ def from_main(value: Any) -> Any:
 
 
 class StopRequest:
-    """Context in which SIGINT and SIGTERM ask for a stop after the present step instead of ending the process.
+    """Context in which SIGINT and SIGTERM ask for a stop after the present step instead of ending
+    the process.
 
     A second Ctrl-C ends it at once. Under torchrun all ranks stop at the same step.
     """
@@ -159,9 +181,20 @@ class StopRequest:
 def git_commit() -> str | None:
     """The commit of this code, `+dirty` if tracked files were changed; None outside a checkout."""
     root = Path(__file__).parent
-    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+dirty"]
+    command = [
+        "git",
+        "-C",
+        str(root),
+        "describe",
+        "--always",
+        "--abbrev=40",
+        "--exclude=*",
+        "--dirty=+dirty",
+    ]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -179,7 +212,10 @@ def hardware(device: torch.device) -> str:
     """The device in words."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} x {world_size()}"
-    return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads x {world_size()}"
+    return (
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads x "
+        f"{world_size()}"
+    )
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -192,43 +228,47 @@ def free_memory(device: torch.device) -> int | None:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
 
 
-def lock(file: IO, waits: bool = False) -> None:
-    """Keep an open file to this process until it is closed; nothing on systems and file systems without locks.
+class Lock:
+    """A file that one process holds, until `release` or until the process ends, however it ends."""
 
-    Raises BlockingIOError if another process has it, unless it `waits`.
-    """
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system
-        return
-    try:
-        # a record lock is this process's alone: loader workers, which may outlive it for a moment, do not inherit it
-        fcntl.lockf(file, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-    except (BlockingIOError, PermissionError) as error:
-        raise BlockingIOError(*error.args) from None
-    except OSError:  # a file system without locks
-        return
+    def __init__(self, file: Path, busy: str, wait_s: float = 0.0) -> None:
+        """Raises UsageError with the message `busy` where another process holds it for longer than
+        `wait_s`.
+        """
+        from filelock import FileLock, Timeout
 
-
-class FolderLock:
-    """Held by the one process that writes a folder; it ends with the process, however that ends."""
-
-    def __init__(self, folder: Path) -> None:
-        self.file = open(folder / ".lock", "w")  # noqa: SIM115 - open as long as the lock is held
+        self.lock = FileLock(file)
         try:
-            lock(self.file)
-        except BlockingIOError:
+            self.lock.acquire(timeout=wait_s)
+        except Timeout:
+            raise UsageError(busy) from None
+        except OSError as error:
             raise UsageError(
-                f"expected to be alone in {folder}, but another process trains there; wait for it or stop it"
+                f"expected to write {file}, but it failed ({error.strerror})"
             ) from None
 
     def release(self) -> None:
-        """Let others in."""
-        self.file.close()
+        """Let others in. The file stays, since deleting it would part those who wait for it."""
+        self.lock.release()
+
+
+# A killed trainer's loader workers hold its lock until they notice, after some seconds.
+WORKERS_END_S = 8.0
+
+
+def lock_folder(folder: Path) -> Lock:
+    """The lock of the one process that trains in a folder. Raises UsageError."""
+    busy = (
+        f"expected to be alone in {folder}, but another process trains there; wait for it or "
+        "stop it"
+    )
+    return Lock(folder / ".lock", busy, WORKERS_END_S)
 
 
 class PeakMemory:
-    """The most memory in use since its making, above what was in use then; None on systems that cannot tell."""
+    """The most memory in use since its making, above what was in use then; None on systems that
+    cannot tell.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -236,7 +276,9 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
             self.start = torch.cuda.memory_allocated(device)
         elif sys.platform.startswith("linux"):
-            Path("/proc/self/clear_refs").write_text("5")  # sets the peak of the resident memory to its present value
+            Path("/proc/self/clear_refs").write_text(
+                "5"
+            )  # sets the peak of the resident memory to its present value
             self.start = self.resident("VmRSS")
 
     @staticmethod
@@ -253,10 +295,12 @@ class PeakMemory:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep large freed blocks instead of giving them back, in this process; nothing on other systems.
+    """Let glibc keep large freed blocks instead of giving them back, in this process; nothing on
+    other systems.
 
-    Every activation is a fresh block of many megabytes, and the kernel's page faults for them cost a third of the
-    time of a CPU pass. The price is a higher peak memory. For entry points only: STYLENET_MALLOC=default turns it off.
+    Every activation is a fresh block of many megabytes, and the kernel's page faults for them cost
+    a third of the time of a CPU pass. The price is a higher peak memory. For entry points only:
+    STYLENET_MALLOC=default turns it off.
     """
     if not sys.platform.startswith("linux") or os.environ.get("STYLENET_MALLOC") == "default":
         return

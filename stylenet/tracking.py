@@ -9,13 +9,13 @@ import json
 import os
 import shlex
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from stylenet.errors import one_line
 from stylenet.images import replaced_file, to_pil
+from stylenet.progress import duration, make_bar
 
 HISTORY_FILE = "history.jsonl"
 
@@ -25,8 +25,8 @@ STEP = "trainer/step"
 class Tracker:
     """One W&B run, or nothing: every method returns quietly once W&B is off or has failed.
 
-    The trainer owns the step: every scalar is logged with `trainer/step`, which all others are plotted against,
-    since W&B's own counter starts anew when an offline run is resumed.
+    The trainer owns the step: every scalar is logged with `trainer/step`, which all others are
+    plotted against, since W&B's own counter starts anew when an offline run is resumed.
     """
 
     def __init__(self, run: Any = None) -> None:
@@ -39,7 +39,10 @@ class Tracker:
         try:
             action(self.run)
         except Exception as error:  # whatever W&B throws, the training is worth more
-            print(f"warning: W&B failed ({one_line(error)}); the run goes on without it", file=sys.stderr)
+            print(
+                f"warning: W&B failed ({one_line(error)}); the run goes on without it",
+                file=sys.stderr,
+            )
             self.run = None
 
     def log(self, scalars: Mapping[str, float], step: int) -> None:
@@ -66,7 +69,13 @@ class Tracker:
             def shown(cell: Any) -> Any:
                 return wandb.Image(to_pil(cell[0])) if isinstance(cell, torch.Tensor) else cell
 
-            run.log({name: wandb.Table(columns=list(header), data=[[shown(cell) for cell in row] for row in rows])})
+            run.log(
+                {
+                    name: wandb.Table(
+                        columns=list(header), data=[[shown(cell) for cell in row] for row in rows]
+                    )
+                }
+            )
 
         self.attempt(action)
 
@@ -93,28 +102,46 @@ class Tracker:
 
 
 def make_tracker(
-    run_dir: Path, mode: str, run_id: str, timeout_s: float, config: Mapping[str, Any], job_type: str, **about: Any
+    run_dir: Path,
+    mode: str,
+    run_id: str,
+    timeout_s: float,
+    config: Mapping[str, Any],
+    job_type: str,
+    **about: Any,
 ) -> Tracker:
-    """A tracker in the given mode; `about` goes to wandb.init (project, entity, group, name, tags, notes).
+    """A tracker in the given mode; `about` goes to wandb.init (project, entity, group, name, tags,
+    notes).
 
-    `disabled` does not import wandb. A missing package, key or network is said in one line, and the run goes on:
-    without a package untracked, else offline.
+    `disabled` does not import wandb. A missing package, key or network is said in one line, and the
+    run goes on: without a package untracked, else offline.
     """
     if mode == "disabled":
         return Tracker()
-    # Artifacts are staged here, so that an offline run can be moved and synced with all that belongs to it.
+    # Artifacts are staged here, so that an offline run can be moved and synced with all that
+    # belongs to it.
     os.environ["WANDB_DATA_DIR"] = str(run_dir / "wandb" / "data")
     try:
         import wandb
 
         chosen = choose_mode(mode)
     except Exception as error:  # not installed, or broken, as by a clash of its own dependencies
-        print(f"warning: W&B cannot be imported ({one_line(error)}); the run is not tracked", file=sys.stderr)
+        print(
+            f"warning: W&B cannot be imported ({one_line(error)}); the run is not tracked",
+            file=sys.stderr,
+        )
         return Tracker()
     if chosen == "disabled":
         return Tracker()
     settings = {"init_timeout": timeout_s, "finish_timeout": timeout_s, "silent": True}
-    common = {"dir": str(run_dir), "id": run_id, "config": dict(config), "job_type": job_type, "resume": "allow", **about}
+    common = {
+        "dir": str(run_dir),
+        "id": run_id,
+        "config": dict(config),
+        "job_type": job_type,
+        "resume": "allow",
+        **about,
+    }
     for attempted in dict.fromkeys([chosen, "offline"]):
         try:
             run = wandb.init(mode=attempted, settings=wandb.Settings(**settings), **common)
@@ -129,7 +156,9 @@ def make_tracker(
 
 
 def choose_mode(mode: str) -> str:
-    """online, offline or disabled: WANDB_MODE where `auto` leaves it open, and offline where no key is configured."""
+    """online, offline or disabled: WANDB_MODE where `auto` leaves it open, and offline where no key
+    is configured.
+    """
     import wandb
 
     wanted = os.environ.get("WANDB_MODE", "online") if mode == "auto" else mode
@@ -140,7 +169,11 @@ def choose_mode(mode: str) -> str:
     except Exception:  # a malformed key is as good as none
         has_key = False
     if not has_key and mode == "online":
-        print("warning: tracking.mode=online, but no W&B key is configured (wandb login); going offline", file=sys.stderr)
+        print(
+            "warning: tracking.mode=online, but no W&B key is configured (wandb login); going "
+            "offline",
+            file=sys.stderr,
+        )
     return "online" if has_key else "offline"
 
 
@@ -152,11 +185,15 @@ def sync_command(run_dir: Path) -> str | None:
 
 
 class Journal:
-    """The lines of a run: a progress bar or plain lines, `history.jsonl`, and the tracker. Quiet without a folder."""
+    """The lines of a run: a progress bar or plain lines, `history.jsonl`, and the tracker.
+
+    Quiet without a folder.
+    """
 
     def __init__(self, run_dir: Path | None, tracker: Tracker, step: int, n_steps: int) -> None:
         self.dir, self.tracker, self.n_steps = run_dir, tracker, n_steps
-        self.bar = make_bar(step, n_steps) if run_dir else None
+        bar = make_bar(n_steps, "step", initial=step, is_shown=run_dir is not None)
+        self.bar = None if bar.disable else bar
         if run_dir:
             trim_history(run_dir / HISTORY_FILE, step)
 
@@ -178,7 +215,10 @@ class Journal:
     def show_training(self, step: int, losses: Mapping[str, float], steps_per_s: float) -> None:
         """The losses by kind, the rate and the time left."""
         kinds = dict.fromkeys(name.partition("/")[0] for name in losses)
-        sums = {kind: sum(value for name, value in losses.items() if name.partition("/")[0] == kind) for kind in kinds}
+        sums = {
+            kind: sum(value for name, value in losses.items() if name.partition("/")[0] == kind)
+            for kind in kinds
+        }
         shown = {kind: f"{value:.4g}" for kind, value in sums.items()}
         if self.bar is not None:
             self.bar.set_postfix(shown, refresh=False)
@@ -186,7 +226,8 @@ class Journal:
             return
         columns = "  ".join(f"{kind} {value}" for kind, value in shown.items())
         self.say(
-            f"step {step}/{self.n_steps}  {columns}  {steps_per_s:.3g} steps/s  {duration((self.n_steps - step) / steps_per_s)} left"
+            f"step {step}/{self.n_steps}  {columns}  {steps_per_s:.3g} steps/s  "
+            f"{duration((self.n_steps - step) / steps_per_s)} left"
         )
 
     def close(self, exit_code: int) -> None:
@@ -195,27 +236,20 @@ class Journal:
             self.bar.close()
             self.bar = None
         self.tracker.finish(exit_code)
-        command = sync_command(self.dir) if self.dir else None  # also what was tracked until W&B failed
+        command = (
+            sync_command(self.dir) if self.dir else None
+        )  # also what was tracked until W&B failed
         if command:
             self.say(f"to upload the offline run: {command}")
 
 
-def make_bar(step: int, n_steps: int) -> Any:
-    """A progress bar on a terminal, None where the output is piped."""
-    from tqdm import tqdm
-
-    return tqdm(initial=step, total=n_steps, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, as many hours as it takes."""
-    hours, rest = divmod(int(seconds), 3600)
-    return f"{hours:02d}:{time.strftime('%M:%S', time.gmtime(rest))}"
-
-
 def trim_history(path: Path, step: int) -> None:
-    """Drop what an interrupted run logged after the checkpoint that is gone on from, and a half-written last line."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    """Drop what an interrupted run logged after the checkpoint that is gone on from, and a
+    half-written last line.
+    """
+    lines = (
+        path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    )
     kept = [line for line in lines if 0 <= step_of(line) <= step]
     with replaced_file(path) as temporary:
         temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")

@@ -1,4 +1,6 @@
-"""Shared fixtures: small images, random VGG weights in both layouts, and the real data where the environment names it."""
+"""Shared fixtures: small images, random VGG weights in both layouts, and the real data where the
+environment names it.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ import torch
 from PIL import Image
 
 from stylenet.models import vgg as vgg_module
+from stylenet.models.vgg_files import conv_keys
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = {
@@ -27,7 +30,9 @@ REAL = {
 
 @pytest.fixture(autouse=True)
 def no_network_and_no_key(monkeypatch, tmp_path):
-    """Tests know no key, no home, no weights but their own, and W&B stays off unless a test asks for it."""
+    """Tests know no key, no home, no weights but their own, and W&B stays off unless a test asks
+    for it.
+    """
     for name in [name for name in os.environ if name.startswith(("WANDB_", "STYLENET_VGG"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -41,7 +46,9 @@ def no_network_and_no_key(monkeypatch, tmp_path):
 
 @pytest.fixture
 def real():
-    """Path of a real file or folder by its name in REAL; skips where the environment does not name it."""
+    """Path of a real file or folder by its name in REAL; skips where the environment does not name
+    it.
+    """
 
     def path_of(name: str) -> Path:
         variable = REAL[name]
@@ -52,15 +59,21 @@ def real():
     return path_of
 
 
-def random_torchvision_weights(network: str, n_convs: int, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Random weights in torchvision's layout for the first convolutions, scaled so that activations stay alive."""
+def random_torchvision_weights(
+    network: str, n_convs: int, seed: int = 0
+) -> dict[str, torch.Tensor]:
+    """Random weights in torchvision's layout for the first convolutions, scaled so that activations
+    stay alive.
+    """
     generator = torch.Generator().manual_seed(seed)
     names = vgg_module.conv_names(network)[:n_convs]
     shapes = vgg_module.conv_shapes(network, names[-1].replace("conv", "relu"))
-    keys = vgg_module.conv_keys(network, flat=False)
+    keys = conv_keys(network, flat=False)
     weights = {}
     for name, (n_in, n_out) in shapes.items():
-        weights[f"{keys[name]}.weight"] = torch.randn(n_out, n_in, 3, 3, generator=generator) * (2 / (9 * n_in)) ** 0.5
+        weights[f"{keys[name]}.weight"] = (
+            torch.randn(n_out, n_in, 3, 3, generator=generator) * (2 / (9 * n_in)) ** 0.5
+        )
         weights[f"{keys[name]}.bias"] = torch.randn(n_out, generator=generator) * 0.1
     return weights
 
@@ -120,7 +133,9 @@ def tiny_options(image_folders, vgg19_file) -> list[str]:
     ]
 
 
-def run_python(*arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess:
+def run_python(
+    *arguments: str, timeout: float = 300, **environment: str
+) -> subprocess.CompletedProcess:
     """A script of this repository in a process of its own, without a terminal."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
@@ -137,7 +152,9 @@ def read_back(run_dir):
     """The records of an offline run by type, as W&B's own command line prints them."""
     (folder,) = (run_dir / "wandb").glob("offline-run-*")
     command = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(folder)]
-    lines = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout.splitlines()
+    lines = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=True
+    ).stdout.splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -147,5 +164,10 @@ def trained_run(tmp_path_factory, tiny_options) -> Path:
     import train
 
     run_dir = tmp_path_factory.mktemp("runs") / "trained"
-    assert train.main(["--config", str(ROOT / "configs/adain.yaml"), *tiny_options, f"run.dir={run_dir}"]) == 0
+    assert (
+        train.main(
+            ["--config", str(ROOT / "configs/adain.yaml"), *tiny_options, f"run.dir={run_dir}"]
+        )
+        == 0
+    )
     return run_dir

@@ -1,4 +1,6 @@
-"""ablate.py: cells trained, shared, recognised, resumed and compared; a failed cell does not stop the others."""
+"""ablate.py: cells trained, shared, recognised, resumed and compared; a failed cell does not stop
+the others.
+"""
 
 import json
 import os
@@ -14,13 +16,33 @@ from conftest import ROOT, run_python
 import ablate
 from stylenet.errors import UsageError
 
-SCORING = ["pairs.n=4", "images.resize_px=32", "metrics.names=[content_norm,style,ssim,vgg_frechet]", "metrics.bootstrap=50"]
+SCORING = [
+    "pairs.n=4",
+    "images.resize_px=32",
+    "metrics.names=[content_norm,style,ssim,vgg_frechet]",
+    "metrics.bootstrap=50",
+]
 
 
-def sweep_file(tmp_path, name="norms", values=("none", "instance"), seeds=(0, 1), key="decoder.norm"):
+def sweep_file(
+    tmp_path, name="norms", values=("none", "instance"), seeds=(0, 1), key="decoder.norm"
+):
     parameters = {key: {"values": list(values)}, "run.seed": {"values": list(seeds)}}
-    command = ["${env}", "python", "${program}", "--config", str(ROOT / "configs/adain.yaml"), "${args_no_hyphens}"]
-    content = {"program": "train.py", "method": "grid", "name": name, "command": command, "parameters": parameters}
+    command = [
+        "${env}",
+        "python",
+        "${program}",
+        "--config",
+        str(ROOT / "configs/adain.yaml"),
+        "${args_no_hyphens}",
+    ]
+    content = {
+        "program": "train.py",
+        "method": "grid",
+        "name": name,
+        "command": command,
+        "parameters": parameters,
+    }
     path = tmp_path / f"{name}.yaml"
     path.write_text(yaml.safe_dump(content | {"description": "What?\nprotocol: quick\n"}))
     return path
@@ -28,7 +50,15 @@ def sweep_file(tmp_path, name="norms", values=("none", "instance"), seeds=(0, 1)
 
 def call(path, tmp_path, tiny_options, *more):
     options = [option for option in tiny_options if not option.startswith("train.steps")]
-    return [str(path), "--output", str(tmp_path / "out"), *options, "train.steps=2", *SCORING, *more]
+    return [
+        str(path),
+        "--output",
+        str(tmp_path / "out"),
+        *options,
+        "train.steps=2",
+        *SCORING,
+        *more,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +76,29 @@ def test_every_cell_is_a_real_run(finished):
     cells = list((finished / "out/cells").iterdir())
     assert len(cells) == 4 and all((cell / "model.safetensors").is_file() for cell in cells)
     configs = [yaml.safe_load((cell / "config.yaml").read_text()) for cell in cells]
-    assert {(c["decoder"]["norm"], c["run"]["seed"]) for c in configs} == {(n, s) for n in ("none", "instance") for s in (0, 1)}
-    assert {(c["tracking"]["group"], tuple(c["tracking"]["tags"])) for c in configs} == {("norms", ("ablation", "norms"))}
+    assert {(c["decoder"]["norm"], c["run"]["seed"]) for c in configs} == {
+        (n, s) for n in ("none", "instance") for s in (0, 1)
+    }
+    assert {(c["tracking"]["group"], tuple(c["tracking"]["tags"])) for c in configs} == {
+        ("norms", ("ablation", "norms"))
+    }
 
 
 @pytest.mark.slow
 def test_comparison_has_seeds_intervals_and_a_baseline(finished):
     found = json.loads((finished / "out/norms/comparison.json").read_text())
-    assert found["baseline"] == "decoder.norm=none" and found["seeds"]["decoder.norm=instance"] == [0, 1]
-    assert len(found["means"]["decoder.norm=instance"]["style"]) == 2 and "vgg_frechet" in found["means"]["decoder.norm=none"]
+    assert found["baseline"] == "decoder.norm=none" and found["seeds"]["decoder.norm=instance"] == [
+        0,
+        1,
+    ]
+    assert (
+        len(found["means"]["decoder.norm=instance"]["style"]) == 2
+        and "vgg_frechet" in found["means"]["decoder.norm=none"]
+    )
     gap = found["differences"]["decoder.norm=instance"]["style"]
-    means = [sum(found["means"][f"decoder.norm={norm}"]["style"]) / 2 for norm in ("none", "instance")]
+    means = [
+        sum(found["means"][f"decoder.norm={norm}"]["style"]) / 2 for norm in ("none", "instance")
+    ]
     assert gap["mean"] == pytest.approx(means[1] - means[0])
     results = json.loads((finished / "out/norms/eval/metrics.json").read_text())
     assert results["protocol"]["values"]["pairs.held_out"] == 0.2  # what no cell was trained on
@@ -65,30 +107,41 @@ def test_comparison_has_seeds_intervals_and_a_baseline(finished):
 @pytest.mark.slow
 def test_comparison_is_written_in_every_form(finished):
     folder = finished / "out/norms"
-    markdown, latex, page = ((folder / name).read_text() for name in ("table.md", "table.tex", "report.html"))
+    markdown, latex, page = (
+        (folder / name).read_text() for name in ("table.md", "table.tex", "report.html")
+    )
     assert "±" in markdown and "**" in markdown and "content copy" in markdown and r"$\pm$" in latex
     assert page.count("<svg") == 2 and page.count("data:image/jpeg") >= 8
     assert (folder / "grid.png").stat().st_size > 1000
 
 
 @pytest.mark.slow
-def test_resume_recognises_finished_cells_by_what_they_compute(finished, tmp_path, tiny_options, capsys):
-    """Another ablation with another name finds the two cells that it shares and has two left to do."""
+def test_resume_recognises_finished_cells_by_what_they_compute(
+    finished, tmp_path, tiny_options, capsys
+):
+    """An ablation of another name finds the two cells that it shares, and trains two."""
     path = sweep_file(tmp_path, name="others", values=("none", "batch"))
     arguments = [*call(path, tmp_path, tiny_options)[:-1], SCORING[-1]]
     arguments[arguments.index("--output") + 1] = str(finished / "out")
     assert ablate.main([*arguments, "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert said.count("finished  decoder.norm=none") == 2 and said.count("to do     decoder.norm=batch") == 2
+    assert (
+        said.count("finished  decoder.norm=none") == 2
+        and said.count("to do     decoder.norm=batch") == 2
+    )
     with pytest.raises(UsageError, match="2 of its 4 cells are begun; go on with --resume"):
         ablate.main(arguments)
 
 
 @pytest.mark.slow
 def test_resume_of_a_finished_ablation_trains_nothing(finished, tiny_options):
-    before = {path: path.stat().st_mtime_ns for path in (finished / "out/cells").rglob("*.safetensors")}
+    before = {
+        path: path.stat().st_mtime_ns for path in (finished / "out/cells").rglob("*.safetensors")
+    }
     scored = (finished / "out/norms/eval/work/rows-0.jsonl").read_text()
-    done = run_python("ablate.py", *call(finished / "norms.yaml", finished, tiny_options, "--resume"))
+    done = run_python(
+        "ablate.py", *call(finished / "norms.yaml", finished, tiny_options, "--resume")
+    )
     assert done.returncode == 0, done.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (finished / "out/norms/eval/work/rows-0.jsonl").read_text() == scored
@@ -98,9 +151,15 @@ def test_resume_of_a_finished_ablation_trains_nothing(finished, tiny_options):
 def test_a_failed_cell_is_reported_and_the_others_go_on(tmp_path, tiny_options):
     """A learning rate of 1e30 diverges at once."""
     path = sweep_file(tmp_path, name="rates", key="optim.lr", values=("1e-3", "1e30"), seeds=(0,))
-    done = run_python("ablate.py", *call(path, tmp_path, [o for o in tiny_options if not o.startswith("optim.lr")]))
+    done = run_python(
+        "ablate.py",
+        *call(path, tmp_path, [o for o in tiny_options if not o.startswith("optim.lr")]),
+    )
     assert done.returncode == 1
-    assert "cell optim.lr=1e30 failed with exit code 5" in done.stderr and "expected finite" in done.stderr
+    assert (
+        "cell optim.lr=1e30 failed with exit code 5" in done.stderr
+        and "expected finite" in done.stderr
+    )
     text = (tmp_path / "out/rates/table.md").read_text()
     assert "failed, and not in the tables: optim.lr=1e30" in text and "optim.lr=1e-3" in text
 
@@ -111,12 +170,26 @@ def test_a_failed_cell_is_reported_and_the_others_go_on(tmp_path, tiny_options):
 def test_an_interrupt_saves_the_running_cell_and_starts_no_other(tmp_path, tiny_options, number):
     path = sweep_file(tmp_path, seeds=(0,))
     options = [o for o in tiny_options if not o.startswith(("train.steps", "checkpoint.every"))]
-    arguments = [str(path), "--output", str(tmp_path / "out"), *options, "train.steps=100000", "checkpoint.every_steps=100000"]
-    process = subprocess.Popen([sys.executable, "ablate.py", *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    arguments = [
+        str(path),
+        "--output",
+        str(tmp_path / "out"),
+        *options,
+        "train.steps=100000",
+        "checkpoint.every_steps=100000",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "ablate.py", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     try:
         logs = tmp_path / "out/norms/logs"
         deadline = time.time() + 120
-        while time.time() < deadline and not any("step 2/" in log.read_text() for log in logs.glob("*.log")):
+        while time.time() < deadline and not any(
+            "step 2/" in log.read_text() for log in logs.glob("*.log")
+        ):
             time.sleep(0.2)
         process.send_signal(number)
         process.communicate(timeout=60)
@@ -147,7 +220,10 @@ def test_mistakes(tmp_path, tiny_options, extra, message):
 
 def test_overrides_are_dealt_to_training_and_scoring():
     given = ["optim.lr=1", "pairs.n=3", "--tracking.mode=disabled"]
-    assert ablate.split_overrides(given) == (["optim.lr=1", "--tracking.mode=disabled"], ["pairs.n=3", "--tracking.mode=disabled"])
+    assert ablate.split_overrides(given) == (
+        ["optim.lr=1", "--tracking.mode=disabled"],
+        ["pairs.n=3", "--tracking.mode=disabled"],
+    )
 
 
 def test_jobs_share_the_threads(monkeypatch):
@@ -155,14 +231,26 @@ def test_jobs_share_the_threads(monkeypatch):
     assert ablate.environment(1, 4)["OMP_NUM_THREADS"] == "2"
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert [ablate.environment(slot, 3)["CUDA_VISIBLE_DEVICES"] for slot in range(3)] == ["0", "1", "0"]
+    assert [ablate.environment(slot, 3)["CUDA_VISIBLE_DEVICES"] for slot in range(3)] == [
+        "0",
+        "1",
+        "0",
+    ]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")  # the user's own choice is kept to
-    assert [ablate.environment(slot, 3)["CUDA_VISIBLE_DEVICES"] for slot in range(3)] == ["2", "5", "2"]
+    assert [ablate.environment(slot, 3)["CUDA_VISIBLE_DEVICES"] for slot in range(3)] == [
+        "2",
+        "5",
+        "2",
+    ]
 
 
 def test_cells_that_compute_the_same_are_refused(tmp_path, tiny_options):
     path = sweep_file(tmp_path, key="optim.warmup_steps", values=("10", 10))
-    with pytest.raises(UsageError, match="optim.warmup_steps=10, run.seed=0 and optim.warmup_steps=10, run.seed=0 are the same"):
+    with pytest.raises(
+        UsageError,
+        match="optim.warmup_steps=10, run.seed=0 and optim.warmup_steps=10, run.seed=0 are the "
+        "same",
+    ):
         ablate.main(call(path, tmp_path, tiny_options))
 
 
@@ -175,10 +263,14 @@ def test_a_damaged_model_is_not_finished(tmp_path):
 
 @pytest.mark.slow
 def test_cells_with_other_weights_are_not_compared(finished, tmp_path):
-    """A model of another encoder among the cells, as after a change of STYLENET_VGG19 between two resumes."""
+    """A model of another encoder among the cells, as after a change of STYLENET_VGG19 between two
+    resumes.
+    """
     from stylenet.checkpoint import load_model, save_model
 
-    cells = [ablate.Cell({}, None, [], folder) for folder in sorted((finished / "out/cells").iterdir())]
+    cells = [
+        ablate.Cell({}, None, [], folder) for folder in sorted((finished / "out/cells").iterdir())
+    ]
     ablate.check_comparable(cells)
     tensors, about = load_model(cells[0].folder / "model.safetensors")
     about["encoder"]["sha256"] = "0" * 64

@@ -1,4 +1,6 @@
-"""The compact network: any size, strengths and mixtures, its fast form, and its training by the VGG."""
+"""The compact network: any size, strengths and mixtures, its fast form, and its training by the
+VGG.
+"""
 
 import re
 
@@ -10,16 +12,21 @@ from conftest import ROOT, draw
 import stylize
 import train
 from stylenet import build, images
-from stylenet import config as configuration
+from stylenet.applying.stylizer import Stylizer, load_network
 from stylenet.checkpoint import load_model
+from stylenet.config.training import Config
 from stylenet.errors import UsageError, WeightsError
-from stylenet.inference import Stylizer, load_network
 from stylenet.looks import make_look
 from stylenet.models.compact import BlurredConv, CompactNet, grown, make_fast, mean_code
 from stylenet.models.fast import SubPixelConv
 
 RECIPE = str(ROOT / "configs/compact.yaml")
-SMALL = ["model.channels=[4,6,8]", "model.blocks=2", "train.styles_per_content=2", "checkpoint.release_dtype=fp16"]
+SMALL = [
+    "model.channels=[4,6,8]",
+    "model.blocks=2",
+    "train.styles_per_content=2",
+    "checkpoint.release_dtype=fp16",
+]
 
 
 def image(*shape, seed=0):
@@ -46,17 +53,25 @@ def test_no_strength_is_the_content_with_itself(net):
     torch.testing.assert_close(net(content, style, 0.0), net(content, content))
     assert (net(content, style) - net(content, content)).abs().max() > 0.01
     middle = net(content, style, 0.5) - net(content, content)
-    assert 0 < middle.square().mean() < (net(content, style) - net(content, content)).square().mean()
+    assert (
+        0 < middle.square().mean() < (net(content, style) - net(content, content)).square().mean()
+    )
 
 
 def test_mixing_lies_between_the_styles(net):
     content = image(1, 3, 32, 40)
     codes = [net.encode_style(image(1, 3, 24, 24, seed=seed)) for seed in (1, 2)]
-    torch.testing.assert_close(net.stylise(content, make_look(codes, [3.0, 0.0])), net.stylise(content, make_look(codes[:1])))
     torch.testing.assert_close(
-        net.stylise(content, make_look(codes, [1.0, 3.0])), net.stylise(content, make_look([mean_code(codes, [0.25, 0.75])]))
+        net.stylise(content, make_look(codes, [3.0, 0.0])),
+        net.stylise(content, make_look(codes[:1])),
     )
-    assert not torch.equal(net.stylise(content, make_look(codes)), net.stylise(content, make_look(codes[:1])))
+    torch.testing.assert_close(
+        net.stylise(content, make_look(codes, [1.0, 3.0])),
+        net.stylise(content, make_look([mean_code(codes, [0.25, 0.75])])),
+    )
+    assert not torch.equal(
+        net.stylise(content, make_look(codes)), net.stylise(content, make_look(codes[:1]))
+    )
 
 
 def test_features_take_the_styles_statistics_at_every_depth(net):
@@ -73,7 +88,9 @@ def test_a_batch_is_its_images(net):
     contents, styles = image(2, 3, 32, 40), image(2, 3, 24, 24, seed=1)
     single = torch.cat([net(contents[i : i + 1], styles[i : i + 1]) for i in range(2)])
     torch.testing.assert_close(net(contents, styles), single, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(net(contents, styles[:1])[1:], net(contents[1:], styles[:1]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        net(contents, styles[:1])[1:], net(contents[1:], styles[:1]), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_sides_are_filled_up_with_their_last_pixels(net):
@@ -86,21 +103,29 @@ def test_sides_are_filled_up_with_their_last_pixels(net):
 def test_low_precision_stays_close_and_statistics_stay_exact(net, dtype):
     content, style = image(2, 3, 33, 47), image(1, 3, 24, 24, seed=1)
     fast = make_fast(net, torch.device("cpu"), dtype)
-    assert fast.to_half.weight.dtype == dtype and all(part.dtype == torch.float32 for part in fast.encode_style(style))
-    torch.testing.assert_close(fast(content, style).float(), net(content, style), rtol=0.05, atol=0.05)
+    assert fast.to_half.weight.dtype == dtype and all(
+        part.dtype == torch.float32 for part in fast.encode_style(style)
+    )
+    torch.testing.assert_close(
+        fast(content, style).float(), net(content, style), rtol=0.05, atol=0.05
+    )
 
 
 @pytest.mark.parametrize("size", [(32, 40), (33, 47), (17, 25)])
 def test_fast_form_is_the_same(net, size):
     content, style = image(2, 3, *size), image(1, 3, 21, 30, seed=1)
     fast = make_fast(net, torch.device("cpu"))
-    torch.testing.assert_close(fast(content, style, 0.7), net(content, style, 0.7), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        fast(content, style, 0.7), net(content, style, 0.7), rtol=1e-5, atol=1e-5
+    )
     for name in ("from_eighth", "from_quarter", "to_pixels"):  # the plain one is left as it was
-        assert isinstance(getattr(fast, name), SubPixelConv) and not isinstance(getattr(net, name), SubPixelConv)
+        assert isinstance(getattr(fast, name), SubPixelConv) and not isinstance(
+            getattr(net, name), SubPixelConv
+        )
 
 
 def test_shipped_size():
-    config = configuration.load_config(RECIPE)
+    config = Config.load(RECIPE)
     n = sum(p.numel() for p in CompactNet(config.model.channels, config.model.blocks).parameters())
     assert n <= 1_500_000
 
@@ -116,7 +141,9 @@ def compact_run(tmp_path_factory, tiny_options):
 def test_trains_and_applies_without_a_vgg(compact_run, tmp_path):
     tensors, about = load_model(compact_run / "model.safetensors")
     assert about["model"] == "compact" and not any(name.startswith("encoder.") for name in tensors)
-    assert {tensor.dtype for name, tensor in tensors.items() if name.startswith("decoder.")} == {torch.float16}
+    assert {tensor.dtype for name, tensor in tensors.items() if name.startswith("decoder.")} == {
+        torch.float16
+    }
     stylizer = Stylizer.load(compact_run)
     content, style = draw(tmp_path / "c.png", 1, 37, 29), draw(tmp_path / "s.png", 2)
     output = stylizer(content, style, alpha=0.5)
@@ -128,7 +155,20 @@ def test_trains_and_applies_without_a_vgg(compact_run, tmp_path):
 def test_stylize_makes_data_sets_and_clips_with_it(compact_run, image_folders, tmp_path):
     """Every content of a batch gets its own style: the pictures are those made one by one."""
     content, style = image_folders
-    call = ["--model", compact_run, "--content", content, "--style", style, "--size", "24", "--style-size", "24", "--device", "cpu"]
+    call = [
+        "--model",
+        compact_run,
+        "--content",
+        content,
+        "--style",
+        style,
+        "--size",
+        "24",
+        "--style-size",
+        "24",
+        "--device",
+        "cpu",
+    ]
     for n in (1, 3):
         extra = ["--pairs", "random:2", "--batch", n, "--output", tmp_path / f"out{n}"]
         assert stylize.main([*map(str, call), *map(str, extra)]) == 0
@@ -137,23 +177,51 @@ def test_stylize_makes_data_sets_and_clips_with_it(compact_run, image_folders, t
     for path in made:
         one, three = (images.load_image(tmp_path / f"out{n}" / path.name) for n in (1, 3))
         assert (one - three).abs().max() <= 1.01 / 255
-    clip = ["--content", content, "--video", "--style", style / "s0.png", "--output", tmp_path / "clip", "--precision", "bf16"]
-    assert stylize.main([*map(str, call[:2]), *map(str, clip), "--size", "24", "--device", "cpu"]) == 0
+    clip = [
+        "--content",
+        content,
+        "--video",
+        "--style",
+        style / "s0.png",
+        "--output",
+        tmp_path / "clip",
+        "--precision",
+        "bf16",
+    ]
+    assert (
+        stylize.main([*map(str, call[:2]), *map(str, clip), "--size", "24", "--device", "cpu"]) == 0
+    )
     assert len(list((tmp_path / "clip").iterdir())) == 10
 
 
 def test_fine_tuning_starts_from_the_weights(compact_run, tiny_options, tmp_path):
-    start = [f"train.init_from={compact_run}", f"run.dir={tmp_path}/next", "train.steps=1", "optim.lr=1e-12"]
+    start = [
+        f"train.init_from={compact_run}",
+        f"run.dir={tmp_path}/next",
+        "train.steps=1",
+        "optim.lr=1e-12",
+    ]
     assert train.main(["--config", RECIPE, *tiny_options, *SMALL, *start]) == 0
-    before, after = (load_model(folder / "model.safetensors")[0] for folder in (compact_run, tmp_path / "next"))
-    assert all(torch.allclose(before[name].float(), after[name].float(), atol=1e-3) for name in before)
-    old, new = (load_model(folder / "model.safetensors")[1] for folder in (compact_run, tmp_path / "next"))
-    assert new["started_from"]["training_sha256"] == old["training_sha256"] != new["training_sha256"]
+    before, after = (
+        load_model(folder / "model.safetensors")[0] for folder in (compact_run, tmp_path / "next")
+    )
+    assert all(
+        torch.allclose(before[name].float(), after[name].float(), atol=1e-3) for name in before
+    )
+    old, new = (
+        load_model(folder / "model.safetensors")[1] for folder in (compact_run, tmp_path / "next")
+    )
+    assert (
+        new["started_from"]["training_sha256"] == old["training_sha256"] != new["training_sha256"]
+    )
     assert old["started_from"] is None
     assert not re.search(r"['\"]/", str(new["started_from"]))  # no path
     assert train.main(["--resume", str(tmp_path / "next"), "train.steps=2"]) == 0
     _, resumed = load_model(tmp_path / "next/model.safetensors")
-    assert resumed["started_from"] == new["started_from"] and resumed["training_sha256"] != new["training_sha256"]
+    assert (
+        resumed["started_from"] == new["started_from"]
+        and resumed["training_sha256"] != new["training_sha256"]
+    )
 
 
 def test_tiles_are_refused(compact_run):
@@ -173,7 +241,7 @@ def test_tiles_are_refused(compact_run):
 )
 def test_what_does_not_go_together_is_refused(options, message):
     with pytest.raises(UsageError, match=message):
-        build.check_config(configuration.load_config(RECIPE, options))
+        build.check_config(Config.load(RECIPE, options))
 
 
 def test_a_blur_is_part_of_the_kernel():
@@ -181,13 +249,19 @@ def test_a_blur_is_part_of_the_kernel():
     taps = torch.tensor([0.25, 0.5, 0.25])
     blur = torch.outer(taps, taps).expand(3, 1, 3, 3)
     blurred = F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), blur, groups=3)
-    torch.testing.assert_close(conv(x), F.conv2d(blurred, conv.weight, conv.bias, stride=2), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        conv(x), F.conv2d(blurred, conv.weight, conv.bias, stride=2), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("size", [(32, 40), (33, 47), (1, 1), (8, 9)])
 def test_antialiased_network_and_its_fast_form(size):
     torch.manual_seed(0)
-    net = CompactNet((4, 6, 8), 4, 2, True, torch.Generator().manual_seed(0)).eval().requires_grad_(False)
+    net = (
+        CompactNet((4, 6, 8), 4, 2, True, torch.Generator().manual_seed(0))
+        .eval()
+        .requires_grad_(False)
+    )
     content, style = image(1, 3, *size), image(1, 3, 24, 24, seed=1)
     plain = net(content, style)
     assert plain.shape == content.shape
@@ -204,13 +278,32 @@ def test_a_larger_network_starts_where_a_smaller_one_is(net):
 
 
 def test_growing_by_a_run(compact_run, tiny_options, tmp_path):
-    more = ["model.blocks=3", "model.encoder_blocks=2", "model.antialias=true", "loss.shift_weight=1", "loss.style_balance=0.5"]
-    more += ["loss.content_norm_weight=1", "loss.content_norm_taps=[relu2_1]", "data.scales=[16,20,24]"]
+    more = [
+        "model.blocks=3",
+        "model.encoder_blocks=2",
+        "model.antialias=true",
+        "loss.shift_weight=1",
+        "loss.style_balance=0.5",
+    ]
+    more += [
+        "loss.content_norm_weight=1",
+        "loss.content_norm_taps=[relu2_1]",
+        "data.scales=[16,20,24]",
+    ]
     start = [f"train.init_from={compact_run}", f"run.dir={tmp_path}/next", "train.steps=2"]
-    assert train.main(["--config", RECIPE, *tiny_options, *SMALL[:1], *SMALL[2:], *more, *start]) == 0
+    assert (
+        train.main(["--config", RECIPE, *tiny_options, *SMALL[:1], *SMALL[2:], *more, *start]) == 0
+    )
     _, about = load_model(tmp_path / "next/model.safetensors")
-    assert about["decoder"] == {"channels": [4, 6, 8], "blocks": 3, "encoder_blocks": 2, "antialias": True}
-    assert Stylizer.load(tmp_path / "next")(draw(tmp_path / "c.png", 1), draw(tmp_path / "s.png", 2)).shape == (3, 40, 48)
+    assert about["decoder"] == {
+        "channels": [4, 6, 8],
+        "blocks": 3,
+        "encoder_blocks": 2,
+        "antialias": True,
+    }
+    assert Stylizer.load(tmp_path / "next")(
+        draw(tmp_path / "c.png", 1), draw(tmp_path / "s.png", 2)
+    ).shape == (3, 40, 48)
     back = [f"train.init_from={tmp_path}/next", f"run.dir={tmp_path}/back", "train.steps=1"]
     with pytest.raises(WeightsError, match="model.blocks"):
         train.main(["--config", RECIPE, *tiny_options, *SMALL, *back])

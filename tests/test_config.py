@@ -4,12 +4,15 @@ import dataclasses
 
 import pytest
 
-from stylenet import config as c
+from stylenet.config.options import differing_keys, format_options, list_options, type_name
+from stylenet.config.training import Config
 from stylenet.errors import UsageError
 
 FIXED_NAMES = (
-    "run.dir run.seed data.content data.style data.batch_size data.crop_px data.resize_px data.workers data.cache "
-    "train.steps train.init_from train.precision optim.lr loss.content_weight loss.style_weight encoder.calibrate "
+    "run.dir run.seed data.content data.style data.batch_size data.crop_px data.resize_px "
+    "data.workers data.cache "
+    "train.steps train.init_from train.precision optim.lr loss.content_weight loss.style_weight "
+    "encoder.calibrate "
     "tracking.mode tracking.project tracking.group"
 )
 
@@ -21,29 +24,36 @@ def write(tmp_path, text):
 
 
 def test_fixed_names_exist():
-    assert set(FIXED_NAMES.split()) <= set(c.list_options())
+    assert set(FIXED_NAMES.split()) <= set(list_options(Config))
 
 
 def test_precedence_default_yaml_command_line(tmp_path):
     path = write(tmp_path, "optim: {lr: 1e-3, lr_decay: 0.5}\nloss.style_weight: 7\n")
-    config = c.load_config(path, ["optim.lr=0.25"])
-    assert (config.optim.lr, config.optim.lr_decay, config.loss.style_weight, config.train.steps) == (0.25, 0.5, 7.0, 160_000)
+    config = Config.load(path, ["optim.lr=0.25"])
+    assert (
+        config.optim.lr,
+        config.optim.lr_decay,
+        config.loss.style_weight,
+        config.train.steps,
+    ) == (0.25, 0.5, 7.0, 160_000)
 
 
 def test_exponents_without_a_dot_are_numbers(tmp_path):
-    assert c.load_config(write(tmp_path, "optim: {lr: 1e-4}\ntrain: {steps: 1e5}")).optim.lr == 1e-4
-    assert c.load_config(None, ["train.steps=1e5"]).train.steps == 100_000
-    assert c.load_config(None, ["train.steps=160_000"]).train.steps == 160_000
+    assert Config.load(write(tmp_path, "optim: {lr: 1e-4}\ntrain: {steps: 1e5}")).optim.lr == 1e-4
+    assert Config.load(None, ["train.steps=1e5"]).train.steps == 100_000
+    assert Config.load(None, ["train.steps=160_000"]).train.steps == 160_000
 
 
 @pytest.mark.parametrize("word", ["no", "off", "n0"])
 def test_yaml_words_stay_text_where_text_is_declared(tmp_path, word):
-    assert c.load_config(write(tmp_path, f"tracking: {{project: {word}}}")).tracking.project == word
+    assert Config.load(write(tmp_path, f"tracking: {{project: {word}}}")).tracking.project == word
 
 
-@pytest.mark.parametrize("text, value", [("True", True), ("false", False), ("no", False), ("1", True), ("ON", True)])
+@pytest.mark.parametrize(
+    "text, value", [("True", True), ("false", False), ("no", False), ("1", True), ("ON", True)]
+)
 def test_booleans(text, value):
-    assert c.load_config(None, [f"encoder.calibrate={text}"]).encoder.calibrate is value
+    assert Config.load(None, [f"encoder.calibrate={text}"]).encoder.calibrate is value
 
 
 @pytest.mark.parametrize(
@@ -61,12 +71,12 @@ def test_booleans(text, value):
     ],
 )
 def test_python_spellings(override, key, value):
-    assert c.to_flat(c.load_config(None, [override]))[key] == value
+    assert Config.load(None, [override]).to_flat()[key] == value
 
 
 def test_a_section_on_the_command_line_merges(tmp_path):
     path = write(tmp_path, "loss: {style_weight: 3, content_weight: 2}")
-    config = c.load_config(path, ["loss={style_weight: 5}"])
+    config = Config.load(path, ["loss={style_weight: 5}"])
     assert (config.loss.style_weight, config.loss.content_weight) == (5.0, 2.0)
 
 
@@ -97,7 +107,7 @@ def test_a_section_on_the_command_line_merges(tmp_path):
 )
 def test_mistakes_are_named(override, expected):
     with pytest.raises(UsageError) as caught:
-        c.load_config(None, [override])
+        Config.load(None, [override])
     assert expected in str(caught.value)
 
 
@@ -115,34 +125,42 @@ def test_mistakes_are_named(override, expected):
 )
 def test_yaml_mistakes_are_named(tmp_path, text, expected):
     with pytest.raises(UsageError) as caught:
-        c.load_config(write(tmp_path, text))
+        Config.load(write(tmp_path, text))
     assert expected in str(caught.value)
 
 
 def test_missing_file_and_empty_file(tmp_path):
     with pytest.raises(UsageError, match="cannot be read"):
-        c.load_config(tmp_path / "none.yaml")
-    assert c.load_config(write(tmp_path, "# nothing\nloss:\n")) == c.Config()
+        Config.load(tmp_path / "none.yaml")
+    assert Config.load(write(tmp_path, "# nothing\nloss:\n")) == Config()
 
 
 def test_yaml_round_trip(tmp_path):
-    config = c.load_config(None, ["tracking.notes=a: 'b' no", "val.alphas=[1]", "optim.clip_norm=3", "tracking.tags=[no, '1']"])
-    assert c.load_config(write(tmp_path, c.to_yaml(config))) == config
+    config = Config.load(
+        None,
+        [
+            "tracking.notes=a: 'b' no",
+            "val.alphas=[1]",
+            "optim.clip_norm=3",
+            "tracking.tags=[no, '1']",
+        ],
+    )
+    assert Config.load(write(tmp_path, config.to_yaml())) == config
 
 
 def test_flat_round_trip_and_differences():
-    config = c.load_config(None, ["optim.lr=3e-4"])
-    assert c.make_config(c.to_flat(config)) == config
-    assert c.differing_keys(c.Config(), config) == ["optim.lr"]
+    config = Config.load(None, ["optim.lr=3e-4"])
+    assert Config.from_flat(config.to_flat()) == config
+    assert differing_keys(Config(), config) == ["optim.lr"]
 
 
 def test_configuration_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        c.Config().train.steps = 1
+        Config().train.steps = 1
 
 
 def test_help_lists_every_option_with_type_default_and_meaning():
-    text = c.format_options()
-    for option in c.list_options().values():
-        assert f"{option.key}: {c.type_name(option.type)} = " in text
+    text = format_options(Config)
+    for option in list_options(Config).values():
+        assert f"{option.key}: {type_name(option.type)} = " in text
         assert option.meaning in text

@@ -14,7 +14,9 @@ from stylenet.errors import DataError
 
 @pytest.fixture
 def sources(image_folders):
-    return tuple(d.PixelSource(d.read_split(str(folder), 0.2, "x").train, 24) for folder in image_folders)
+    return tuple(
+        d.PixelSource(d.read_split(str(folder), 0.2, "x").train, 24) for folder in image_folders
+    )
 
 
 def make_dataset(sources, **options):
@@ -22,7 +24,9 @@ def make_dataset(sources, **options):
 
 
 def take(dataset, n, start=0, batch_size=2, workers=0, **options):
-    batches = d.make_batches(dataset, d.EndlessSampler(start, batch_size, **options), workers, pin=False)
+    batches = d.make_batches(
+        dataset, d.EndlessSampler(start, batch_size, **options), workers, pin=False
+    )
     return list(itertools.islice(batches, n))
 
 
@@ -58,11 +62,11 @@ def test_split_messages(tmp_path):
     (tmp_path / "twice.csv").write_text("path,split\na.png,train\na.png,held_out\n")
     (tmp_path / "empty").mkdir()
     for name, expected in {
-        "m.csv": "columns path and split",
+        "m.csv": "columns path, split in .* but file, part came; make it with data/prepare.py",
         "n.csv": "'test' came",
         "o.csv": "lists none",
         "p.txt": "folder or a manifest",
-        "binary.csv": "cannot be read as one",
+        "binary.csv": "expected a table with the columns path, split",
         "short.csv": "line 2, but 'train' came",
         "twice.csv": "a.png in both",
         "empty": "there are none",
@@ -77,16 +81,22 @@ def test_split_messages(tmp_path):
 def test_manifest_brings_its_own_split(tmp_path):
     (tmp_path / "m.tsv").write_text("path\tsplit\nx/a.png\ttrain\nb.png\theld_out\n")
     split = d.read_split(str(tmp_path / "m.tsv"), 0.5, "x")
-    assert split.train.paths == (tmp_path / "x/a.png",) and split.held_out.paths == (tmp_path / "b.png",)
+    assert split.train.paths == (tmp_path / "x/a.png",) and split.held_out.paths == (
+        tmp_path / "b.png",
+    )
 
 
 def test_every_image_once_an_epoch_in_a_new_order():
-    first, second = ([d.image_number(0, d.CONTENT, e * 50 + i, 50) for i in range(50)] for e in (0, 1))
+    first, second = (
+        [d.image_number(0, d.CONTENT, e * 50 + i, 50) for i in range(50)] for e in (0, 1)
+    )
     assert sorted(first) == sorted(second) == list(range(50)) and first != second
 
 
 def test_content_and_style_are_paired_anew():
-    pairs = [(d.image_number(0, d.CONTENT, i, 20), d.image_number(0, d.STYLE, i, 20)) for i in range(60)]
+    pairs = [
+        (d.image_number(0, d.CONTENT, i, 20), d.image_number(0, d.STYLE, i, 20)) for i in range(60)
+    ]
     by_content = [{s for c, s in pairs if c == number} for number in range(20)]
     assert sum(len(styles) > 1 for styles in by_content) > 15
 
@@ -140,7 +150,9 @@ def damaged(image_folders, tmp_path):
     folder = tmp_path / "damaged"
     shutil.copytree(image_folders[0], folder)
     (folder / "c0.png").write_bytes(b"broken")
-    return tuple(d.PixelSource(d.read_split(str(f), 0.0, "x").train, 24) for f in (folder, image_folders[1]))
+    return tuple(
+        d.PixelSource(d.read_split(str(f), 0.0, "x").train, 24) for f in (folder, image_folders[1])
+    )
 
 
 def test_a_bad_file_is_replaced_deterministically_and_reported_once(damaged, capsys):
@@ -155,7 +167,9 @@ def test_a_bad_file_is_replaced_deterministically_and_reported_once(damaged, cap
 
 def test_too_many_bad_files_stop(damaged):
     def batch(*names):
-        return d.Batch(torch.empty(0), torch.empty(0), [(name, f"{name}: broken") for name in names], False)
+        return d.Batch(
+            torch.empty(0), torch.empty(0), [(name, f"{name}: broken") for name in names], False
+        )
 
     bad = d.BadFiles(20, 0.1)
     bad.report(batch("a", "b"))
@@ -181,7 +195,9 @@ def test_held_out_pairs_are_fixed_and_vary(image_folders):
     pairs = d.held_out_pairs(*splits, 6, 16, 24)
     assert len(pairs) == 6 and pairs[0][0].shape == (3, 16, 16)
     again = d.held_out_pairs(*splits, 6, 16, 24)
-    assert all(torch.equal(a, b) for ours, theirs in zip(pairs, again) for a, b in zip(ours, theirs))
+    assert all(
+        torch.equal(a, b) for ours, theirs in zip(pairs, again) for a, b in zip(ours, theirs)
+    )
     assert d.held_out_pairs(splits[0], d.ImageSet("x", ()), 6, 16, 24) == []
 
 
@@ -204,22 +220,35 @@ def test_scales_never_enlarge_and_resize_only_what_is_seen():
     assert torch.equal(d.cut_at_scale(pixels, d.CENTRE, 40, 200), d.cut(pixels, d.CENTRE, 40))
     half = d.cut_at_scale(pixels, d.CENTRE, 40, 50)
     assert half.shape == (3, 40, 40)
-    whole = torch.nn.functional.interpolate(d.cut(pixels, d.CENTRE, 80)[None], (40, 40), mode="bilinear", antialias=True)
+    whole = torch.nn.functional.interpolate(
+        d.cut(pixels, d.CENTRE, 80)[None], (40, 40), mode="bilinear", antialias=True
+    )
     assert torch.equal(half, whole[0])
 
 
 def test_scales_of_a_sample_are_a_function_of_its_number():
     scales = [32, 48, 64]
-    seen = [(d.scale_of(1, d.CONTENT, i, scales), d.scale_of(1, d.STYLE, i, scales)) for i in range(600)]
-    assert seen == [(d.scale_of(1, d.CONTENT, i, scales), d.scale_of(1, d.STYLE, i, scales)) for i in range(600)]
-    assert 0.55 < sum(content == style for content, style in seen) / 600 < 0.78  # half tied, a third of the others by chance
+    seen = [
+        (d.scale_of(1, d.CONTENT, i, scales), d.scale_of(1, d.STYLE, i, scales)) for i in range(600)
+    ]
+    assert seen == [
+        (d.scale_of(1, d.CONTENT, i, scales), d.scale_of(1, d.STYLE, i, scales)) for i in range(600)
+    ]
+    assert (
+        0.55 < sum(content == style for content, style in seen) / 600 < 0.78
+    )  # half tied, a third of the others by chance
     assert all(abs(sum(c == scale for c, _ in seen) - 200) < 60 for scale in scales)
     shifts = {d.shift_of(1, step) for step in range(600)}
-    assert (0, 0) not in shifts and shifts == {(a, b) for a in range(8) for b in range(8)} - {(0, 0)}
+    assert (0, 0) not in shifts and shifts == {(a, b) for a in range(8) for b in range(8)} - {
+        (0, 0)
+    }
 
 
 def test_small_pictures_stay_small_down_to_the_floor(tmp_path):
     draw(tmp_path / "a.png", 1, 60, 40)
     image_set = d.read_folder(tmp_path, 0).train
-    sides = [min(d.PixelSource(image_set, px, floor)[0].shape[1:]) for px, floor in ((64, None), (64, 16), (64, 50), (30, 16))]
+    sides = [
+        min(d.PixelSource(image_set, px, floor)[0].shape[1:])
+        for px, floor in ((64, None), (64, 16), (64, 50), (30, 16))
+    ]
     assert sides == [64, 40, 50, 30]

@@ -8,20 +8,38 @@ from stylenet.images import load_image
 from stylenet.models import decoder as d
 from stylenet.models.decoder import Decoder
 from stylenet.models.stylenet import StyleNet
-from stylenet.models.vgg import load_vgg, read_weights
+from stylenet.models.vgg_files import load_vgg, read_weights
 from stylenet.transforms import ADAIN, channel_stats
 
 
 def test_paper_shape():
-    shapes = {name: (conv.in_channels, conv.out_channels) for name, conv in Decoder("vgg19", "relu4_1").convs.items()}
-    assert list(shapes) == ["conv4_1", "conv3_4", "conv3_3", "conv3_2", "conv3_1", "conv2_2", "conv2_1", "conv1_2", "conv1_1"]
-    assert shapes["conv4_1"] == (512, 256) and shapes["conv3_1"] == (256, 128) and shapes["conv1_1"] == (64, 3)
+    shapes = {
+        name: (conv.in_channels, conv.out_channels)
+        for name, conv in Decoder("vgg19", "relu4_1").convs.items()
+    }
+    assert list(shapes) == [
+        "conv4_1",
+        "conv3_4",
+        "conv3_3",
+        "conv3_2",
+        "conv3_1",
+        "conv2_2",
+        "conv2_1",
+        "conv1_2",
+        "conv1_1",
+    ]
+    assert (
+        shapes["conv4_1"] == (512, 256)
+        and shapes["conv3_1"] == (256, 128)
+        and shapes["conv1_1"] == (64, 3)
+    )
     assert sum(p.numel() for p in Decoder("vgg19", "relu4_1").parameters()) == 3_505_219
 
 
 @pytest.mark.parametrize("network", ["vgg16", "vgg19"])
 @pytest.mark.parametrize(
-    "tap, channels, factor", [("relu1_1", 64, 1), ("relu2_1", 128, 2), ("relu3_2", 256, 4), ("relu5_1", 512, 16)]
+    "tap, channels, factor",
+    [("relu1_1", 64, 1), ("relu2_1", 128, 2), ("relu3_2", 256, 4), ("relu5_1", 512, 16)],
 )
 def test_depth_by_tap(network, tap, channels, factor):
     output = Decoder(network, tap)(torch.rand(1, channels, 3, 2))
@@ -56,7 +74,11 @@ def test_against_a_plain_sequential():
 @pytest.mark.parametrize("init", ["uniform", "he"])
 def test_start_weights_are_a_function_of_the_generator_alone(init):
     def make(seed):
-        return Decoder("vgg19", "relu3_1", init=init, generator=torch.Generator().manual_seed(seed)).convs["conv3_1"].weight
+        return (
+            Decoder("vgg19", "relu3_1", init=init, generator=torch.Generator().manual_seed(seed))
+            .convs["conv3_1"]
+            .weight
+        )
 
     torch.manual_seed(5)
     first = make(0)
@@ -69,7 +91,9 @@ def test_he_keeps_the_signal_that_uniform_loses():
     for init in ("uniform", "he"):
         decoder = Decoder("vgg19", "relu4_1", init=init, generator=torch.Generator().manual_seed(0))
         seen = []
-        decoder.convs["conv1_2"].register_forward_hook(lambda *arguments, seen=seen: seen.append(arguments[2].detach().std()))
+        decoder.convs["conv1_2"].register_forward_hook(
+            lambda *arguments, seen=seen: seen.append(arguments[2].detach().std())
+        )
         decoder(x)
         outputs[init] = float(seen[0])
     assert outputs["he"] > 0.3 and outputs["uniform"] < 0.1
@@ -80,18 +104,27 @@ def test_freezing_by_layer():
     d.freeze_layers(decoder, ("conv2_1",))
     trained = [name for name, p in decoder.named_parameters() if p.requires_grad]
     assert trained and not any("conv2_1" in name for name in trained)
-    with pytest.raises(UsageError, match="decoder layers out of conv2_1, conv1_2, conv1_1, but conv9_9"):
+    with pytest.raises(
+        UsageError, match="decoder layers out of conv2_1, conv1_2, conv1_1, but conv9_9"
+    ):
         d.freeze_layers(decoder, ("conv9_9",))
 
 
 def flat(decoder):
     numbers = range(1, 100, 3)
     items = zip(numbers, decoder.convs.values())
-    return {f"{n}.{part}": getattr(conv, part).detach().clone() for n, conv in items for part in ("weight", "bias")}
+    return {
+        f"{n}.{part}": getattr(conv, part).detach().clone()
+        for n, conv in items
+        for part in ("weight", "bias")
+    }
 
 
 def test_flat_layout_loads_by_order():
-    source, target = (Decoder("vgg19", "relu2_1", generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    source, target = (
+        Decoder("vgg19", "relu2_1", generator=torch.Generator().manual_seed(seed))
+        for seed in (0, 1)
+    )
     d.load_flat_decoder(target, flat(source), "x")
     features = torch.rand(1, 128, 4, 4)
     assert torch.equal(source(features), target(features))
@@ -100,10 +133,14 @@ def test_flat_layout_loads_by_order():
 
 
 def test_published_decoder_gives_the_known_look(real):
-    """With the normalised encoder: a picture in range, the content's outlines, the style's colours; not the raw encoder."""
+    """With the normalised encoder: a picture in range, the content's outlines, the style's colours;
+    not the raw encoder.
+    """
     decoder = Decoder("vgg19", "relu4_1")
     d.load_flat_decoder(decoder, read_weights(real("decoder")), "published")
-    content, style = (load_image(sorted(real(kind).iterdir())[3], 256)[None] for kind in ("content", "style"))
+    content, style = (
+        load_image(sorted(real(kind).iterdir())[3], 256)[None] for kind in ("content", "style")
+    )
     shifts, edges = {}, {}
     for name in ("vgg19_normalised", "vgg19"):
         net = StyleNet(load_vgg("vgg19", real(name), ["relu4_1"]), ADAIN, decoder)
@@ -114,7 +151,10 @@ def test_published_decoder_gives_the_known_look(real):
         shifts[name] = distance(output, style) / distance(content, style)
         edges[name] = edge_correlation(output, content)
     assert shifts["vgg19_normalised"] < 0.5 and edges["vgg19_normalised"] > 0.3
-    assert edges["vgg19_normalised"] > edges["vgg19"] or shifts["vgg19"] > 2 * shifts["vgg19_normalised"]
+    assert (
+        edges["vgg19_normalised"] > edges["vgg19"]
+        or shifts["vgg19"] > 2 * shifts["vgg19_normalised"]
+    )
 
 
 def edge_correlation(a, b):
@@ -122,5 +162,10 @@ def edge_correlation(a, b):
     maps = []
     for image in (a, b):
         grey = torch.nn.functional.avg_pool2d(image.mean(1, keepdim=True), 4)
-        maps.append(((grey[..., 1:, :-1] - grey[..., :-1, :-1]).abs() + (grey[..., :-1, 1:] - grey[..., :-1, :-1]).abs()).flatten())
+        maps.append(
+            (
+                (grey[..., 1:, :-1] - grey[..., :-1, :-1]).abs()
+                + (grey[..., :-1, 1:] - grey[..., :-1, :-1]).abs()
+            ).flatten()
+        )
     return float(torch.corrcoef(torch.stack(maps))[0, 1])

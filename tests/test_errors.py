@@ -6,10 +6,19 @@ import pytest
 from conftest import run_python
 
 from stylenet import errors
-from stylenet.errors import DataError, NonFiniteLossError, StylenetError, UsageError, WeightsError, run_script
+from stylenet.errors import (
+    DataError,
+    NonFiniteLossError,
+    StylenetError,
+    UsageError,
+    WeightsError,
+    run_script,
+)
 
 
-@pytest.mark.parametrize("kind, code", [(UsageError, 2), (DataError, 3), (WeightsError, 4), (NonFiniteLossError, 5)])
+@pytest.mark.parametrize(
+    "kind, code", [(UsageError, 2), (DataError, 3), (WeightsError, 4), (NonFiniteLossError, 5)]
+)
 def test_own_errors_become_one_line_and_their_code(kind, code, capsys):
     def main(_):
         raise kind("expected a,\n but   b came")
@@ -43,11 +52,16 @@ def test_parser_mistake_is_a_usage_error():
 
 
 def test_every_error_is_ours():
-    assert all(issubclass(kind, StylenetError) for kind in (UsageError, DataError, WeightsError, NonFiniteLossError))
+    assert all(
+        issubclass(kind, StylenetError)
+        for kind in (UsageError, DataError, WeightsError, NonFiniteLossError)
+    )
 
 
 def test_imports_last():
-    """Nothing is collected while they run; afterwards the collector works again, without what they made."""
+    """Nothing is collected while they run; afterwards the collector works again, without what they
+    made.
+    """
     code = """
 import gc, sys
 from stylenet.errors import lasting_imports

@@ -1,4 +1,6 @@
-"""eval.py as a user meets it: outputs, missing networks, restart, several processes, peers' pictures, mistakes."""
+"""eval.py as a user meets it: outputs, missing networks, restart, several processes, peers'
+pictures, mistakes.
+"""
 
 import csv
 import json
@@ -11,12 +13,17 @@ import torch
 from conftest import ROOT, draw, read_back, run_python
 
 import eval as evaluation
-from stylenet import config as configuration
-from stylenet.config import Protocol
+from stylenet.config.protocol import Protocol
 from stylenet.images import load_image, save_image
 from stylenet.metrics.pairs import choose_pairs, load_picture
 
-SHORT = ["pairs.n=3", "images.resize_px=32", "metrics.cfsd_px=16", "metrics.timing_rounds=1", "metrics.bootstrap=50"]
+SHORT = [
+    "pairs.n=3",
+    "images.resize_px=32",
+    "metrics.cfsd_px=16",
+    "metrics.timing_rounds=1",
+    "metrics.bootstrap=50",
+]
 ALONE = ["networks.download=false", "tracking.mode=disabled"]
 
 
@@ -29,7 +36,18 @@ def judged(monkeypatch, vgg19_file):
 def arguments(trained_run, image_folders, output, *more):
     content, style = image_folders
     models = [] if "--images" in more or "--model" in more else ["--model", str(trained_run)]
-    return [*models, "--content", str(content), "--style", str(style), "--output", str(output), *SHORT, *ALONE, *more]
+    return [
+        *models,
+        "--content",
+        str(content),
+        "--style",
+        str(style),
+        "--output",
+        str(output),
+        *SHORT,
+        *ALONE,
+        *more,
+    ]
 
 
 def results_of(folder):
@@ -69,25 +87,36 @@ def test_all_outputs_are_there(scored):
 
 
 def test_metrics_json_says_where_it_comes_from(scored, trained_run):
-    from stylenet.models.vgg import sha256_of_file
+    from stylenet.models.vgg_files import sha256_of_file
 
     results = results_of(scored)
     assert results["schema_version"] == 1 and results["protocol"]["name"] == "quick"
     assert "pairs.n=3" in results["protocol"]["overrides"]
     assert results["pairs"]["n"] == 3 and results["seed"] == 0
-    assert results["git_commit"] and results["versions"]["torch"] and len(results["networks"]["judge"]["sha256"]) == 64
-    assert entry(results, trained_run.name, 1.0)["facts"]["sha256"] == sha256_of_file(trained_run / "model.safetensors")
+    assert (
+        results["git_commit"]
+        and results["versions"]["torch"]
+        and len(results["networks"]["judge"]["sha256"]) == 64
+    )
+    assert entry(results, trained_run.name, 1.0)["facts"]["sha256"] == sha256_of_file(
+        trained_run / "model.safetensors"
+    )
     assert entry(results, trained_run.name, 1.0)["facts"]["wandb_run"]["id"]
 
 
 def test_controls_stand_at_their_known_values(scored):
     results = results_of(scored)
-    content, style = entry(results, "content copy")["metrics"], entry(results, "style copy")["metrics"]
+    content, style = (
+        entry(results, "content copy")["metrics"],
+        entry(results, "style copy")["metrics"],
+    )
     for name in ("content", "content_norm", "cfsd"):
         assert content[name]["mean"] == pytest.approx(0, abs=1e-6)
     for name in ("style", "style_relative", "gram", "colour"):
         assert style[name]["mean"] == pytest.approx(0, abs=1e-6)
-    assert content["ssim"]["mean"] == pytest.approx(1) and content["style_relative"]["mean"] == pytest.approx(1)
+    assert content["ssim"]["mean"] == pytest.approx(1) and content["style_relative"][
+        "mean"
+    ] == pytest.approx(1)
     assert style["vgg_frechet"]["mean"] == pytest.approx(0, abs=1e-3)
     assert style["content_norm"]["mean"] > 0.1
 
@@ -97,9 +126,20 @@ def test_every_pair_has_a_row_and_the_means_are_theirs(scored, trained_run):
     results = results_of(scored)
     assert len(rows) == 3 * (2 + 2 * 3)
     header = (scored / "pairs.csv").read_text().splitlines()[0].split(",")
-    assert len(header) == len(set(header)) and header[:4] == ["candidate", "alpha", "content_file", "style_file"]
-    chosen = [float(row["style"]) for row in rows if row["candidate"] == trained_run.name and row["alpha"] == "0.5"]
-    assert sum(chosen) / 3 == pytest.approx(entry(results, trained_run.name, 0.5)["metrics"]["style"]["mean"])
+    assert len(header) == len(set(header)) and header[:4] == [
+        "candidate",
+        "alpha",
+        "content_file",
+        "style_file",
+    ]
+    chosen = [
+        float(row["style"])
+        for row in rows
+        if row["candidate"] == trained_run.name and row["alpha"] == "0.5"
+    ]
+    assert sum(chosen) / 3 == pytest.approx(
+        entry(results, trained_run.name, 0.5)["metrics"]["style"]["mean"]
+    )
     per_tap = [float(rows[-1][f"style/relu{i}_1"]) for i in (1, 2, 3, 4)]
     assert float(rows[-1]["style"]) == pytest.approx(sum(per_tap) / 4)
 
@@ -112,7 +152,9 @@ def test_same_model_twice_gets_two_names_and_no_difference(scored, trained_run):
 
 def test_frontier_runs_from_strength_to_strength(scored, trained_run):
     curve = results_of(scored)["frontier"]["curves"][trained_run.name]
-    assert [point["alpha"] for point in curve["points"]] == [0, 0.5, 1] and 0 < curve["area"] <= 1 + 1e-9
+    assert [point["alpha"] for point in curve["points"]] == [0, 0.5, 1] and 0 < curve[
+        "area"
+    ] <= 1 + 1e-9
 
 
 def test_oracle_is_told_for_every_model(scored, trained_run):
@@ -140,38 +182,65 @@ def test_missing_networks_are_said_in_every_output(scored):
 
 def test_cost_is_measured(scored, trained_run):
     cost = entry(results_of(scored), trained_run.name, 1.0)["efficiency"]
-    assert cost["parameters"] > 1000 and cost["macs"] > 1e6 and 0 < cost["seconds"] < 60 and cost["px"] == 32
+    assert (
+        cost["parameters"] > 1000
+        and cost["macs"] > 1e6
+        and 0 < cost["seconds"] < 60
+        and cost["px"] == 32
+    )
     assert cost["peak_bytes"] is None or cost["peak_bytes"] > 0
 
 
 def test_tables_name_the_protocol_and_mark_the_best(scored):
     markdown, latex = (scored / "table.md").read_text(), (scored / "table.tex").read_text()
-    assert "Protocol quick changed by pairs.n=3" in markdown and "**" in markdown and "images.resize_px: 32" in markdown
-    assert "torch-fidelity's Inception, resized inside" in markdown  # what a protocol has no choice in
-    assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") >= 5 and r"\textbf{" in latex
-    assert not re.search(r"(?<!\\)[%_#](?!.*not computed)", "".join(line for line in latex.splitlines() if "&" in line))
+    assert (
+        "Protocol quick changed by pairs.n=3" in markdown
+        and "**" in markdown
+        and "images.resize_px: 32" in markdown
+    )
+    assert (
+        "torch-fidelity's Inception, resized inside" in markdown
+    )  # what a protocol has no choice in
+    assert (
+        latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") >= 5
+        and r"\textbf{" in latex
+    )
+    assert not re.search(
+        r"(?<!\\)[%_#](?!.*not computed)",
+        "".join(line for line in latex.splitlines() if "&" in line),
+    )
 
 
 def test_report_holds_everything_itself(scored):
     page = (scored / "report.html").read_text()
     assert not re.search(r'(src|href)="(?!data:|#)', page) and "<script" not in page
-    assert page.count("<svg") == 2 and "data:image/jpeg;base64," in page and "Worst pairs of" in page
+    assert (
+        page.count("<svg") == 2 and "data:image/jpeg;base64," in page and "Worst pairs of" in page
+    )
 
 
 def test_restart_scores_nothing_twice(judged, trained_run, image_folders, tmp_path, monkeypatch):
     from stylenet.metrics.scorer import Scorer
 
-    call = arguments(trained_run, image_folders, tmp_path / "out", "--oracle", "1", "oracle.iterations=2")
+    call = arguments(
+        trained_run, image_folders, tmp_path / "out", "--oracle", "1", "oracle.iterations=2"
+    )
     assert evaluation.main(call) == 0
     first = results_of(tmp_path / "out")
     monkeypatch.setattr(Scorer, "score", lambda *_: pytest.fail("scored again"))
-    monkeypatch.setattr("stylenet.metrics.suite.optimise_pixels", lambda *_: pytest.fail("optimised again"))
+    monkeypatch.setattr(
+        "stylenet.metrics.suite.optimise_pixels", lambda *_: pytest.fail("optimised again")
+    )
     assert evaluation.main(call) == 0
     assert results_of(tmp_path / "out") == first
 
 
-def test_interrupted_evaluation_goes_on_with_the_same_numbers(judged, trained_run, image_folders, tmp_path):
-    call = arguments(trained_run, image_folders, tmp_path / "out", "metrics.names=[style,content,vgg_frechet]")
+def test_interrupted_evaluation_goes_on_with_the_same_numbers(
+    judged, trained_run, image_folders, tmp_path
+):
+    call = arguments(
+        trained_run, image_folders, tmp_path / "out", "metrics.names=[style,content,vgg_frechet]"
+    )
     assert evaluation.main(call) == 0
     whole = results_of(tmp_path / "out")
     file = tmp_path / "out/work/rows-0.jsonl"
@@ -182,36 +251,72 @@ def test_interrupted_evaluation_goes_on_with_the_same_numbers(judged, trained_ru
 
 
 def test_changed_setting_starts_anew(judged, trained_run, image_folders, tmp_path):
-    evaluation.main(arguments(trained_run, image_folders, tmp_path / "out", "metrics.names=[style]"))
+    evaluation.main(
+        arguments(trained_run, image_folders, tmp_path / "out", "metrics.names=[style]")
+    )
     before = results_of(tmp_path / "out")
-    evaluation.main(arguments(trained_run, image_folders, tmp_path / "out", "metrics.names=[style]", "images.resize_px=40"))
+    evaluation.main(
+        arguments(
+            trained_run,
+            image_folders,
+            tmp_path / "out",
+            "metrics.names=[style]",
+            "images.resize_px=40",
+        )
+    )
     after = results_of(tmp_path / "out")
     assert after["settings"] != before["settings"]
     assert entry(after, "content copy")["metrics"] != entry(before, "content copy")["metrics"]
 
 
 @pytest.mark.slow
-def test_processes_share_the_pairs_and_get_the_same_numbers(judged, trained_run, image_folders, tmp_path, vgg19_file):
-    call = arguments(trained_run, image_folders, tmp_path / "one", "metrics.names=[style,content_norm,ssim,vgg_frechet]")
+def test_processes_share_the_pairs_and_get_the_same_numbers(
+    judged, trained_run, image_folders, tmp_path, vgg19_file
+):
+    call = arguments(
+        trained_run,
+        image_folders,
+        tmp_path / "one",
+        "metrics.names=[style,content_norm,ssim,vgg_frechet]",
+    )
     assert evaluation.main(call) == 0
     shared = [tmp_path / "two" if part == str(tmp_path / "one") else part for part in call]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*launch, "eval.py", *map(str, shared)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
+    done = subprocess.run(
+        [*launch, "eval.py", *map(str, shared)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     one, two = (results_of(tmp_path / name)["candidates"] for name in ("one", "two"))
     # another number of threads adds in another order, so on some processors the last digits differ
     assert [list(e["metrics"]) for e in one] == [list(e["metrics"]) for e in two]
     for alone, together in zip(one, two, strict=True):
         for name, values in alone["metrics"].items():
-            assert together["metrics"][name] == pytest.approx(values, rel=1e-5, abs=1e-7), (alone["name"], name)
+            assert together["metrics"][name] == pytest.approx(values, rel=1e-5, abs=1e-7), (
+                alone["name"],
+                name,
+            )
     rows = [
-        [json.loads(line)["key"] for line in file.read_text().splitlines()] for file in sorted((tmp_path / "two/work").iterdir())
+        [json.loads(line)["key"] for line in file.read_text().splitlines()]
+        for file in sorted((tmp_path / "two/work").iterdir())
     ]
     scored_pairs = [tuple(key) for part in rows for key in part if key[0] == "pair"]
     assert len(rows) == 2 and all(rows) and len(scored_pairs) == len(set(scored_pairs)) == 9
 
 
-def test_metric_asked_for_by_name_must_be_there(judged, trained_run, image_folders, tmp_path, monkeypatch, capsys):
+def test_metric_asked_for_by_name_must_be_there(
+    judged, trained_run, image_folders, tmp_path, monkeypatch, capsys
+):
     call = arguments(trained_run, image_folders, tmp_path / "out", "--metrics", "ssim,lpips")
     monkeypatch.setattr(sys, "argv", ["eval.py", *call])
     from stylenet.errors import run_script
@@ -220,7 +325,9 @@ def test_metric_asked_for_by_name_must_be_there(judged, trained_run, image_folde
     assert "lpips was asked for, but cannot be computed: needs lpips" in capsys.readouterr().err
 
 
-def test_without_any_weights_the_pixels_are_still_compared(trained_run, image_folders, tmp_path, monkeypatch):
+def test_without_any_weights_the_pixels_are_still_compared(
+    trained_run, image_folders, tmp_path, monkeypatch
+):
     monkeypatch.setenv("STYLENET_VGG19", str(tmp_path / "none.pth"))
     assert evaluation.main(arguments(trained_run, image_folders, tmp_path / "out")) == 0
     results = results_of(tmp_path / "out")
@@ -228,7 +335,9 @@ def test_without_any_weights_the_pixels_are_still_compared(trained_run, image_fo
     assert "needs the vgg19" in results["not_computed"]["style"]
 
 
-def test_taps_beyond_the_file_are_missing_not_replaced(judged, trained_run, image_folders, tmp_path):
+def test_taps_beyond_the_file_are_missing_not_replaced(
+    judged, trained_run, image_folders, tmp_path
+):
     call = arguments(trained_run, image_folders, tmp_path / "out", "--protocol", "microast")
     assert evaluation.main(call) == 0
     results = results_of(tmp_path / "out")
@@ -237,15 +346,17 @@ def test_taps_beyond_the_file_are_missing_not_replaced(judged, trained_run, imag
 
 
 def test_pictures_of_others_enter_the_same_table(judged, trained_run, image_folders, tmp_path):
-    """The model's own pictures, saved as PNG and scored from the folder, get the model's numbers."""
-    from stylenet.inference import Stylizer
+    """The model's pictures, saved as PNG and scored from the folder, get its numbers."""
+    from stylenet.applying.stylizer import Stylizer
 
     content, style = image_folders
-    protocol = configuration.load_config(ROOT / "configs/protocols/quick.yaml", SHORT, Protocol)
+    protocol = Protocol.load(ROOT / "configs/protocols/quick.yaml", SHORT)
     pairs = choose_pairs(protocol, str(content), str(style))
     stylizer, rows = Stylizer.load(trained_run), []
     for i, (c, s) in enumerate(pairs.pairs):
-        picture = stylizer(load_picture(pairs.contents[c], protocol), load_picture(pairs.styles[s], protocol))
+        picture = stylizer(
+            load_picture(pairs.contents[c], protocol), load_picture(pairs.styles[s], protocol)
+        )
         save_image(picture[0], tmp_path / "peer" / f"{i}.png")
         rows.append((pairs.names[pairs.contents[c]], pairs.names[pairs.styles[s]], f"{i}.png"))
     with open(tmp_path / "peer/manifest.csv", "w", newline="") as file:
@@ -261,12 +372,14 @@ def test_pictures_of_others_enter_the_same_table(judged, trained_run, image_fold
     "change, message",
     [
         ("no manifest", "manifest.csv cannot be read"),
-        ("no columns", "expected the columns content, style, output"),
+        ("no columns", "expected a table with the columns content, style, output"),
         ("missing pair", "expected a picture for each of the 3 pairs"),
         ("wrong size", "expected 32 x 32 pixels"),
     ],
 )
-def test_faulty_folders_of_pictures(judged, trained_run, image_folders, tmp_path, capsys, monkeypatch, change, message):
+def test_faulty_folders_of_pictures(
+    judged, trained_run, image_folders, tmp_path, capsys, monkeypatch, change, message
+):
     call = arguments(trained_run, image_folders, tmp_path / "out", "--dry-run")
     assert evaluation.main(call) == 0
     rows = list(csv.reader((tmp_path / "out/pair_list.csv").open()))
@@ -281,15 +394,26 @@ def test_faulty_folders_of_pictures(judged, trained_run, image_folders, tmp_path
     if change != "no manifest":
         with open(peer / "manifest.csv", "w", newline="") as file:
             csv.writer(file).writerows([header, *body])
-    monkeypatch.setattr(sys, "argv", ["eval.py", *arguments(trained_run, image_folders, tmp_path / "out", "--images", str(peer))])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [
+            "eval.py",
+            *arguments(trained_run, image_folders, tmp_path / "out", "--images", str(peer)),
+        ],
+    )
     from stylenet.errors import run_script
 
     assert run_script(evaluation.main) == 3
     assert message in capsys.readouterr().err
 
 
-def test_dry_run_lists_pairs_and_what_is_missing(judged, trained_run, image_folders, tmp_path, capsys):
-    assert evaluation.main(arguments(trained_run, image_folders, tmp_path / "out", "--dry-run")) == 0
+def test_dry_run_lists_pairs_and_what_is_missing(
+    judged, trained_run, image_folders, tmp_path, capsys
+):
+    assert (
+        evaluation.main(arguments(trained_run, image_folders, tmp_path / "out", "--dry-run")) == 0
+    )
     said = capsys.readouterr().out
     assert "3 pairs of 3 contents and 3 styles" in said and "lpips: not computed: needs" in said
     assert len((tmp_path / "out/pair_list.csv").read_text().splitlines()) == 4
@@ -305,15 +429,23 @@ def test_dry_run_lists_pairs_and_what_is_missing(judged, trained_run, image_fold
         (["pairs.m=3"], 2, "did you mean 'pairs.n'"),
         (["--model", "nowhere.safetensors"], 4, "there is no file nowhere.safetensors"),
         (["--content", "nowhere"], 3, "there is no nowhere (--content)"),
-        (["--oracle", "1", "--metrics", "ssim"], 2, "expected the metrics target and style for --oracle"),
+        (
+            ["--oracle", "1", "--metrics", "ssim"],
+            2,
+            "expected the metrics target and style for --oracle",
+        ),
         (["--oracle", "-1"], 2, "expected a number of pairs as --oracle"),
         (["pairs.list=nowhere.csv"], 3, "nowhere.csv cannot be read"),
     ],
 )
-def test_mistakes(judged, trained_run, image_folders, tmp_path, capsys, monkeypatch, extra, code, message):
+def test_mistakes(
+    judged, trained_run, image_folders, tmp_path, capsys, monkeypatch, extra, code, message
+):
     from stylenet.errors import run_script
 
-    monkeypatch.setattr(sys, "argv", ["eval.py", *arguments(trained_run, image_folders, tmp_path / "out"), *extra])
+    monkeypatch.setattr(
+        sys, "argv", ["eval.py", *arguments(trained_run, image_folders, tmp_path / "out"), *extra]
+    )
     assert run_script(evaluation.main) == code
     error = capsys.readouterr().err
     assert message in error and error.count("error:") == 1
@@ -324,26 +456,46 @@ def test_pair_list_is_obeyed(judged, trained_run, image_folders, tmp_path):
     more = [f"pairs.list={tmp_path / 'list.csv'}", "metrics.names=[ssim]"]
     assert evaluation.main(arguments(trained_run, image_folders, tmp_path / "out", *more)) == 0
     rows = list(csv.DictReader((tmp_path / "out/pairs.csv").open()))
-    assert [(row["content_file"], row["style_file"]) for row in rows[:2]] == [("c0.png", "s1.png"), ("deep/er/c1.png", "s1.png")]
+    assert [(row["content_file"], row["style_file"]) for row in rows[:2]] == [
+        ("c0.png", "s1.png"),
+        ("deep/er/c1.png", "s1.png"),
+    ]
 
 
 def test_scores_go_to_wandb(judged, trained_run, image_folders, tmp_path):
-    """An offline run of the type eval, with a summary, the table of pairs and the training runs' ids."""
+    """An offline run of the type eval, with a summary, the table of pairs and the training runs'
+    ids.
+    """
     call = arguments(trained_run, image_folders, tmp_path / "out", "metrics.names=[ssim,style]")
     done = run_python(
-        "eval.py", *[part for part in call if part != "tracking.mode=disabled"], "tracking.mode=offline", WANDB_SILENT="true"
+        "eval.py",
+        *[part for part in call if part != "tracking.mode=disabled"],
+        "tracking.mode=offline",
+        WANDB_SILENT="true",
     )
     assert done.returncode == 0, done.stderr
     assert "wandb sync" in done.stdout
     text = json.dumps(read_back(tmp_path / "out"))
     trained = entry(results_of(tmp_path / "out"), trained_run.name, 1.0)["facts"]["wandb_run"]["id"]
-    for expected in ("training_runs", trained, f"{trained_run.name}@1/ssim", "content copy/style", '"eval"', "table-file"):
+    for expected in (
+        "training_runs",
+        trained,
+        f"{trained_run.name}@1/ssim",
+        "content copy/style",
+        '"eval"',
+        "table-file",
+    ):
         assert expected in text, expected
     (run,) = (tmp_path / "out/wandb").glob("offline-run-*")
     (file,) = run.rglob("*.table.json")
     table = json.loads(file.read_text())
-    assert table["columns"][:3] == ["candidate", "content file", "style file"] and len(table["data"]) == 3
-    staged = [file.read_bytes()[:4] for file in (tmp_path / "out/wandb/data").rglob("*") if file.is_file()]
+    assert (
+        table["columns"][:3] == ["candidate", "content file", "style file"]
+        and len(table["data"]) == 3
+    )
+    staged = [
+        file.read_bytes()[:4] for file in (tmp_path / "out/wandb/data").rglob("*") if file.is_file()
+    ]
     assert staged.count(b"\x89PNG") == 9  # content, style and output of three pairs
 
 
@@ -353,11 +505,17 @@ def test_judge_in_bgr_is_the_judge_on_swapped_channels(vgg19_file):
     image = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     judges = {}
     for order in ("rgb", "bgr"):
-        options = [f"judge.weights={vgg19_file}", f"judge.channel_order={order}", "judge.calibrate=no"]
-        protocol = configuration.load_config(None, options, Protocol)
+        options = [
+            f"judge.weights={vgg19_file}",
+            f"judge.channel_order={order}",
+            "judge.calibrate=no",
+        ]
+        protocol = Protocol.load(None, options)
         judges[order] = build.make_judge(protocol, {"relu2_1"}, lambda: iter(())).network
     swapped = judges["rgb"](image.flip(1), ["relu2_1"])["relu2_1"]
-    torch.testing.assert_close(judges["bgr"](image, ["relu2_1"])["relu2_1"], swapped, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        judges["bgr"](image, ["relu2_1"])["relu2_1"], swapped, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_pictures_are_judged_in_steps_of_a_png(tmp_path):
@@ -368,8 +526,12 @@ def test_pictures_are_judged_in_steps_of_a_png(tmp_path):
     assert torch.equal(load_image(tmp_path / "a.png"), quantised(image))
 
 
-def test_more_that_must_be_told_clearly(judged, trained_run, image_folders, tmp_path, monkeypatch, capsys):
-    """One line and the right exit code where a picture is gone, too small, or the oracle has no judge."""
+def test_more_that_must_be_told_clearly(
+    judged, trained_run, image_folders, tmp_path, monkeypatch, capsys
+):
+    """One line and the right exit code where a picture is gone, too small, or the oracle has no
+    judge.
+    """
     from stylenet.errors import run_script
 
     (tmp_path / "m.csv").write_text("path,split\ngone.png,held_out\n")
@@ -378,7 +540,11 @@ def test_more_that_must_be_told_clearly(judged, trained_run, image_folders, tmp_
     cases = [
         ([*base, "--content", str(tmp_path / "m.csv")], 3, "1 are missing, first"),
         ([*base, "images.resize_px=10"], 2, "expected images.resize_px of 16 or more"),
-        ([*base, "--content", str(tmp_path / "one"), "--style", str(tmp_path / "one")], 3, "are one picture"),
+        (
+            [*base, "--content", str(tmp_path / "one"), "--style", str(tmp_path / "one")],
+            3,
+            "are one picture",
+        ),
     ]
     for call, code, message in cases:
         monkeypatch.setattr(sys, "argv", ["eval.py", *call])
@@ -387,13 +553,17 @@ def test_more_that_must_be_told_clearly(judged, trained_run, image_folders, tmp_
     monkeypatch.setenv("STYLENET_VGG19", str(tmp_path / "none.pth"))
     monkeypatch.setattr(sys, "argv", ["eval.py", *base, "--oracle", "1"])
     assert run_script(evaluation.main) == 4
-    assert "expected the judge for --oracle, but target is needs the vgg19" in capsys.readouterr().err
+    assert (
+        "expected the judge for --oracle, but target is needs the vgg19" in capsys.readouterr().err
+    )
 
 
 def test_one_style_has_no_set_metric_and_says_why(judged, trained_run, image_folders, tmp_path):
     more = ["pairs.styles=1", "metrics.names=[ssim,vgg_frechet]"]
     assert evaluation.main(arguments(trained_run, image_folders, tmp_path / "out", *more)) == 0
-    assert results_of(tmp_path / "out")["not_computed"] == {"vgg_frechet": "needs at least two pairs with two styles"}
+    assert results_of(tmp_path / "out")["not_computed"] == {
+        "vgg_frechet": "needs at least two pairs with two styles"
+    }
 
 
 def test_replaced_pictures_are_scored_anew(judged, trained_run, tmp_path):
@@ -401,7 +571,9 @@ def test_replaced_pictures_are_scored_anew(judged, trained_run, tmp_path):
     for i in range(2):
         draw(tmp_path / "c" / f"{i}.bmp", i, 40, 40)
         draw(tmp_path / "s" / f"{i}.bmp", 9 + i, 40, 40)
-    call = arguments(trained_run, (tmp_path / "c", tmp_path / "s"), tmp_path / "out", "metrics.names=[ssim]")
+    call = arguments(
+        trained_run, (tmp_path / "c", tmp_path / "s"), tmp_path / "out", "metrics.names=[ssim]"
+    )
     evaluation.main(call)
     before = entry(results_of(tmp_path / "out"), "style copy")["metrics"]["ssim"]["mean"]
     draw(tmp_path / "s/0.bmp", 77, 40, 40)
@@ -415,7 +587,7 @@ def test_every_transform_has_a_cost(vgg19_file, name, tmp_path):
     from stylenet.metrics.candidates import count_macs
     from stylenet.models.decoder import Decoder
     from stylenet.models.stylenet import StyleNet
-    from stylenet.models.vgg import load_vgg
+    from stylenet.models.vgg_files import load_vgg
     from stylenet.transforms import TRANSFORMS
 
     net = StyleNet(

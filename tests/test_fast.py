@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stylenet.inference import Stylizer
+from stylenet.applying.stylizer import Stylizer
 from stylenet.models import fast
 from stylenet.models.compact import CompactNet
 from stylenet.models.decoder import Decoder, upsample
@@ -40,7 +40,14 @@ def relative_difference(a, b):
 
 
 @pytest.mark.parametrize(
-    "padding, norm", [("reflect", "none"), ("zeros", "none"), ("circular", "none"), ("reflect", "batch"), ("zeros", "instance")]
+    "padding, norm",
+    [
+        ("reflect", "none"),
+        ("zeros", "none"),
+        ("circular", "none"),
+        ("reflect", "batch"),
+        ("zeros", "instance"),
+    ],
 )
 @torch.inference_mode()
 def test_same_pictures_for_random_sizes_and_batches(padding, norm):
@@ -49,12 +56,20 @@ def test_same_pictures_for_random_sizes_and_batches(padding, norm):
     generator = torch.Generator().manual_seed(len(padding) + 10 * len(norm))
     tolerance = 1e-5 if norm == "none" else 2e-4  # a norm divides by small deviations
     for seed in range(3):
-        n, *sizes = (int(torch.randint(*bounds, (), generator=generator)) for bounds in ((1, 3), *[(9, 60)] * 4))
+        n, *sizes = (
+            int(torch.randint(*bounds, (), generator=generator))
+            for bounds in ((1, 3), *[(9, 60)] * 4)
+        )
         content, style = image(n, *sizes[:2], seed), image(1, *sizes[2:], seed + 9)
-        assert relative_difference(quick(content, style, 0.7), net(content, style, 0.7)) < tolerance, sizes
+        assert (
+            relative_difference(quick(content, style, 0.7), net(content, style, 0.7)) < tolerance
+        ), sizes
 
 
-@pytest.mark.parametrize("options", [{"upsampling": "bilinear"}, {"pooling": "avg"}, {"tap": "relu2_1"}, {"tap": "relu1_1"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"upsampling": "bilinear"}, {"pooling": "avg"}, {"tap": "relu2_1"}, {"tap": "relu1_1"}],
+)
 @torch.inference_mode()
 def test_same_pictures_for_the_other_options(options):
     net = random_net(**options)
@@ -67,7 +82,12 @@ def test_same_pictures_for_the_other_options(options):
 def test_same_pictures_for_tiny_sizes(height, width):
     net = random_net()
     content = image(1, height, width)
-    assert relative_difference(make_fast(net, CPU)(content, image(1, 16, 16)), net(content, image(1, 16, 16))) < 1e-4
+    assert (
+        relative_difference(
+            make_fast(net, CPU)(content, image(1, 16, 16)), net(content, image(1, 16, 16))
+        )
+        < 1e-4
+    )
 
 
 @pytest.mark.parametrize("padding", ["reflect", "zeros", "circular"])
@@ -81,10 +101,14 @@ def test_one_transposed_convolution_is_upsampling_and_convolution(padding):
 @pytest.mark.parametrize("padding", ["reflect", "zeros", "circular"])
 @pytest.mark.parametrize("height, width", [(4, 4), (7, 9), (33, 18), (70, 130)])
 def test_winograd_is_the_convolution(padding, height, width, monkeypatch):
-    monkeypatch.setattr(fast, "TILES_PER_BLOCK", 40)  # so that there are several blocks, and rows longer than one
+    monkeypatch.setattr(
+        fast, "TILES_PER_BLOCK", 40
+    )  # so that there are several blocks, and rows longer than one
     conv = torch.nn.Conv2d(8, 6, 3)
     x = torch.randn(2, 8, height, width)
-    torch.testing.assert_close(WinogradConv(conv, padding)(x), conv(pad(x, padding)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        WinogradConv(conv, padding)(x), conv(pad(x, padding)), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_winograd_only_where_it_wins():
@@ -96,7 +120,9 @@ def test_winograd_only_where_it_wins():
 
 @torch.inference_mode()
 def test_the_form_for_gpus(monkeypatch):
-    """Without Winograd: its figures on the CPU, its shapes and layout on a device that only knows those."""
+    """Without Winograd: its figures on the CPU, its shapes and layout on a device that only knows
+    those.
+    """
     monkeypatch.setattr(fast, "WINOGRAD_CHANNELS", 10_000)
     net, content, style = random_net(), image(2, 37, 50), image(1, 33, 40, seed=1)
     assert relative_difference(make_fast(net, CPU)(content, style), net(content, style)) < 1e-5
@@ -104,7 +130,10 @@ def test_the_form_for_gpus(monkeypatch):
     elsewhere = make_fast(net, torch.device("meta"), torch.float16)
     assert not any(isinstance(module, WinogradConv) for module in elsewhere.modules())
     weights = [p for p in elsewhere.parameters() if p.ndim == 4]
-    assert all(p.dtype == torch.float16 and p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+    assert all(
+        p.dtype == torch.float16 and p.is_contiguous(memory_format=torch.channels_last)
+        for p in weights
+    )
     output = elsewhere(content.to("meta"), style.to("meta"))
     assert output.shape == content.shape and output.dtype == torch.float16
 
@@ -131,13 +160,20 @@ def test_the_plain_network_is_left_as_it_was():
 def test_layers_keep_their_names():
     net = random_net()
     quick = make_fast(net, CPU)
-    assert list(quick.encoder.convs) == list(net.encoder.convs) and list(quick.decoder.convs) == list(net.decoder.convs)
+    assert list(quick.encoder.convs) == list(net.encoder.convs) and list(
+        quick.decoder.convs
+    ) == list(net.decoder.convs)
     assert isinstance(quick.decoder.convs["conv3_4"], SubPixelConv)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "net", [random_net(tap="relu1_2"), CompactNet((4, 6, 8), 2, generator=torch.Generator().manual_seed(0))], ids=["vgg", "compact"]
+    "net",
+    [
+        random_net(tap="relu1_2"),
+        CompactNet((4, 6, 8), 2, generator=torch.Generator().manual_seed(0)),
+    ],
+    ids=["vgg", "compact"],
 )
 def test_compiled_is_the_same(net):
     torch._dynamo.reset()
@@ -145,4 +181,6 @@ def test_compiled_is_the_same(net):
     plain, compiled = Stylizer(net, "cpu"), Stylizer(net, "cpu", is_compiled=True)
     pictures = image(1, 24, 32), image(1, 24, 32, seed=1)
     torch.testing.assert_close(compiled(*pictures), plain(*pictures), rtol=1e-4, atol=1e-5)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2  # encoder and decoder were compiled
+    assert (
+        torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2
+    )  # encoder and decoder were compiled

@@ -69,7 +69,11 @@ def test_listing_is_recursive_sorted_and_skips_the_rest(tmp_path):
     for name in ("b/x.PNG", "a.jpg", "b/y.webp", "notes.txt", ".hidden/z.png", "._a.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [p.relative_to(tmp_path).as_posix() for p in images.list_images(tmp_path)] == ["a.jpg", "b/x.PNG", "b/y.webp"]
+    assert [p.relative_to(tmp_path).as_posix() for p in images.list_images(tmp_path)] == [
+        "a.jpg",
+        "b/x.PNG",
+        "b/y.webp",
+    ]
 
 
 @pytest.mark.parametrize("size", [(30, 20), (20, 30), (7, 500), (10, 10)])
@@ -82,13 +86,22 @@ def test_shortest_side(size):
 def test_tensor_round_trip_is_exact_and_png_lossless(tmp_path):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8))
     tensor = images.to_tensor(image)
-    assert tensor.shape == (3, 5, 7) and tensor.dtype == torch.float32 and tensor.min() >= 0 and tensor.max() <= 1
+    assert (
+        tensor.shape == (3, 5, 7)
+        and tensor.dtype == torch.float32
+        and tensor.min() >= 0
+        and tensor.max() <= 1
+    )
     images.save_image(tensor, tmp_path / "deep/er/x.png")
     assert torch.equal(images.load_image(tmp_path / "deep/er/x.png"), tensor)
 
 
 def test_values_outside_are_clipped_not_wrapped():
-    assert pixels_of(images.to_pil(torch.tensor([-0.5, 0.5, 1.5]).reshape(3, 1, 1))) == [0, 128, 255]
+    assert pixels_of(images.to_pil(torch.tensor([-0.5, 0.5, 1.5]).reshape(3, 1, 1))) == [
+        0,
+        128,
+        255,
+    ]
 
 
 def test_failed_writing_leaves_the_old_file_and_no_other(tmp_path):
@@ -125,13 +138,19 @@ def test_grid_places_every_image():
     rows = [[torch.full((3, 2, 3), v / 10) for v in (1, 2)], [torch.full((3, 2, 3), 0.3)]]
     grid = images.make_grid(rows, gap_px=1)
     assert grid.shape == (3, 5, 7)
-    assert [round(float(grid[0, y, x]), 1) for y, x in ((0, 0), (0, 4), (3, 0), (2, 0), (4, 6))] == [0.1, 0.2, 0.3, 1.0, 1.0]
+    assert [
+        round(float(grid[0, y, x]), 1) for y, x in ((0, 0), (0, 4), (3, 0), (2, 0), (4, 6))
+    ] == [0.1, 0.2, 0.3, 1.0, 1.0]
 
 
 def test_whatever_pillow_raises_is_a_data_error(tmp_path, monkeypatch):
     Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
     for kind in (TypeError, MemoryError, KeyError):
-        monkeypatch.setattr(images.ImageOps, "exif_transpose", lambda _, kind=kind: (_ for _ in ()).throw(kind("damaged")))
+        monkeypatch.setattr(
+            images.ImageOps,
+            "exif_transpose",
+            lambda _, kind=kind: (_ for _ in ()).throw(kind("damaged")),
+        )
         with pytest.raises(DataError, match="x.png.*damaged"):
             images.open_rgb(tmp_path / "x.png")
 
@@ -154,8 +173,12 @@ def test_linked_folders_are_entered_and_circles_are_not_endless(tmp_path):
 def large_jpeg(tmp_path):
     """1,600 x 1,200 of edges, gradients and noise, as a camera's."""
     generator = np.random.default_rng(0)
-    coarse = Image.fromarray(generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((1600, 1200), Image.Resampling.NEAREST)
-    smooth = Image.fromarray(generator.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize((1600, 1200), Image.Resampling.BICUBIC)
+    coarse = Image.fromarray(generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
+        (1600, 1200), Image.Resampling.NEAREST
+    )
+    smooth = Image.fromarray(generator.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize(
+        (1600, 1200), Image.Resampling.BICUBIC
+    )
     mixed = Image.blend(coarse, smooth, 0.6)
     noisy = np.asarray(mixed).astype(float) + generator.normal(0, 8, (1200, 1600, 3))
     Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(tmp_path / "large.jpg", quality=92)
@@ -167,10 +190,20 @@ def psnr(a, b):
 
 
 @pytest.mark.parametrize(
-    "px, decoded", [(128, (400, 300)), (256, (800, 600)), (300, (800, 600)), (301, (1600, 1200)), (2000, (1600, 1200))]
+    "px, decoded",
+    [
+        (128, (400, 300)),
+        (256, (800, 600)),
+        (300, (800, 600)),
+        (301, (1600, 1200)),
+        (2000, (1600, 1200)),
+    ],
 )
 def test_a_large_jpeg_is_decoded_near_the_wanted_size_and_looks_the_same(large_jpeg, px, decoded):
-    assert images.open_rgb(large_jpeg, px).size == decoded and images.open_rgb(large_jpeg).size == (1600, 1200)
+    assert images.open_rgb(large_jpeg, px).size == decoded and images.open_rgb(large_jpeg).size == (
+        1600,
+        1200,
+    )
     whole = images.to_bytes_tensor(images.resize_shortest(images.open_rgb(large_jpeg), px))
     drafted = images.load_bytes(large_jpeg, px)
     assert drafted.shape == whole.shape and min(drafted.shape[1:]) == px
@@ -192,8 +225,12 @@ def test_a_drafted_picture_is_turned_and_converted_all_the_same(tmp_path):
 def test_the_square_in_the_middle_straight_at_its_size(tmp_path, size):
     draw(tmp_path / "x.png", 3, *size)
     square = images.load_bytes(tmp_path / "x.png", 20, is_square=True)
-    resized_then_cut = images.cut_centre(images.resize_shortest(images.open_rgb(tmp_path / "x.png"), 20))
-    assert square.shape == (3, 20, 20) and psnr(square, images.to_bytes_tensor(resized_then_cut)) > 25
+    resized_then_cut = images.cut_centre(
+        images.resize_shortest(images.open_rgb(tmp_path / "x.png"), 20)
+    )
+    assert (
+        square.shape == (3, 20, 20) and psnr(square, images.to_bytes_tensor(resized_then_cut)) > 25
+    )
     cut = images.to_bytes_tensor(images.cut_centre(images.open_rgb(tmp_path / "x.png")))
     assert torch.equal(images.load_bytes(tmp_path / "x.png", is_square=True), cut)
 

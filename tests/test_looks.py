@@ -12,7 +12,11 @@ CODE = (torch.ones(1, 2, 1, 1), torch.zeros(1, 2, 1, 1))
 
 
 def test_a_mixture_is_a_proportion():
-    assert make_look([CODE, CODE], [1, 3]).mixture == make_look([CODE, CODE], [2, 6]).mixture == (0.25, 0.75)
+    assert (
+        make_look([CODE, CODE], [1, 3]).mixture
+        == make_look([CODE, CODE], [2, 6]).mixture
+        == (0.25, 0.75)
+    )
     assert make_look([CODE, CODE]).mixture == (0.5, 0.5) and make_look([CODE]).alpha == 1.0
 
 

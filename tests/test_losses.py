@@ -61,15 +61,27 @@ def test_terms_are_float32_for_low_precision_features():
 
 def test_effective_weights_make_the_total():
     weights = LossWeights(2.0, 10.0, {"relu1_1": 1.0, "relu2_1": 0.5}, "mean", gram=3.0, tv=0.1)
-    terms = {"content": 1.0, "style/relu1_1": 2.0, "style/relu2_1": 4.0, "gram/relu2_1": 1.0, "tv": 5.0}
-    total = losses.weighted_total({name: torch.tensor(value) for name, value in terms.items()}, weights)
+    terms = {
+        "content": 1.0,
+        "style/relu1_1": 2.0,
+        "style/relu2_1": 4.0,
+        "gram/relu2_1": 1.0,
+        "tv": 5.0,
+    }
+    total = losses.weighted_total(
+        {name: torch.tensor(value) for name, value in terms.items()}, weights
+    )
     assert total.item() == pytest.approx(2 + 20 + 20 + 1.5 + 0.5)
 
 
 def test_description_shows_what_the_other_reduction_would_need():
-    text = losses.describe_weights(LossWeights(1.0, 10.0, {"relu1_1": 1.0}, "mean"), {"relu1_1": 64})
+    text = losses.describe_weights(
+        LossWeights(1.0, 10.0, {"relu1_1": 1.0}, "mean"), {"relu1_1": 64}
+    )
     assert "content          1" in text and "as sum: 0.15625" in text
-    text = losses.describe_weights(LossWeights(1.0, 0.01, {"relu4_1": 1.0}, "sum", tv=2.0), {"relu4_1": 512})
+    text = losses.describe_weights(
+        LossWeights(1.0, 0.01, {"relu4_1": 1.0}, "sum", tv=2.0), {"relu4_1": 512}
+    )
     assert "as mean: 5.12" in text and "tv               2" in text and "gram" not in text
 
 
@@ -83,7 +95,10 @@ def test_balanced_style_counts_a_pale_style_as_much_as_a_strong_one():
     output, style = torch.randn(1, 4, 9, 9), torch.randn(1, 4, 9, 9) + 1
     plain, pale = losses.style_loss(output, style), losses.style_loss(output / 10, style / 10)
     assert float(pale) == pytest.approx(float(plain) / 100, rel=1e-2)
-    full = [losses.style_loss(a, b, balance=1.0) for a, b in ((output, style), (output / 10, style / 10))]
+    full = [
+        losses.style_loss(a, b, balance=1.0)
+        for a, b in ((output, style), (output / 10, style / 10))
+    ]
     assert float(full[0]) == pytest.approx(float(full[1]), rel=1e-2)
     half = losses.style_loss(output, style, balance=0.5)
     assert float(half) == pytest.approx((float(plain) + float(full[0])) / 2, rel=1e-5)

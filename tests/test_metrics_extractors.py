@@ -1,4 +1,6 @@
-"""The networks of LPIPS, FID and ArtFID: layouts, hashes, a loopback download, and clear words where one is missing."""
+"""The networks of LPIPS, FID and ArtFID: layouts, hashes, a loopback download, and clear words
+where one is missing.
+"""
 
 import hashlib
 import http.server
@@ -9,7 +11,7 @@ import torch
 
 from stylenet.errors import WeightsError
 from stylenet.metrics import extractors
-from stylenet.models.vgg import read_weights
+from stylenet.models.vgg_files import read_weights
 
 
 def image(seed, px=64):
@@ -22,13 +24,20 @@ def random_backbone(net, seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = {"alex": models.alexnet, "vgg": models.vgg16}[net](weights=None)
-    return {name: tensor for name, tensor in network.state_dict().items() if name.startswith("features.")}
+    return {
+        name: tensor
+        for name, tensor in network.state_dict().items()
+        if name.startswith("features.")
+    }
 
 
 def random_heads(net):
     sizes = {"alex": (64, 192, 384, 256, 256), "vgg": (64, 128, 256, 512, 512)}[net]
     generator = torch.Generator().manual_seed(1)
-    return {f"lin{i}.model.1.weight": torch.rand(1, n, 1, 1, generator=generator) for i, n in enumerate(sizes)}
+    return {
+        f"lin{i}.model.1.weight": torch.rand(1, n, 1, 1, generator=generator)
+        for i, n in enumerate(sizes)
+    }
 
 
 def named_by_hash(folder, stem, content):
@@ -40,12 +49,17 @@ def named_by_hash(folder, stem, content):
 
 @pytest.mark.parametrize("net", ["alex", "vgg"])
 def test_lpips_against_the_package(net):
-    """The whole chain, scaling included, with the package's own random backbone and its shipped heads."""
+    """The whole chain, scaling included, with the package's own random backbone and its shipped
+    heads.
+    """
     package = pytest.importorskip("lpips")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         theirs = package.LPIPS(net=net, pnet_rand=True, verbose=False).eval()
-    backbone = {f"features.{name.split('.', 1)[1]}": tensor for name, tensor in theirs.net.state_dict().items()}
+    backbone = {
+        f"features.{name.split('.', 1)[1]}": tensor
+        for name, tensor in theirs.net.state_dict().items()
+    }
     ours = extractors.Lpips(net, backbone, read_weights(extractors.find_heads(net)))
     a, b = image(0), image(1)
     with torch.no_grad():
@@ -70,16 +84,23 @@ def test_heads_are_checked(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     "find, package",
-    [(lambda: extractors.find_heads("alex"), "torchmetrics"), (lambda: extractors.load_inception(None, False), "torch-fidelity")],
+    [
+        (lambda: extractors.find_heads("alex"), "torchmetrics"),
+        (lambda: extractors.load_inception(None, False), "torch-fidelity"),
+    ],
 )
 def test_missing_packages_are_named(monkeypatch, find, package):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(WeightsError, match=f"expected the package {package}.*requirements-metrics.txt"):
+    with pytest.raises(
+        WeightsError, match=f"expected the package {package}.*requirements-metrics.txt"
+    ):
         find()
 
 
 def test_named_files_must_exist_and_have_the_right_hash(tmp_path):
-    with pytest.raises(WeightsError, match=r"expected network weights at nowhere.pth \(networks.lpips\)"):
+    with pytest.raises(
+        WeightsError, match=r"expected network weights at nowhere.pth \(networks.lpips\)"
+    ):
         extractors.load_lpips("alex", "nowhere.pth", False)
     (tmp_path / "alexnet.pth").write_bytes(b"something else")
     with pytest.raises(WeightsError, match="expected a sha256 beginning with 7be5be79"):
@@ -89,7 +110,9 @@ def test_named_files_must_exist_and_have_the_right_hash(tmp_path):
 
 
 def test_nothing_is_fetched_when_forbidden():
-    with pytest.raises(WeightsError, match="alexnet-owt-7be5be79.pth.*is not there; give networks.lpips=FILE"):
+    with pytest.raises(
+        WeightsError, match="alexnet-owt-7be5be79.pth.*is not there; give networks.lpips=FILE"
+    ):
         extractors.load_lpips("alex", None, False)
     with pytest.raises(WeightsError, match="none is named; get it from"):
         extractors.load_art_inception(None)
@@ -130,12 +153,16 @@ def test_download_is_checked_cached_and_used(server, tmp_path, monkeypatch):
     extractors.load_lpips("alex", None, False)
     assert len(asked) == 1  # from the cache
     monkeypatch.setitem(extractors.BACKBONE_URL, "alex", f"{url}/other-00000000.pth")
-    with pytest.raises(WeightsError, match="expected to download .*other-00000000.pth, but it failed"):
+    with pytest.raises(
+        WeightsError, match="expected to download .*other-00000000.pth, but it failed"
+    ):
         extractors.load_lpips("alex", None, True)
 
 
 def test_inception_of_fid_runs_from_a_file(tmp_path, monkeypatch):
-    """torch-fidelity's network with random weights in its own layout: bytes in, one vector an image out."""
+    """torch-fidelity's network with random weights in its own layout: bytes in, one vector an image
+    out.
+    """
     module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
     fetched = {}
     monkeypatch.setattr(module, "load_state_dict_from_url", lambda *_, **__: fetched, raising=False)
@@ -146,7 +173,10 @@ def test_inception_of_fid_runs_from_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr(extractors, "INCEPTION_URL", f"http://x/{path.name}")
     extractor = extractors.load_inception(str(path), False)
     vectors = extractor.run(torch.cat([image(0), image(1)]))
-    assert vectors.shape == (2, 2048) and extractor.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (
+        vectors.shape == (2, 2048)
+        and extractor.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    )
 
 
 def test_art_inception_runs_from_a_file_and_refuses_others(tmp_path):
@@ -162,4 +192,6 @@ def test_art_inception_runs_from_a_file_and_refuses_others(tmp_path):
 
 def test_resizing_keeps_the_shape_of_the_picture():
     assert extractors.at_shortest(image(0, 64)[..., :32], 16).shape == (1, 3, 32, 16)
-    assert extractors.at_shortest(image(0), 0).equal(image(0)) and extractors.at_shortest(image(0), 64).equal(image(0))
+    assert extractors.at_shortest(image(0), 0).equal(image(0)) and extractors.at_shortest(
+        image(0), 64
+    ).equal(image(0))

@@ -1,4 +1,6 @@
-"""The metrics' formulas: properties, references written out in numpy, and the libraries that compute the same."""
+"""The metrics' formulas: properties, references written out in numpy, and the libraries that
+compute the same.
+"""
 
 import itertools
 import math
@@ -22,7 +24,9 @@ def gram_distance(output, style):
 
 
 def features(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    return torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).to(dtype)
 
 
 def images(n=1, height=24, width=20, seed=0):
@@ -30,7 +34,9 @@ def images(n=1, height=24, width=20, seed=0):
     generator = torch.Generator().manual_seed(seed)
     small = torch.rand(n, 3, 4, 5, generator=generator, dtype=torch.float64)
     smooth = F.interpolate(small, size=(height, width), mode="bilinear", align_corners=False)
-    return (smooth + 0.03 * torch.randn(n, 3, height, width, generator=generator, dtype=torch.float64)).clamp(0, 1)
+    return (
+        smooth + 0.03 * torch.randn(n, 3, height, width, generator=generator, dtype=torch.float64)
+    ).clamp(0, 1)
 
 
 def layered_lpips(a, b):
@@ -54,7 +60,10 @@ ASYMMETRIC = ("gram", "cfsd")
 def test_zero_for_equal_and_growing_with_noise(name):
     image, noise = images(), features(1, 3, 24, 20, seed=1)
     assert DISTANCES[name](image, image).item() == pytest.approx(0, abs=1e-12)
-    values = [DISTANCES[name]((image + level * noise).clamp(0, 1), image).item() for level in (0.01, 0.05, 0.2, 0.5)]
+    values = [
+        DISTANCES[name]((image + level * noise).clamp(0, 1), image).item()
+        for level in (0.01, 0.05, 0.2, 0.5)
+    ]
     assert values == sorted(values) and values[0] > 1e-5 and values[-1] > 1.5 * values[0]
 
 
@@ -70,7 +79,9 @@ def test_not_symmetric(name):
     assert DISTANCES[name](a, b).item() != pytest.approx(DISTANCES[name](b, a).item(), rel=0.01)
 
 
-@pytest.mark.parametrize("name", [name for name in DISTANCES if name != "cfsd"])  # which takes one image
+@pytest.mark.parametrize(
+    "name", [name for name in DISTANCES if name != "cfsd"]
+)  # which takes one image
 def test_batch_is_the_mean_of_its_images_alone(name):
     a, b = images(3), images(3, seed=1)
     alone = [DISTANCES[name](x[None], y[None]).item() for x, y in zip(a, b)]
@@ -117,14 +128,18 @@ def test_gram_distance_against_loops_with_other_sizes():
     ratios = []
     for x, y in zip(output.numpy(), style.numpy()):
         wanted = loop_gram(y)
-        ratios.append(math.sqrt(((loop_gram(x) - wanted) ** 2).sum()) / math.sqrt((wanted**2).sum()))
+        ratios.append(
+            math.sqrt(((loop_gram(x) - wanted) ** 2).sum()) / math.sqrt((wanted**2).sum())
+        )
     # the Gram matrices are float32
     assert gram_distance(output, style).item() == pytest.approx(np.mean(ratios), rel=1e-5)
 
 
 def test_relative_distance_of_matrices_against_numpy():
     a, b = features(3, 4, 4), 2 * features(3, 4, 4, seed=1)
-    expected = np.mean([np.linalg.norm(x - y) / np.linalg.norm(y) for x, y in zip(a.numpy(), b.numpy())])
+    expected = np.mean(
+        [np.linalg.norm(x - y) / np.linalg.norm(y) for x, y in zip(a.numpy(), b.numpy())]
+    )
     assert functional.relative_distance(a, b).item() == pytest.approx(expected, rel=1e-10)
 
 
@@ -136,7 +151,9 @@ def test_gram_distance_is_relative_to_the_style():
 
 
 def loop_ssim(a, b, weights, correction):
-    """Equation 13 at every position where the window fits, of images [N, C, H, W]; moments about the local mean."""
+    """Equation 13 at every position where the window fits, of images [N, C, H, W]; moments about
+    the local mean.
+    """
     k = len(weights)
     values = []
     for x, y in zip(a.reshape(-1, *a.shape[2:]), b.reshape(-1, *b.shape[2:])):
@@ -160,9 +177,13 @@ def test_ssim_against_loops():
     squares = (np.arange(11)[:, None] - 5) ** 2 + (np.arange(11) - 5) ** 2
     gaussian = np.exp(-squares / 4.5)
     expected = loop_ssim(a, b, gaussian / gaussian.sum(), 1)
-    assert functional.ssim(torch.tensor(a), torch.tensor(b)).item() == pytest.approx(expected, rel=1e-9)
+    assert functional.ssim(torch.tensor(a), torch.tensor(b)).item() == pytest.approx(
+        expected, rel=1e-9
+    )
     expected = loop_ssim(numpy_grey(a), numpy_grey(b), np.full((7, 7), 1 / 49), 49 / 48)
-    assert functional.ssim(torch.tensor(a), torch.tensor(b), "uniform").item() == pytest.approx(expected, abs=LUMA)
+    assert functional.ssim(torch.tensor(a), torch.tensor(b), "uniform").item() == pytest.approx(
+        expected, abs=LUMA
+    )
 
 
 @pytest.mark.parametrize("window", ["gaussian", "uniform"])
@@ -182,31 +203,46 @@ def test_ssim_in_float32(window):
 
 
 def test_gaussian_ssim_against_torchmetrics():
-    """Equal where the window fits; torchmetrics also averages a border of 5 pixels, computed on reflected ones."""
-    reference = pytest.importorskip("torchmetrics.functional.image").structural_similarity_index_measure
+    """Equal where the window fits; torchmetrics also averages a border of 5 pixels, computed on
+    reflected ones.
+    """
+    reference = pytest.importorskip(
+        "torchmetrics.functional.image"
+    ).structural_similarity_index_measure
     a, b = images(2), (images(2) + 0.1 * features(2, 3, 24, 20, seed=2)).clamp(0, 1)
     _, everywhere = reference(a, b, data_range=1.0, return_full_image=True)
-    assert functional.ssim(a, b).item() == pytest.approx(everywhere[..., 5:-5, 5:-5].mean().item(), rel=1e-9)
+    assert functional.ssim(a, b).item() == pytest.approx(
+        everywhere[..., 5:-5, 5:-5].mean().item(), rel=1e-9
+    )
     reflected = [F.pad(x, (5, 5, 5, 5), mode="reflect") for x in (a, b)]
     assert functional.ssim(*reflected).item() == pytest.approx(everywhere.mean().item(), rel=1e-9)
 
 
 def test_ssim_against_scikit_image():
     reference = pytest.importorskip("skimage.metrics").structural_similarity
-    a, b = images()[0].numpy(), (images() + 0.1 * features(1, 3, 24, 20, seed=2)).clamp(0, 1)[0].numpy()
+    a, b = (
+        images()[0].numpy(),
+        (images() + 0.1 * features(1, 3, 24, 20, seed=2)).clamp(0, 1)[0].numpy(),
+    )
     grey = (numpy_grey(x[None])[0, 0] for x in (a, b))
     expected = reference(*grey, data_range=1.0)
-    assert functional.ssim(torch.tensor(a[None]), torch.tensor(b[None]), "uniform").item() == pytest.approx(expected, abs=LUMA)
+    assert functional.ssim(
+        torch.tensor(a[None]), torch.tensor(b[None]), "uniform"
+    ).item() == pytest.approx(expected, abs=LUMA)
     paper = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     expected = reference(a, b, data_range=1.0, channel_axis=0, **paper)
-    assert functional.ssim(torch.tensor(a[None]), torch.tensor(b[None])).item() == pytest.approx(expected, rel=1e-9)
+    assert functional.ssim(torch.tensor(a[None]), torch.tensor(b[None])).item() == pytest.approx(
+        expected, rel=1e-9
+    )
 
 
 def test_uniform_ssim_of_eight_bit_greys_against_scikit_image():
     reference = pytest.importorskip("skimage.metrics").structural_similarity
     a, b = np.random.default_rng(0).integers(0, 256, (2, 20, 17), dtype=np.uint8)
     b = (0.7 * a + 0.3 * b).astype(np.uint8)
-    x, y = (torch.tensor(v / 255).expand(1, 3, -1, -1) for v in (a, b))  # three equal channels have that luma
+    x, y = (
+        torch.tensor(v / 255).expand(1, 3, -1, -1) for v in (a, b)
+    )  # three equal channels have that luma
     assert functional.ssim(x, y, "uniform").item() == pytest.approx(reference(a, b), rel=1e-9)
 
 
@@ -222,10 +258,18 @@ def test_local_mean_against_loops():
     x, line = features(2, 3, 5, 6), features(3, seed=1)
     kernel = line[:, None] * line[None, :]
     expected = [
-        [[[(x[n, c, i : i + 3, j : j + 3] * kernel).sum().item() for j in range(4)] for i in range(3)] for c in range(3)]
+        [
+            [
+                [(x[n, c, i : i + 3, j : j + 3] * kernel).sum().item() for j in range(4)]
+                for i in range(3)
+            ]
+            for c in range(3)
+        ]
         for n in range(2)
     ]
-    np.testing.assert_allclose(functional.local_mean(x, line).numpy(), expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(
+        functional.local_mean(x, line).numpy(), expected, rtol=1e-10, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("window", ["gaussian", "uniform"])
@@ -241,11 +285,18 @@ def test_grey_as_pillow_converts():
     pixels = np.random.default_rng(0).integers(0, 256, (9, 8, 3), dtype=np.uint8)
     grey = functional.to_grey(torch.tensor(pixels).permute(2, 0, 1)[None].double() / 255)
     # Pillow rounds to the nearest of 256 levels
-    np.testing.assert_allclose(grey[0, 0].numpy(), np.asarray(Image.fromarray(pixels).convert("L")) / 255, rtol=0, atol=0.51 / 255)
+    np.testing.assert_allclose(
+        grey[0, 0].numpy(),
+        np.asarray(Image.fromarray(pixels).convert("L")) / 255,
+        rtol=0,
+        atol=0.51 / 255,
+    )
 
 
 def test_lpips_against_numpy():
-    layers_a, layers_b = ([features(2, 3, 5, 4, seed=s), features(2, 6, 2, 3, seed=s + 1)] for s in (0, 10))
+    layers_a, layers_b = (
+        [features(2, 3, 5, 4, seed=s), features(2, 6, 2, 3, seed=s + 1)] for s in (0, 10)
+    )
     heads = [features(3, seed=20).abs(), features(6, seed=21).abs()]
     expected = 0
     for a, b, head in zip(layers_a, layers_b, heads):
@@ -264,7 +315,9 @@ def test_lpips_compares_directions_alone(scale):
 
 def test_lpips_is_finite_where_nothing_fires_and_wants_a_head_per_layer():
     a = torch.zeros(1, 3, 4, 4)
-    assert functional.lpips([a], [torch.ones(1, 3, 4, 4)], [torch.ones(3)]).item() == pytest.approx(1)
+    assert functional.lpips([a], [torch.ones(1, 3, 4, 4)], [torch.ones(3)]).item() == pytest.approx(
+        1
+    )
     with pytest.raises(ValueError):
         functional.lpips([a, a], [a, a], [torch.ones(3)])
 
@@ -274,16 +327,24 @@ def test_lpips_against_the_package():
     package = pytest.importorskip("lpips")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        reference = package.LPIPS(net="alex", pnet_rand=True, verbose=False)  # its heads, on a random backbone
+        reference = package.LPIPS(
+            net="alex", pnet_rand=True, verbose=False
+        )  # its heads, on a random backbone
     a, b = 2 * images(2, 64, 72).float() - 1, 2 * images(2, 64, 72, seed=1).float() - 1
     with torch.no_grad():
         layers_a, layers_b = (reference.net(reference.scaling_layer(x)) for x in (a, b))
         expected = reference(a, b)
         for i in range(2):
-            one_a, one_b = ([layer[i : i + 1] for layer in layers] for layers in (layers_a, layers_b))
+            one_a, one_b = (
+                [layer[i : i + 1] for layer in layers] for layers in (layers_a, layers_b)
+            )
             heads = [head.model[-1].weight.flatten() for head in reference.lins]
-            assert functional.lpips(one_a, one_b, heads).item() == pytest.approx(expected[i].item(), rel=1e-5)
-        assert functional.lpips(layers_a, layers_b, heads).item() == pytest.approx(expected.mean().item(), rel=1e-5)
+            assert functional.lpips(one_a, one_b, heads).item() == pytest.approx(
+                expected[i].item(), rel=1e-5
+            )
+        assert functional.lpips(layers_a, layers_b, heads).item() == pytest.approx(
+            expected.mean().item(), rel=1e-5
+        )
     assert expected.max() > 1.01 * expected.min() > 0
 
 
@@ -311,14 +372,18 @@ def test_cfsd_against_loops():
 def test_cfsd_in_blocks(block, reduction):
     content, output = 3 * features(1, 5, 6, 7), 3 * features(1, 5, 6, 7, seed=1)
     whole = functional.cfsd(content, output, reduction).item()
-    assert functional.cfsd(content, output, reduction, block=block).item() == pytest.approx(whole, rel=1e-6)
+    assert functional.cfsd(content, output, reduction, block=block).item() == pytest.approx(
+        whole, rel=1e-6
+    )
 
 
 def test_cfsd_of_the_same_shuffle_of_both_stays():
     content, output = 3 * features(1, 5, 6, 7), 3 * features(1, 5, 6, 7, seed=1)
     order = torch.randperm(42, generator=torch.Generator().manual_seed(0))
     shuffled = [x.flatten(2)[:, :, order].reshape(x.shape) for x in (content, output)]
-    assert functional.cfsd(*shuffled).item() == pytest.approx(functional.cfsd(content, output).item(), rel=1e-5)
+    assert functional.cfsd(*shuffled).item() == pytest.approx(
+        functional.cfsd(content, output).item(), rel=1e-5
+    )
     assert functional.cfsd(content, shuffled[0]).item() > 0.1
 
 
@@ -331,20 +396,29 @@ def test_cfsd_stays_finite_for_large_features():
 def test_colour_histogram_against_numpy(bins):
     image = images(2)
     image[0, :, 0, 0], image[1, :, 0, :2] = 1.0, 0.0  # the ends of the range
-    expected = [np.histogramdd(x.reshape(3, -1).T.numpy(), bins, [(0, 1)] * 3)[0].ravel() / (24 * 20) for x in image]
-    np.testing.assert_allclose(functional.colour_histogram(image, bins).numpy(), expected, rtol=0, atol=1e-15)
+    expected = [
+        np.histogramdd(x.reshape(3, -1).T.numpy(), bins, [(0, 1)] * 3)[0].ravel() / (24 * 20)
+        for x in image
+    ]
+    np.testing.assert_allclose(
+        functional.colour_histogram(image, bins).numpy(), expected, rtol=0, atol=1e-15
+    )
 
 
 def test_colours_beyond_the_range_count_at_its_ends():
     image = torch.tensor([-0.5, 1.5]).expand(1, 3, 1, 2)
-    assert torch.equal(functional.colour_histogram(image), functional.colour_histogram(image.clamp(0, 1)))
+    assert torch.equal(
+        functional.colour_histogram(image), functional.colour_histogram(image.clamp(0, 1))
+    )
 
 
 def test_colour_distance_against_the_overlap():
     a, b = images(2), images(2, 12, 30, seed=1)
     overlaps = [
         sum(math.sqrt(p * q) for p, q in zip(x, y))
-        for x, y in zip(functional.colour_histogram(a).tolist(), functional.colour_histogram(b).tolist())
+        for x, y in zip(
+            functional.colour_histogram(a).tolist(), functional.colour_histogram(b).tolist()
+        )
     ]
     expected = np.mean([math.sqrt(1 - overlap) for overlap in overlaps])
     assert functional.colour_distance(a, b).item() == pytest.approx(expected, rel=1e-9)
@@ -352,10 +426,16 @@ def test_colour_distance_against_the_overlap():
 
 def test_colour_distance_ignores_places_and_sizes_and_ends_at_one():
     image = images()
-    assert functional.colour_distance(image.flip(3).repeat_interleave(2, 2), image).item() == pytest.approx(0, abs=1e-12)
-    assert functional.colour_distance(torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 5, 3)).item() == pytest.approx(1)
+    assert functional.colour_distance(
+        image.flip(3).repeat_interleave(2, 2), image
+    ).item() == pytest.approx(0, abs=1e-12)
+    assert functional.colour_distance(
+        torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 5, 3)
+    ).item() == pytest.approx(1)
     near, bins = image.clamp(0.01, 0.1), 8  # all in one box of eight a side
-    assert functional.colour_distance(near, torch.full_like(near, 0.05), bins).item() == pytest.approx(0, abs=1e-12)
+    assert functional.colour_distance(
+        near, torch.full_like(near, 0.05), bins
+    ).item() == pytest.approx(0, abs=1e-12)
     assert functional.colour_distance(near, torch.full_like(near, 0.05), 64).item() > 0.5
 
 
@@ -366,21 +446,25 @@ def scipy_frechet(a, b):
 
 
 def correlated(n, dimension, seed=0):
-    return features(n, dimension, seed=seed) @ features(dimension, dimension, seed=seed + 100) + features(
-        dimension, seed=seed + 200
-    )
+    return features(n, dimension, seed=seed) @ features(
+        dimension, dimension, seed=seed + 100
+    ) + features(dimension, seed=seed + 200)
 
 
 def test_frechet_distance_against_scipy():
     a, b = correlated(40, 6), correlated(55, 6, seed=1)
-    assert functional.frechet_distance(a, b) == pytest.approx(scipy_frechet(a.numpy(), b.numpy()), rel=1e-9)
+    assert functional.frechet_distance(a, b) == pytest.approx(
+        scipy_frechet(a.numpy(), b.numpy()), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("sizes", [(5, 7), (2, 30), (30, 4)])
 def test_frechet_distance_of_sets_smaller_than_the_dimension(sizes):
     a, b = correlated(sizes[0], 12), correlated(sizes[1], 12, seed=1)
     # the root of a singular matrix is known to about the root of the rounding error
-    assert functional.frechet_distance(a, b) == pytest.approx(scipy_frechet(a.numpy(), b.numpy()), rel=1e-5)
+    assert functional.frechet_distance(a, b) == pytest.approx(
+        scipy_frechet(a.numpy(), b.numpy()), rel=1e-5
+    )
 
 
 def test_frechet_distance_of_numbers_in_closed_form():
@@ -400,9 +484,13 @@ def test_frechet_distance_properties(n):
     assert functional.frechet_distance(a, a) == pytest.approx(0, abs=1e-12 * size)
     assert functional.frechet_distance(b, a) == pytest.approx(distance, rel=1e-9)
     assert functional.frechet_distance(a[order], b) == pytest.approx(distance, rel=1e-9)
-    assert functional.frechet_distance(a @ rotation, b @ rotation) == pytest.approx(distance, rel=1e-9)
+    assert functional.frechet_distance(a @ rotation, b @ rotation) == pytest.approx(
+        distance, rel=1e-9
+    )
     assert functional.frechet_distance(a + shift, b + shift) == pytest.approx(distance, rel=1e-9)
-    assert functional.frechet_distance(a + shift, a) == pytest.approx(shift.square().sum().item(), rel=1e-9)
+    assert functional.frechet_distance(a + shift, a) == pytest.approx(
+        shift.square().sum().item(), rel=1e-9
+    )
     assert functional.frechet_distance(3 * a, 3 * b) == pytest.approx(9 * distance, rel=1e-9)
 
 
@@ -442,7 +530,10 @@ def test_mmd_against_torchmetrics():
 
 
 def test_mmd_of_one_distribution_is_zero_on_average():
-    values = [functional.mmd(features(8, 4, seed=2 * s), features(8, 4, seed=2 * s + 1)) for s in range(400)]
+    values = [
+        functional.mmd(features(8, 4, seed=2 * s), features(8, 4, seed=2 * s + 1))
+        for s in range(400)
+    ]
     assert abs(np.mean(values)) < 3 * np.std(values) / math.sqrt(400)
     assert min(values) < 0 < max(values)
 
@@ -450,12 +541,16 @@ def test_mmd_of_one_distribution_is_zero_on_average():
 def test_kernel_distance_of_whole_sets_is_their_mmd():
     a, b = features(12, 4), features(12, 4, seed=1) + 0.5
     for size, seed in ((12, 0), (12, 1), (1000, 0)):
-        assert functional.kernel_distance(a, b, 3, size, seed) == pytest.approx(functional.mmd(a, b), rel=1e-9)
+        assert functional.kernel_distance(a, b, 3, size, seed) == pytest.approx(
+            functional.mmd(a, b), rel=1e-9
+        )
 
 
 def test_kernel_distance_of_one_draw_is_the_mmd_of_a_pair_of_subsets():
     a, b = features(5, 4), features(4, 4, seed=1) + 0.5
-    pairs = itertools.product(itertools.combinations(range(5), 3), itertools.combinations(range(4), 3))
+    pairs = itertools.product(
+        itertools.combinations(range(5), 3), itertools.combinations(range(4), 3)
+    )
     choices = [functional.mmd(a[list(rows)], b[list(others)]) for rows, others in pairs]
     draws = [functional.kernel_distance(a, b, 1, 3, seed) for seed in range(400)]
     nearest = [min(choices, key=lambda choice: abs(choice - draw)) for draw in draws]
@@ -467,8 +562,12 @@ def test_kernel_distance_takes_subsets_of_the_smaller_size():
     a, b = features(9, 4), features(4, 4, seed=1) + 0.5
     choices = [functional.mmd(a[list(picked)], b) for picked in itertools.combinations(range(9), 4)]
     error = np.std(choices) / math.sqrt(400)
-    assert functional.kernel_distance(a, b, 400, 1000, 0) == pytest.approx(np.mean(choices), abs=3 * error)
-    assert functional.kernel_distance(b, a, 400, 1000, 0) == pytest.approx(np.mean(choices), abs=3 * error)
+    assert functional.kernel_distance(a, b, 400, 1000, 0) == pytest.approx(
+        np.mean(choices), abs=3 * error
+    )
+    assert functional.kernel_distance(b, a, 400, 1000, 0) == pytest.approx(
+        np.mean(choices), abs=3 * error
+    )
 
 
 def test_kernel_distance_is_the_mean_over_subsets_drawn_from_the_seed():
@@ -530,7 +629,9 @@ def test_bootstrap_against_scipy():
     stats = pytest.importorskip("scipy.stats")
     values = features(40).exp().numpy()  # skewed, so that the two sides differ
     result = functional.bootstrap(values, 20000, seed=0, level=0.9)
-    expected = stats.bootstrap((values,), np.mean, n_resamples=20000, confidence_level=0.9, method="percentile", rng=1)
+    expected = stats.bootstrap(
+        (values,), np.mean, n_resamples=20000, confidence_level=0.9, method="percentile", rng=1
+    )
     error = expected.standard_error
     assert result[1:] == pytest.approx(tuple(expected.confidence_interval), abs=0.06 * error)
     assert abs(result.high + result.low - 2 * result.mean) > 0.06 * error
@@ -538,9 +639,13 @@ def test_bootstrap_against_scipy():
 
 def test_bootstrap_covers_the_mean_as_often_as_it_says():
     samples = features(800, 80) + 5
-    intervals = [functional.bootstrap(sample.numpy(), 400, seed=i) for i, sample in enumerate(samples)]
+    intervals = [
+        functional.bootstrap(sample.numpy(), 400, seed=i) for i, sample in enumerate(samples)
+    ]
     covered = np.mean([low <= 5 <= high for _, low, high in intervals])
-    assert covered == pytest.approx(0.945, abs=0.02)  # percentile intervals are slightly short; deviation 0.008
+    assert covered == pytest.approx(
+        0.945, abs=0.02
+    )  # percentile intervals are slightly short; deviation 0.008
 
 
 CONTENT_COPY, STYLE_COPY = Point(0.0, 2.0), Point(4.0, 0.0)  # a box of area 8
@@ -583,7 +688,9 @@ def test_frontier_area_knows_no_order_and_no_units():
     assert functional.frontier_area(scaled[:-2], *scaled[-2:]) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("dominated", [(1.5, 0.9), (1.5, 0.51), (2, 0.5), (3, 1.9), (4, 0.7), (9, 0.6)])
+@pytest.mark.parametrize(
+    "dominated", [(1.5, 0.9), (1.5, 0.51), (2, 0.5), (3, 1.9), (4, 0.7), (9, 0.6)]
+)
 def test_frontier_area_ignores_a_point_that_another_beats(dominated):
     points = [Point(0.5, 1.0), Point(1.5, 0.5)]
     assert area([*points, Point(*dominated)]) == pytest.approx(area(points), rel=1e-12)
@@ -599,7 +706,9 @@ def test_frontier_area_counts_a_point_off_the_grid_exactly():
 def test_a_point_beaten_in_both_losses_changes_nothing_wherever_it_lies():
     copies = Point(0, 1), Point(1, 0)
     kept = [Point(0.2, 0.8), Point(0.6, 0.2)]
-    assert functional.frontier_area([*kept, Point(0.4, 0.9)], *copies) == functional.frontier_area(kept, *copies)
+    assert functional.frontier_area([*kept, Point(0.4, 0.9)], *copies) == functional.frontier_area(
+        kept, *copies
+    )
 
 
 def test_sets_too_small_for_a_distance_are_refused():

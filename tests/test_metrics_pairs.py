@@ -8,13 +8,13 @@ from conftest import draw
 from PIL import Image
 
 from stylenet import datasets
-from stylenet.config import Protocol, load_config
+from stylenet.config.protocol import Protocol
 from stylenet.errors import DataError
 from stylenet.metrics.pairs import choose_pairs, draw_pairs, load_picture
 
 
 def protocol(*overrides):
-    return load_config(None, list(overrides), Protocol)
+    return Protocol.load(None, list(overrides))
 
 
 @pytest.mark.parametrize("n_contents, n_styles", [(4, 6), (5, 5), (3, 7), (1, 4), (6, 1)])
@@ -23,7 +23,9 @@ def test_all_pairs_of_the_product_once(n_contents, n_styles):
     assert pairs == tuple((c, s) for c in range(n_contents) for s in range(n_styles))
 
 
-@pytest.mark.parametrize("n_contents, n_styles, n", [(4, 6, 9), (50, 10, 200), (100, 90, 40), (7, 7, 20)])
+@pytest.mark.parametrize(
+    "n_contents, n_styles, n", [(4, 6, 9), (50, 10, 200), (100, 90, 40), (7, 7, 20)]
+)
 def test_drawn_pairs_differ_and_use_every_image_as_often(n_contents, n_styles, n):
     pairs = draw_pairs(n_contents, n_styles, n, seed=0)
     assert len(set(pairs)) == n
@@ -50,16 +52,24 @@ def test_held_out_share_is_what_training_never_saw(image_folders):
     content, style = map(str, image_folders)
     split = datasets.read_split(content, 0.3, "data.content")
     pairs = choose_pairs(protocol("pairs.held_out=0.3"), content, style)
-    assert pairs.contents == split.held_out.paths and not set(pairs.contents) & set(split.train.paths)
+    assert pairs.contents == split.held_out.paths and not set(pairs.contents) & set(
+        split.train.paths
+    )
     assert len(choose_pairs(protocol(), content, style).contents) == 10
 
 
 def test_manifest_gives_its_held_out_part(image_folders, tmp_path):
     content, style = image_folders
-    (tmp_path / "m.csv").write_text(f"path,split\n{content}/c0.png,train\n{content}/c2.png,held_out\n")
-    assert [path.name for path in choose_pairs(protocol(), str(tmp_path / "m.csv"), str(style)).contents] == ["c2.png"]
+    (tmp_path / "m.csv").write_text(
+        f"path,split\n{content}/c0.png,train\n{content}/c2.png,held_out\n"
+    )
+    assert [
+        path.name for path in choose_pairs(protocol(), str(tmp_path / "m.csv"), str(style)).contents
+    ] == ["c2.png"]
     (tmp_path / "m.csv").write_text(f"path,split\n{content}/c0.png,train\n")
-    assert [path.name for path in choose_pairs(protocol(), str(tmp_path / "m.csv"), str(style)).contents] == ["c0.png"]
+    assert [
+        path.name for path in choose_pairs(protocol(), str(tmp_path / "m.csv"), str(style)).contents
+    ] == ["c0.png"]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +77,7 @@ def test_manifest_gives_its_held_out_part(image_folders, tmp_path):
     [
         ("content,style\nc0.png,none.png\n", "'none.png' is in neither"),
         ("content,style\n", "it lists no pair"),
-        ("a,b\n1,2\n", "expected the columns content, style"),
+        ("a,b\n1,2\n", "expected a table with the columns content, style"),
     ],
 )
 def test_faulty_lists(image_folders, tmp_path, text, message):
@@ -82,7 +92,11 @@ def test_pictures_are_prepared_as_the_protocol_says(tmp_path):
     whole = load_picture(path, protocol("images.resize_px=20", "images.crop=none"))
     assert square.shape == (1, 3, 20, 20) and whole.shape == (1, 3, 20, 40)
     assert square.equal(whole[..., 10:30])
-    expected = np.asarray(Image.open(path).convert("RGB").resize((40, 20), Image.Resampling.LANCZOS)) / 255
-    lanczos = load_picture(path, protocol("images.resize_px=20", "images.crop=none", "images.filter=lanczos"))
+    expected = (
+        np.asarray(Image.open(path).convert("RGB").resize((40, 20), Image.Resampling.LANCZOS)) / 255
+    )
+    lanczos = load_picture(
+        path, protocol("images.resize_px=20", "images.crop=none", "images.filter=lanczos")
+    )
     np.testing.assert_allclose(lanczos[0].permute(1, 2, 0).numpy(), expected, atol=1e-6)
     assert not math.isclose(float((lanczos - whole).abs().max()), 0)

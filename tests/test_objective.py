@@ -9,7 +9,7 @@ from stylenet.models.compact import CompactLearner, CompactNet
 from stylenet.models.decoder import Decoder
 from stylenet.models.learning import repeated, rolled
 from stylenet.models.stylenet import StyleNet
-from stylenet.models.vgg import load_vgg
+from stylenet.models.vgg_files import load_vgg
 from stylenet.objective import Objective
 from stylenet.transforms import ADAIN, TRANSFORMS, adain, channel_stats
 
@@ -21,7 +21,11 @@ def image(*shape, seed=0):
 @pytest.fixture(scope="module")
 def net(vgg19_file):
     encoder = load_vgg("vgg19", vgg19_file, ["relu4_1"])
-    return StyleNet(encoder, ADAIN, Decoder("vgg19", "relu4_1", init="he", generator=torch.Generator().manual_seed(0)))
+    return StyleNet(
+        encoder,
+        ADAIN,
+        Decoder("vgg19", "relu4_1", init="he", generator=torch.Generator().manual_seed(0)),
+    )
 
 
 def terms_of(net, content, style, weights):
@@ -33,7 +37,9 @@ def terms_of(net, content, style, weights):
 
 def test_training_terms_are_the_formulas(net):
     taps = ["relu1_1", "relu3_1"]
-    weights = LossWeights(1.0, 10.0, dict.fromkeys(taps, 1.0), "mean", gram=1.0, tv=1.0, identity=1.0)
+    weights = LossWeights(
+        1.0, 10.0, dict.fromkeys(taps, 1.0), "mean", gram=1.0, tv=1.0, identity=1.0
+    )
     content, style = image(2, 3, 32, 32), image(2, 3, 32, 32, seed=1)
     seen, terms = terms_of(net, content, style, weights)
     t = adain(net.encode(content), net.encode(style))
@@ -85,13 +91,23 @@ def test_only_terms_with_a_weight_are_computed(net, options, expected):
     weights = LossWeights(taps={"relu1_1": 1.0}, **options)
     content, style = image(1, 3, 16, 16), image(1, 3, 16, 16, seed=1)
     terms = terms_of(net, content, style, weights)[1]
-    assert set(terms) == (expected or {"content", "style/relu1_1", "gram/relu1_1", "tv", "identity"}) == set(term_names(weights))
+    assert (
+        set(terms)
+        == (expected or {"content", "style/relu1_1", "gram/relu1_1", "tv", "identity"})
+        == set(term_names(weights))
+    )
 
 
 def test_the_vgg_teaches_a_compact_network(vgg19_file):
-    """Target, style loss and identity are AdaIN's, for every pair of a content and a style that meet."""
+    """Target, style loss and identity are AdaIN's, for every pair of a content and a style that
+    meet.
+    """
     vgg = load_vgg("vgg19", vgg19_file, ["relu2_1"])
-    net = CompactNet((4, 6, 8), 3, generator=torch.Generator().manual_seed(0)).eval().requires_grad_(False)
+    net = (
+        CompactNet((4, 6, 8), 3, generator=torch.Generator().manual_seed(0))
+        .eval()
+        .requires_grad_(False)
+    )
     learner = CompactLearner(net)
     content, style = image(2, 3, 16, 16), image(2, 3, 16, 16, seed=1)
     weights = LossWeights(1.0, 1.0, {"relu1_1": 1.0}, identity=1.0)
@@ -110,30 +126,54 @@ def test_the_vgg_teaches_a_compact_network(vgg19_file):
     images = torch.cat([content, style])
     assert float(terms["content"]) == pytest.approx(float(sum(content_terms) / 4), rel=1e-4)
     assert float(terms["style/relu1_1"]) == pytest.approx(float(sum(style_terms) / 4), rel=1e-4)
-    assert float(terms["identity"]) == pytest.approx(float(F.mse_loss(net(images, images), images)), rel=1e-4)
+    assert float(terms["identity"]) == pytest.approx(
+        float(F.mse_loss(net(images, images), images)), rel=1e-4
+    )
 
 
 def test_contents_meet_other_styles():
-    contents, styles = torch.arange(3.0).reshape(3, 1, 1, 1), torch.arange(10.0, 13.0).reshape(3, 1, 1, 1)
-    pairs = set(zip(repeated(contents, 3).flatten().tolist(), rolled(styles, 3).flatten().tolist(), strict=True))
+    contents, styles = (
+        torch.arange(3.0).reshape(3, 1, 1, 1),
+        torch.arange(10.0, 13.0).reshape(3, 1, 1, 1),
+    )
+    pairs = set(
+        zip(
+            repeated(contents, 3).flatten().tolist(),
+            rolled(styles, 3).flatten().tolist(),
+            strict=True,
+        )
+    )
     assert len(pairs) == 9
     assert torch.equal(rolled(styles, 1), styles)
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_the_vgg_family_encodes_a_content_once_a_step(vgg19_file, name, monkeypatch):
-    """Observing encodes content and style, the terms encode the output: three passes, whatever the transform."""
+    """Observing encodes content and style, the terms encode the output: three passes, whatever the
+    transform.
+    """
     vgg, calls = load_vgg("vgg19", vgg19_file, ["relu2_1"]), []
     transform = TRANSFORMS[name]
-    net = StyleNet(vgg, transform, Decoder("vgg19", "relu2_1", widening=transform.widening), "relu2_1")
+    net = StyleNet(
+        vgg, transform, Decoder("vgg19", "relu2_1", widening=transform.widening), "relu2_1"
+    )
     walk = type(vgg).walk
-    monkeypatch.setattr(type(vgg), "walk", lambda self, x, taps: calls.append(x) or walk(self, x, taps))
-    terms_of(net, image(1, 3, 16, 16), image(1, 3, 16, 16, seed=1), LossWeights(1.0, 1.0, {"relu1_1": 1.0}))
+    monkeypatch.setattr(
+        type(vgg), "walk", lambda self, x, taps: calls.append(x) or walk(self, x, taps)
+    )
+    terms_of(
+        net,
+        image(1, 3, 16, 16),
+        image(1, 3, 16, 16, seed=1),
+        LossWeights(1.0, 1.0, {"relu1_1": 1.0}),
+    )
     assert len(calls) == 3
 
 
 def test_normalised_content_and_shift_are_terms_of_every_family(net):
-    weights = LossWeights(0.0, 0.0, {}, content_norm=1.0, content_norm_taps=("relu2_1", "relu3_1"), shift=1.0)
+    weights = LossWeights(
+        0.0, 0.0, {}, content_norm=1.0, content_norm_taps=("relu2_1", "relu3_1"), shift=1.0
+    )
     content, style = image(1, 3, 64, 64), image(1, 3, 64, 64, seed=1)
     _, terms = terms_of(net, content, style, weights)
     assert set(terms) == {"content_norm", "shift"}

@@ -22,9 +22,13 @@ def test_a_step_of_a_kernel_has_the_size_of_adams():
     for scale in (1e-6, 1e3):
         conv = nn.Conv2d(16, 24, 3, bias=False)
         before = conv.weight.detach().clone()
-        conv.weight.grad = scale * torch.randn(conv.weight.shape, generator=torch.Generator().manual_seed(1))
+        conv.weight.grad = scale * torch.randn(
+            conv.weight.shape, generator=torch.Generator().manual_seed(1)
+        )
         Muon(conv.parameters(), lr=0.01).step()
-        assert float((conv.weight.detach() - before).square().mean().sqrt()) == pytest.approx(0.2 * 0.01, rel=0.3)
+        assert float((conv.weight.detach() - before).square().mean().sqrt()) == pytest.approx(
+            0.2 * 0.01, rel=0.3
+        )
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -47,7 +51,10 @@ def test_kernels_move_along_nesterovs_momentum(shape, layout):
 
 
 def test_weak_directions_are_raised_and_absent_ones_are_not():
-    left, right = (torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(i)))[0] for i in (0, 1))
+    left, right = (
+        torch.linalg.qr(torch.randn(32, 32, generator=torch.Generator().manual_seed(i)))[0]
+        for i in (0, 1)
+    )
     strengths = torch.tensor([1.0, 0.5, 0.05] + 29 * [0.0])
     found = torch.diagonal(left.T @ orthogonalised(left @ torch.diag(strengths) @ right.T) @ right)
     assert found[:3].min() > 0.6 and found[:3].max() < 1.3 and found[3:].abs().max() < 0.01
@@ -64,7 +71,9 @@ def test_biases_move_as_with_adam():
 
 
 def test_it_learns_and_resumes():
-    """A regression is learnt, and a run that is saved and loaded in its middle ends where the other one does."""
+    """A regression is learnt, and a run that is saved and loaded in its middle ends where the other
+    one does.
+    """
     x = torch.randn(64, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)
     target = nn.Conv2d(3, 5, 3)(x).detach()

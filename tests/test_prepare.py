@@ -17,6 +17,7 @@ from PIL import Image
 
 import train
 from stylenet import datasets, images
+from stylenet.csv_files import read_rows
 from stylenet.errors import DataError, UsageError
 
 
@@ -24,11 +25,21 @@ def png_16_bit_rgb(width, height):
     """A 16-bit RGB PNG, which Pillow reads but cannot write."""
 
     def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     rows = b"".join(b"\0" + bytes([row, 0, 90, 0, 200, row]) * width for row in range(height))
     header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.fixture
@@ -66,12 +77,18 @@ def test_everything_is_listed(folder, capsys):
     counts = dict(re.findall(r"^([\w-]+): (\d+)", out, re.MULTILINE))
     expected = {"corrupt": "2", "truncated": "1", "huge": "0", "tiny": "1", "duplicate": "2"}
     assert counts == expected | {"CMYK": "1", "alpha": "1", "16-bit": "2", "EXIF-rotated": "1"}
-    assert "sub/same.png: the same picture as" in out and "13 to train, 1 held out, 6 left out" in out and r"caf\xe9.png" in out
+    assert (
+        "sub/same.png: the same picture as" in out
+        and "13 to train, 1 held out, 6 left out" in out
+        and r"caf\xe9.png" in out
+    )
 
 
 def test_huge_pictures_are_left_out(folder, monkeypatch, capsys):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
-    finding = prepare.inspect(folder / "cmyk.jpg", 64)  # 6,400 is below the refusal at twice the limit
+    finding = prepare.inspect(
+        folder / "cmyk.jpg", 64
+    )  # 6,400 is below the refusal at twice the limit
     assert finding.marks == ["CMYK"]
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
     assert prepare.inspect(folder / "cmyk.jpg", 64).marks == ["huge"]
@@ -85,7 +102,9 @@ def test_manifest_rows_and_split(folder, tmp_path):
     assert len(rows) == 14 and {row["split"] for row in rows} == {"train", "held_out"}
     for row in rows:
         path = target.parent / row["path"]
-        assert hashlib.sha256(path.read_bytes()).hexdigest() == row["sha256"] and path.stat().st_size == int(row["bytes"])
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == row[
+            "sha256"
+        ] and path.stat().st_size == int(row["bytes"])
         assert images.open_rgb(path).size == (int(row["width"]), int(row["height"]))
     split = datasets.read_split(str(target), 0.9, "x")
     assert (len(split.train), len(split.held_out)) == (10, 4)
@@ -98,16 +117,19 @@ def test_the_split_follows_the_pictures_not_their_names(folder, tmp_path):
         path.rename(path.with_name(f"renamed_{path.name[::-1].removeprefix('gnp.')}.png"))
     shutil.rmtree(folder / "sub")
     assert check(folder, "--output", tmp_path / "b.csv") == 0
-    hashes = [
-        {row["sha256"] for row in csv.DictReader(open(tmp_path / name)) if row["split"] == "held_out"}  # noqa: SIM115
-        for name in ("a.csv", "b.csv")
-    ]
+    rows = [list(read_rows(tmp_path / name, ("sha256", "split"))) for name in ("a.csv", "b.csv")]
+    hashes = [{row["sha256"] for _, row in part if row["split"] == "held_out"} for part in rows]
     assert hashes[0] == hashes[1]
 
 
 def test_training_takes_the_manifest(folder, tmp_path, tiny_options, capsys):
     assert check(folder, "--output", tmp_path / "m.csv") == 0
-    options = [*tiny_options, f"data.content={tmp_path / 'm.csv'}", "train.steps=2", f"run.dir={tmp_path / 'run'}"]
+    options = [
+        *tiny_options,
+        f"data.content={tmp_path / 'm.csv'}",
+        "train.steps=2",
+        f"run.dir={tmp_path / 'run'}",
+    ]
     assert train.main(["--config", str(ROOT / "configs/adain.yaml"), *options]) == 0
     assert "warning" not in capsys.readouterr().err
 
@@ -138,7 +160,14 @@ def two_sets(tmp_path):
         draw(tmp_path / "photos" / f"c{i}.png", i, 300 + i, 200)
     for i in range(6):
         draw(tmp_path / "paintings" / "deep" / f"s{i}.jpg", 50 + i, 90, 120)
-    return ["--content", str(tmp_path / "photos"), "--style", str(tmp_path / "paintings"), "--workers", "1"]
+    return [
+        "--content",
+        str(tmp_path / "photos"),
+        "--style",
+        str(tmp_path / "paintings"),
+        "--workers",
+        "1",
+    ]
 
 
 def unpack(file, folder):
@@ -149,24 +178,60 @@ def unpack(file, folder):
 
 def test_a_pack_is_both_sets_made_smaller(two_sets, tmp_path, tiny_options):
     target = tmp_path / "pack.tar"
-    assert prepare.main(["pack", *two_sets, "--px", "96", "--max-mb", "1", "--held-out", "0.2", "--output", str(target)]) == 0
+    assert (
+        prepare.main(
+            [
+                "pack",
+                *two_sets,
+                "--px",
+                "96",
+                "--max-mb",
+                "1",
+                "--held-out",
+                "0.2",
+                "--output",
+                str(target),
+            ]
+        )
+        == 0
+    )
     folder = unpack(target, tmp_path / "there")
-    contents, styles = (datasets.read_split(str(folder / f"{kind}.csv"), 0, "data") for kind in ("content", "style"))
+    contents, styles = (
+        datasets.read_split(str(folder / f"{kind}.csv"), 0, "data") for kind in ("content", "style")
+    )
     assert [len(part) for part in (*contents, *styles)] == [7, 2, 5, 1]
     before = datasets.read_split(two_sets[1], 0.2, "data")
     first = images.open_rgb(contents.train.paths[0])
-    assert min(first.size) == 96 and images.open_rgb(styles.train.paths[0]).size == (90, 120)  # nothing is enlarged
+    assert min(first.size) == 96 and images.open_rgb(styles.train.paths[0]).size == (
+        90,
+        120,
+    )  # nothing is enlarged
     expected = images.open_rgb(before.train.paths[0]).resize(first.size, Image.Resampling.LANCZOS)
     assert np.abs(np.asarray(first, float) - np.asarray(expected, float)).mean() < 4
-    options = [*tiny_options, f"data.content={folder}/content.csv", f"data.style={folder}/style.csv", "train.steps=1"]
-    assert train.main(["--config", str(ROOT / "configs/adain.yaml"), *options, f"run.dir={tmp_path}/run"]) == 0
+    options = [
+        *tiny_options,
+        f"data.content={folder}/content.csv",
+        f"data.style={folder}/style.csv",
+        "train.steps=1",
+    ]
+    assert (
+        train.main(
+            ["--config", str(ROOT / "configs/adain.yaml"), *options, f"run.dir={tmp_path}/run"]
+        )
+        == 0
+    )
 
 
 def test_a_pack_keeps_its_limit_at_the_best_quality(two_sets, tmp_path, capsys):
     qualities = {}
     for limit in ("1", "0.06"):
         target = tmp_path / f"{limit}.tar"
-        assert prepare.main(["pack", *two_sets, "--px", "128", "--max-mb", limit, "--output", str(target)]) == 0
+        assert (
+            prepare.main(
+                ["pack", *two_sets, "--px", "128", "--max-mb", limit, "--output", str(target)]
+            )
+            == 0
+        )
         qualities[limit] = int(re.search(r"quality (\d+)", capsys.readouterr().out).group(1))
         assert target.stat().st_size <= float(limit) * 1e6
     assert qualities["1"] == 90 > qualities["0.06"] >= 30
@@ -177,20 +242,29 @@ def test_a_pack_keeps_its_limit_at_the_best_quality(two_sets, tmp_path, capsys):
 
 def test_the_same_pictures_give_the_same_pack(two_sets, tmp_path):
     for name in ("a.tar", "b.tar"):
-        assert prepare.main(["pack", *two_sets, "--px", "32", "--output", str(tmp_path / name)]) == 0
+        assert (
+            prepare.main(["pack", *two_sets, "--px", "32", "--output", str(tmp_path / name)]) == 0
+        )
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
 
 
 def test_a_pack_leaves_broken_pictures_out(two_sets, tmp_path, capsys):
     (tmp_path / "photos" / "bad.jpg").write_bytes(b"no image")
-    assert prepare.main(["pack", *two_sets, "--px", "32", "--output", str(tmp_path / "p.tar")]) == DataError.exit_code
+    assert (
+        prepare.main(["pack", *two_sets, "--px", "32", "--output", str(tmp_path / "p.tar")])
+        == DataError.exit_code
+    )
     said = capsys.readouterr()
     assert "bad.jpg" in said.err and "9 contents, 6 styles" in said.out
-    listed = (unpack(tmp_path / "p.tar", tmp_path / "there") / "content.csv").read_text().splitlines()
+    listed = (
+        (unpack(tmp_path / "p.tar", tmp_path / "there") / "content.csv").read_text().splitlines()
+    )
     assert len(listed) == 10
 
 
-@pytest.mark.parametrize("wrong", [["--px", "3"], ["--max-mb", "0"], ["--held-out", "1"], ["--output", "pack.zip"]])
+@pytest.mark.parametrize(
+    "wrong", [["--px", "3"], ["--max-mb", "0"], ["--held-out", "1"], ["--output", "pack.zip"]]
+)
 def test_a_pack_with_wrong_options_is_refused(two_sets, wrong):
     with pytest.raises(UsageError, match="expected --output ending in .tar"):
         prepare.main(["pack", *two_sets, *wrong])

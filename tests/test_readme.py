@@ -1,4 +1,6 @@
-"""Every command that the README, data/README.md and the Makefile show works, in order, in a fresh folder."""
+"""Every command that the README, data/README.md and the Makefile show works, in order, in a fresh
+folder.
+"""
 
 import csv
 import importlib
@@ -18,13 +20,17 @@ LINKED = ("train.py", "stylize.py", "eval.py", "ablate.py", "stylenet", "configs
 def blocks(document, language=""):
     """The fenced blocks of a document in the given language."""
     parts = re.split(r"^```(\w*)\n", (ROOT / document).read_text(), flags=re.MULTILINE)[1:]
-    opened = zip(parts[::4], parts[1::4])  # language, content; then the closing fence and the text behind it
+    opened = zip(
+        parts[::4], parts[1::4]
+    )  # language, content; then the closing fence and the text behind it
     return [content for name, content in opened if name == language]
 
 
 def commands(document, start="python "):
     """The command lines of a document, without their comments."""
-    lines = [line.split(" #")[0].strip() for block in blocks(document) for line in block.splitlines()]
+    lines = [
+        line.split(" #")[0].strip() for block in blocks(document) for line in block.splitlines()
+    ]
     return [line for line in lines if line.startswith(start)]
 
 
@@ -47,7 +53,7 @@ def workplace(tmp_path, vgg19_file, monkeypatch):
 
 
 def shrink(line, tiny_options):
-    """The command with options that make it short; data and folders stay as the document has them."""
+    """The command with options that make it short; data and folders stay as documented."""
     extra = []
     if "train.py --config" in line or "ablate.py" in line:
         kept = [
@@ -57,7 +63,13 @@ def shrink(line, tiny_options):
         ]
         extra = [*kept, "train.steps=2"]
     if "eval.py" in line or "ablate.py" in line:
-        extra += ["pairs.n=2", "images.resize_px=32", "metrics.cfsd_px=16", "metrics.timing_rounds=1", "oracle.iterations=2"]
+        extra += [
+            "pairs.n=2",
+            "images.resize_px=32",
+            "metrics.cfsd_px=16",
+            "metrics.timing_rounds=1",
+            "oracle.iterations=2",
+        ]
         extra += ["networks.download=false"]
     if "stylize.py" in line:
         extra = ["--size", "24", "--style-size", "24"]
@@ -65,7 +77,9 @@ def shrink(line, tiny_options):
 
 
 def run_here(arguments, folder):
-    done = subprocess.run([sys.executable, *arguments[1:]], cwd=folder, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, *arguments[1:]], cwd=folder, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, f"{arguments}: {done.stderr}"
     return done.stdout
 
@@ -84,12 +98,21 @@ def test_readme_commands(workplace, tiny_options):
     (code,) = blocks("README.md", "python")
     run_here(["python", "-c", code], workplace)
     assert (workplace / "out.png").exists() and len(list((workplace / "out").glob("*.png"))) == 36
-    sets = [{row["content"] + row["style"] for row in read_manifest(workplace / name)} for name in ("stylised", "listed")]
+    sets = [
+        {row["content"] + row["style"] for row in read_manifest(workplace / name)}
+        for name in ("stylised", "listed")
+    ]
     assert len(sets[0]) == 12 and sets[0] == sets[1]
-    assert sorted(path.name for path in (workplace / "classes").glob("*.jpg")) == [f"{i}.jpg" for i in range(6)]
-    assert (workplace / "runs/mine/eval/report.html").exists() and (workplace / "out/pairs/pair_list.csv").exists()
+    assert sorted(path.name for path in (workplace / "classes").glob("*.jpg")) == [
+        f"{i}.jpg" for i in range(6)
+    ]
+    assert (workplace / "runs/mine/eval/report.html").exists() and (
+        workplace / "out/pairs/pair_list.csv"
+    ).exists()
     assert (workplace / "runs/ablations/decoder_norm/report.html").exists()
-    assert (workplace / "out.mp4").exists() and len(list((workplace / "stylised_frames").iterdir())) == 3
+    assert (workplace / "out.mp4").exists() and len(
+        list((workplace / "stylised_frames").iterdir())
+    ) == 3
 
 
 @pytest.mark.slow
@@ -105,9 +128,17 @@ def test_data_readme_commands(workplace, tiny_options):
 
 @pytest.mark.slow
 def test_demo_commands(workplace, monkeypatch):
-    """What `make demo` runs after the set-up, at a smaller size; and the small training on the same pictures."""
-    listed = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    lines = [line for line in listed.replace("\\\n", " ").splitlines() if line.startswith(".venv/bin/python ")]
+    """What `make demo` runs after the set-up, at a smaller size; and the small training on the same
+    pictures.
+    """
+    listed = subprocess.run(
+        ["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    lines = [
+        line
+        for line in listed.replace("\\\n", " ").splitlines()
+        if line.startswith(".venv/bin/python ")
+    ]
     assert [shlex.split(line)[1] for line in lines] == ["data/samples.py", "stylize.py"]
     # the real samples go to a folder of this test: `data` is a link to the repository
     (workplace / "data").unlink()
@@ -118,7 +149,11 @@ def test_demo_commands(workplace, monkeypatch):
         script, *rest = shlex.split(line)[1:]
         rest = ["64" if word == "0" else word for word in rest]  # the sizes
         styles = sorted((workplace / "data/samples/style").glob("style_0[0-5].png"))
-        rest = [part for word in rest for part in (map(str, styles) if "*" in word or "[" in word else [word])]
+        rest = [
+            part
+            for word in rest
+            for part in (map(str, styles) if "*" in word or "[" in word else [word])
+        ]
         script_path = [script] if (workplace / script).is_symlink() else ["-c", runner(script)]
         with monkeypatch.context() as patch:
             patch.delenv("STYLENET_VGG19")  # it needs none
@@ -131,7 +166,10 @@ def test_demo_commands(workplace, monkeypatch):
 
 def runner(script):
     """A copied data script finds the package through its link in the working folder."""
-    return f"import runpy, sys; sys.path.insert(0, '.'); sys.argv[0] = '{script}'; runpy.run_path('{script}', run_name='__main__')"
+    return (
+        f"import runpy, sys; sys.path.insert(0, '.'); sys.argv[0] = '{script}'; "
+        f"runpy.run_path('{script}', run_name='__main__')"
+    )
 
 
 def test_the_two_set_up_commands_exist():
@@ -156,7 +194,11 @@ def test_documented_exit_codes_are_the_real_ones():
 
     text = (ROOT / "README.md").read_text()
     kinds = (errors.UsageError, errors.DataError, errors.WeightsError, errors.NonFiniteLossError)
-    for code in (*(kind.exit_code for kind in kinds), errors.EXIT_INTERRUPTED, errors.EXIT_TERMINATED):
+    for code in (
+        *(kind.exit_code for kind in kinds),
+        errors.EXIT_INTERRUPTED,
+        errors.EXIT_TERMINATED,
+    ):
         assert re.search(rf"(^|· ){code} \w", text, re.MULTILINE), code
 
 
@@ -170,7 +212,18 @@ def test_benchmark_of_large_pictures_runs():
 @pytest.mark.slow
 def test_benchmark_of_flicker_runs(trained_run, image_folders):
     folders = ["--content", image_folders[0], "--style", image_folders[1]]
-    done = run_python("benchmarks/flicker.py", "--model", trained_run, *folders, "--pairs", "1", "--size", "64", "--frames", "3")
+    done = run_python(
+        "benchmarks/flicker.py",
+        "--model",
+        trained_run,
+        *folders,
+        "--pairs",
+        "1",
+        "--size",
+        "64",
+        "--frames",
+        "3",
+    )
     assert done.returncode == 0, done.stderr
     assert re.search(r"still, a lamp flickers +0\.00 +[\d.]+ +0\.\d+ ", done.stdout)
 
@@ -178,14 +231,23 @@ def test_benchmark_of_flicker_runs(trained_run, image_folders):
 @pytest.mark.slow
 def test_benchmark_of_behaviour_runs(image_folders, vgg19_file):
     folders = ["--content", image_folders[0], "--style", image_folders[1]]
-    done = run_python("benchmarks/behaviour.py", *folders, "--pairs", "1", "--size", "64", STYLENET_VGG19=str(vgg19_file))
+    done = run_python(
+        "benchmarks/behaviour.py",
+        *folders,
+        "--pairs",
+        "1",
+        "--size",
+        "64",
+        STYLENET_VGG19=str(vgg19_file),
+    )
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"identity, \w+ +mean \d+\.\d+ .* dB", done.stdout)) == 2
     assert re.search(r"pass 3: content norm \d+\.\d+   style \d+\.\d+   grid \d+\.\d+", done.stdout)
     done = run_python("benchmarks/behaviour.py", *folders, "--size", "63")
     assert done.returncode == 2
     assert done.stderr.strip() == (
-        "error: expected --size of at least 64, --pairs and --passes of at least 1, but --size 63 --pairs 8 --passes 3 came"
+        "error: expected --size of at least 64, --pairs and --passes of at least 1, but --size 63 "
+        "--pairs 8 --passes 3 came"
     )
 
 
@@ -201,7 +263,9 @@ def test_grid_sees_a_repeated_tile_and_no_noise(monkeypatch):
 
 @pytest.mark.slow
 def test_benchmark_of_many_pictures_runs():
-    done = run_python("benchmarks/many.py", "--size", "32", "--pictures", "4", "--device-ms", "1", "--rounds", "1")
+    done = run_python(
+        "benchmarks/many.py", "--size", "32", "--pictures", "4", "--device-ms", "1", "--rounds", "1"
+    )
     assert done.returncode == 0, done.stderr
     assert re.search(r"overlap +[\d.]+ times as fast", done.stdout)
 
@@ -220,7 +284,9 @@ def test_benchmarks_run_and_do_the_same_work(script, options):
     assert done.returncode == 0, done.stderr
     assert re.search(r"ours bf16 +\d", done.stdout)
     if script == "train_step.py":
-        theirs, ours = (float(value) for value in re.search(r"textbook (\S+), ours (\S+)", done.stdout).groups())
+        theirs, ours = (
+            float(value) for value in re.search(r"textbook (\S+), ours (\S+)", done.stdout).groups()
+        )
         assert ours == pytest.approx(theirs, rel=1e-4)
     elif script == "stylize.py":
         assert float(re.search(r"difference in float32: (\S+)", done.stdout).group(1)) < 1e-4

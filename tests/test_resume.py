@@ -45,13 +45,31 @@ def begin(tiny_options, run_dir, *overrides):
     return train.main(["--config", RECIPE, *tiny_options, f"run.dir={run_dir}", *overrides])
 
 
-COMPACT = ["model.name=compact", "optim.name=muon", "model.channels=[4,6,8]", "train.styles_per_content=2", "optim.ema_decay=0.9"]
-EVERYTHING = ["optim.ema_decay=0.9", "decoder.norm=batch", "data.flip=true", "train.accumulate=2", "train.precision=bf16"]
+COMPACT = [
+    "model.name=compact",
+    "optim.name=muon",
+    "model.channels=[4,6,8]",
+    "train.styles_per_content=2",
+    "optim.ema_decay=0.9",
+]
+EVERYTHING = [
+    "optim.ema_decay=0.9",
+    "decoder.norm=batch",
+    "data.flip=true",
+    "train.accumulate=2",
+    "train.precision=bf16",
+]
 
 
 @pytest.mark.parametrize(
     "options",
-    [["data.workers=0"], ["data.workers=2"], ["data.workers=0", *EVERYTHING], ["data.cache=ram"], ["data.workers=0", *COMPACT]],
+    [
+        ["data.workers=0"],
+        ["data.workers=2"],
+        ["data.workers=0", *EVERYTHING],
+        ["data.cache=ram"],
+        ["data.workers=0", *COMPACT],
+    ],
     ids=["0 workers", "2 workers", "everything", "cached", "compact"],
 )
 def test_two_n_steps_equal_n_resume_n(tiny_options, tmp_path, options):
@@ -59,12 +77,23 @@ def test_two_n_steps_equal_n_resume_n(tiny_options, tmp_path, options):
     assert begin(tiny_options, tmp_path / "halves", "train.steps=3", *options) == 0
     assert train.main(["--resume", str(tmp_path / "halves"), "train.steps=6"]) == 0
     assert_equal(comparable(tmp_path / "halves", 6), comparable(tmp_path / "whole", 6))
-    released = [(tmp_path / name / "history.jsonl").read_text().count('"train"') for name in ("whole", "halves")]
+    released = [
+        (tmp_path / name / "history.jsonl").read_text().count('"train"')
+        for name in ("whole", "halves")
+    ]
     assert released == [6, 6]
 
 
 def spawn(tiny_options, run_dir, *overrides):
-    command = [sys.executable, "train.py", "--config", RECIPE, *tiny_options, f"run.dir={run_dir}", *overrides]
+    command = [
+        sys.executable,
+        "train.py",
+        "--config",
+        RECIPE,
+        *tiny_options,
+        f"run.dir={run_dir}",
+        *overrides,
+    ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, cwd=ROOT, **pipes, text=True, start_new_session=True)
 
@@ -91,13 +120,22 @@ def test_after_sigkill_it_goes_on_from_the_last_checkpoint(tiny_options, tmp_pat
     process.wait()
     last = load_state(list_states(tmp_path / "killed")[-1])["step"]
     assert not (tmp_path / "killed" / "model.safetensors").exists()
-    (tmp_path / "killed" / "checkpoints" / ".writing-half.pt").touch()  # as a kill in the middle of saving leaves it
+    (
+        tmp_path / "killed" / "checkpoints" / ".writing-half.pt"
+    ).touch()  # as a kill in the middle of saving leaves it
     assert train.main(["--resume", str(tmp_path / "killed"), f"train.steps={last + 3}"]) == 0
     whole = [*options, f"train.steps={last + 3}"]
     assert begin(tiny_options, tmp_path / "whole", *whole) == 0
-    assert_equal(comparable(tmp_path / "killed", last + 3) | {"best": 0}, comparable(tmp_path / "whole", last + 3) | {"best": 0})
+    assert_equal(
+        comparable(tmp_path / "killed", last + 3) | {"best": 0},
+        comparable(tmp_path / "whole", last + 3) | {"best": 0},
+    )
     assert not (tmp_path / "killed" / "checkpoints" / ".writing-half.pt").exists()
-    steps = [line.split(",")[0] for line in (tmp_path / "killed" / "history.jsonl").read_text().splitlines() if '"train"' in line]
+    steps = [
+        line.split(",")[0]
+        for line in (tmp_path / "killed" / "history.jsonl").read_text().splitlines()
+        if '"train"' in line
+    ]
     assert len(steps) == len(set(steps)) == last + 3
 
 
@@ -105,8 +143,12 @@ def test_after_sigkill_it_goes_on_from_the_last_checkpoint(tiny_options, tmp_pat
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_signals_save_first_then_exit(tiny_options, tmp_path, number, code, workers):
-    """The signal goes to the whole process group, loader workers included, as a terminal or a batch system sends it."""
-    process = spawn(tiny_options, tmp_path / "x", *LONG, "checkpoint.every_steps=4", f"data.workers={workers}")
+    """The signal goes to the whole process group, loader workers included, as a terminal or a batch
+    system sends it.
+    """
+    process = spawn(
+        tiny_options, tmp_path / "x", *LONG, "checkpoint.every_steps=4", f"data.workers={workers}"
+    )
     wait_for_states(process, tmp_path / "x", 1)
     os.killpg(process.pid, number)
     out, error = process.communicate(timeout=60)

@@ -21,7 +21,11 @@ def test_devices():
 
 def test_autocast_lowers_convolutions_only_where_asked():
     conv, x = torch.nn.Conv2d(3, 3, 3), torch.rand(1, 3, 8, 8)
-    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
+    for precision, dtype in (
+        ("fp32", torch.float32),
+        ("bf16", torch.bfloat16),
+        ("fp16", torch.float16),
+    ):
         with runtime.autocast(torch.device("cpu"), precision):
             assert conv(x).dtype == dtype
 
@@ -57,6 +61,9 @@ def test_recorded_facts():
 
 
 def test_kept_memory_changes_no_result_and_can_be_turned_off():
-    code = "from stylenet import runtime; runtime.keep_freed_memory(); import torch; print(float(torch.ones(10**6).sum()))"
+    code = (
+        "from stylenet import runtime; runtime.keep_freed_memory(); import torch; "
+        "print(float(torch.ones(10**6).sum()))"
+    )
     for environment in ({}, {"STYLENET_MALLOC": "default"}):
         assert run_python("-c", code, **environment).stdout.strip() == "1000000.0"

@@ -1,4 +1,4 @@
-"""The whole network: sizes, strengths, mixing, and the training step against the paper's formulas."""
+"""The whole network: sizes, strengths, mixing."""
 
 import pytest
 import torch
@@ -6,14 +6,18 @@ import torch
 from stylenet.looks import make_look
 from stylenet.models.decoder import Decoder
 from stylenet.models.stylenet import StyleNet
-from stylenet.models.vgg import load_vgg
+from stylenet.models.vgg_files import load_vgg
 from stylenet.transforms import ADAIN, adain
 
 
 @pytest.fixture(scope="module")
 def net(vgg19_file):
     encoder = load_vgg("vgg19", vgg19_file, ["relu4_1"])
-    return StyleNet(encoder, ADAIN, Decoder("vgg19", "relu4_1", init="he", generator=torch.Generator().manual_seed(0)))
+    return StyleNet(
+        encoder,
+        ADAIN,
+        Decoder("vgg19", "relu4_1", init="he", generator=torch.Generator().manual_seed(0)),
+    )
 
 
 def image(*shape, seed=0):
@@ -30,7 +34,9 @@ def test_composition(net):
     f_c, f_s = net.encode(content), net.encode(style)
     torch.testing.assert_close(net(content, style), net.decoder(adain(f_c, f_s)))
     torch.testing.assert_close(net(content, style, 0.0), net.decoder(f_c))
-    torch.testing.assert_close(net(content, style, 0.3), net.decoder(0.7 * f_c + 0.3 * adain(f_c, f_s)))
+    torch.testing.assert_close(
+        net(content, style, 0.3), net.decoder(0.7 * f_c + 0.3 * adain(f_c, f_s))
+    )
 
 
 def test_a_batch_is_its_images(net):
@@ -40,10 +46,12 @@ def test_a_batch_is_its_images(net):
 
 
 def test_odd_sizes_are_aligned_with_the_content(net):
-    """The picture of a content and of the same content with a few more rows agree but near the cut."""
+    """A content with a few more rows has the same features but near the cut."""
     content = image(1, 3, 64, 64)
     features = lambda x: net.encoder(x, ["relu2_1"])["relu2_1"]  # noqa: E731
-    torch.testing.assert_close(features(content[:, :, :61])[..., :24, :], features(content)[..., :24, :])
+    torch.testing.assert_close(
+        features(content[:, :, :61])[..., :24, :], features(content)[..., :24, :]
+    )
 
 
 def test_style_codes_are_reusable(net):
@@ -55,7 +63,12 @@ def test_style_codes_are_reusable(net):
 
 
 def test_mixing_is_linear_in_features(net):
-    content, codes = image(1, 3, 16, 24), [net.encode_style(image(1, 3, 24, 24, seed=s)) for s in (1, 2)]
+    content, codes = (
+        image(1, 3, 16, 24),
+        [net.encode_style(image(1, 3, 24, 24, seed=s)) for s in (1, 2)],
+    )
     features = net.encode(content)
     mixed = 0.25 * ADAIN.apply(features, codes[0]) + 0.75 * ADAIN.apply(features, codes[1])
-    torch.testing.assert_close(net.stylise(content, make_look(codes, [1, 3])), net.decode(mixed, content.shape))
+    torch.testing.assert_close(
+        net.stylise(content, make_look(codes, [1, 3])), net.decode(mixed, content.shape)
+    )

@@ -13,11 +13,15 @@ from conftest import draw, run_python
 from PIL import Image
 
 import stylize
-from stylenet import build, images, inference, pictures
+from stylenet import images
+from stylenet.applying import pictures
+from stylenet.applying.stylizer import Stylizer
+from stylenet.config.protocol import Protocol
 from stylenet.errors import DataError, UsageError, WeightsError
-from stylenet.inference import Stylizer
 from stylenet.metrics.candidates import Folder
 from stylenet.metrics.pairs import choose_pairs
+from stylenet.models import families
+from stylenet.models.families import VggFamily
 from stylenet.transforms import TRANSFORMS
 
 
@@ -49,13 +53,17 @@ def call(trained_run, folders, tmp_path):
             "--size",
             "24",
         ]
-        return stylize.main([str(argument) for argument in [*arguments, "--style-size", "24", *extra]])
+        return stylize.main(
+            [str(argument) for argument in [*arguments, "--style-size", "24", *extra]]
+        )
 
     return run
 
 
 def names(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
 
 
 def test_every_content_with_every_style(call, tmp_path, capsys):
@@ -68,9 +76,25 @@ def test_every_content_with_every_style(call, tmp_path, capsys):
 def test_one_picture_to_a_file_equals_the_api(call, folders, tmp_path, trained_run):
     out = tmp_path / "deep/one.png"
     content, style = folders[0] / "c0.png", folders[1] / "s0.png"
-    assert call("--alpha", "0.5", "--size", "0", "--style-size", "0", content=(content,), style=(style,), output=out) == 0
+    assert (
+        call(
+            "--alpha",
+            "0.5",
+            "--size",
+            "0",
+            "--style-size",
+            "0",
+            content=(content,),
+            style=(style,),
+            output=out,
+        )
+        == 0
+    )
     expected = Stylizer.load(trained_run, device="cpu")(content, style, alpha=0.5)
-    assert np.abs(np.asarray(Image.open(out)) / 255.0 - expected.permute(1, 2, 0).numpy()).max() <= 0.5 / 255 + 1e-6
+    assert (
+        np.abs(np.asarray(Image.open(out)) / 255.0 - expected.permute(1, 2, 0).numpy()).max()
+        <= 0.5 / 255 + 1e-6
+    )
 
 
 def test_one_picture_to_a_folder(call, folders, tmp_path):
@@ -81,8 +105,18 @@ def test_one_picture_to_a_folder(call, folders, tmp_path):
 def test_weights_mix_all_styles_into_one_picture(call, folders, tmp_path):
     assert call("--weights", "1,3", content=(folders[0] / "c0.png",)) == 0
     assert names(tmp_path / "out") == ["c0__s0+s1.png"]
-    assert call("--weights", "1,0", content=(folders[0] / "c0.png",), output=tmp_path / "mixed.png") == 0
-    assert call(content=(folders[0] / "c0.png",), style=(folders[1] / "s0.png",), output=tmp_path / "single.png") == 0
+    assert (
+        call("--weights", "1,0", content=(folders[0] / "c0.png",), output=tmp_path / "mixed.png")
+        == 0
+    )
+    assert (
+        call(
+            content=(folders[0] / "c0.png",),
+            style=(folders[1] / "s0.png",),
+            output=tmp_path / "single.png",
+        )
+        == 0
+    )
     assert (tmp_path / "mixed.png").read_bytes() == (tmp_path / "single.png").read_bytes()
 
 
@@ -100,8 +134,16 @@ def test_joined_names_that_collide_and_long_ones(call, folders, tmp_path):
     for name in ("c", "b__c", "x" * 240):
         shutil.copy(folders[1] / "s0.png", tmp_path / f"{name}.png")
     contents = (tmp_path / "a.png", tmp_path / "a__b.png")
-    assert call(content=contents, style=(tmp_path / "c.png", tmp_path / "b__c.png", tmp_path / f"{'x' * 240}.png")) == 0
-    assert len(names(tmp_path / "out")) == 6 and {"a__b__c.png", "a__b__c_2.png"} < set(names(tmp_path / "out"))
+    assert (
+        call(
+            content=contents,
+            style=(tmp_path / "c.png", tmp_path / "b__c.png", tmp_path / f"{'x' * 240}.png"),
+        )
+        == 0
+    )
+    assert len(names(tmp_path / "out")) == 6 and {"a__b__c.png", "a__b__c_2.png"} < set(
+        names(tmp_path / "out")
+    )
 
 
 def test_each_style_and_content_is_encoded_once(call, monkeypatch):
@@ -119,7 +161,9 @@ def test_each_style_and_content_is_encoded_once(call, monkeypatch):
 
 
 @pytest.mark.parametrize("kind, written", [("content", 2), ("style", 2)])
-def test_a_broken_picture_is_reported_skipped_and_makes_the_code_nonzero(call, folders, tmp_path, capsys, kind, written):
+def test_a_broken_picture_is_reported_skipped_and_makes_the_code_nonzero(
+    call, folders, tmp_path, capsys, kind, written
+):
     folder = folders[kind == "style"]
     (folder / f"{kind[0]}1.png").write_bytes(b"broken")
     assert call() == 3
@@ -156,9 +200,21 @@ def test_mistakes(call, folders, tmp_path, trained_run):
     assert not (tmp_path / "out").exists() or names(tmp_path / "out") == []
 
 
-@pytest.mark.parametrize("extra, code", [(["--alpha", "2"], 2), (["--content", "/nowhere"], 3), (["--model", "/nowhere"], 4)])
+@pytest.mark.parametrize(
+    "extra, code",
+    [(["--alpha", "2"], 2), (["--content", "/nowhere"], 3), (["--model", "/nowhere"], 4)],
+)
 def test_exit_codes_and_one_line(folders, tmp_path, trained_run, extra, code):
-    base = ["--content", folders[0], "--style", folders[1], "--output", tmp_path / "out", "--model", trained_run]
+    base = [
+        "--content",
+        folders[0],
+        "--style",
+        folders[1],
+        "--output",
+        tmp_path / "out",
+        "--model",
+        trained_run,
+    ]
     done = run_python("stylize.py", *base, *extra)
     assert done.returncode == code and re.fullmatch(r"error: [^\n]*\n", done.stderr)
 
@@ -181,18 +237,39 @@ def rows_of(folder):
 
 
 def test_a_data_set_says_what_was_made_from_what(call, folders, tmp_path, trained_run, capsys):
-    assert call("--pairs", "random:1", "--seed", "5", "--alpha", "0.5", content=(folders[0], folders[0] / "c0.png")) == 0
+    assert (
+        call(
+            "--pairs",
+            "random:1",
+            "--seed",
+            "5",
+            "--alpha",
+            "0.5",
+            content=(folders[0], folders[0] / "c0.png"),
+        )
+        == 0
+    )
     out = tmp_path / "out"
     rows = rows_of(out)
-    assert [row["content"] for row in rows] == ["c0.png", "c1.png"] and [row["alpha"] for row in rows] == ["0.5", "0.5"]
+    assert [row["content"] for row in rows] == ["c0.png", "c1.png"] and [
+        row["alpha"] for row in rows
+    ] == ["0.5", "0.5"]
     assert names(out) == sorted([*(row["output"] for row in rows), "manifest.csv", "stylize.json"])
     stylizer = Stylizer.load(trained_run, device="cpu")
     for row in rows:
-        content, style = (images.load_bytes(folder / row[kind], 24) for folder, kind in zip(folders, ("content", "style")))
+        content, style = (
+            images.load_bytes(folder / row[kind], 24)
+            for folder, kind in zip(folders, ("content", "style"))
+        )
         expected = stylizer(content, style, 0.5).permute(1, 2, 0).numpy()
-        assert np.abs(np.asarray(Image.open(out / row["output"])) / 255.0 - expected).max() <= 0.5 / 255 + 1e-6
+        assert (
+            np.abs(np.asarray(Image.open(out / row["output"])) / 255.0 - expected).max()
+            <= 0.5 / 255 + 1e-6
+        )
     settings = json.loads((out / "stylize.json").read_text())["settings"]
-    assert settings["seed"] == 5 and settings["content"]["n"] == 2 and len(settings["model"][0]) == 64
+    assert (
+        settings["seed"] == 5 and settings["content"]["n"] == 2 and len(settings["model"][0]) == 64
+    )
     assert "wrote 2 of 2" in capsys.readouterr().out
 
 
@@ -202,7 +279,10 @@ def test_the_same_command_again_makes_only_what_is_missing(call, tmp_path, capsy
     (tmp_path / "out/c1__s0.png").unlink()
     time_of_another = (tmp_path / "out/c0__s0.png").stat().st_mtime_ns
     assert call("--pairs", "all") == 0
-    assert bytes_of(tmp_path / "out") == first and (tmp_path / "out/c0__s0.png").stat().st_mtime_ns == time_of_another
+    assert (
+        bytes_of(tmp_path / "out") == first
+        and (tmp_path / "out/c0__s0.png").stat().st_mtime_ns == time_of_another
+    )
     assert "wrote 1 of 4 pictures" in (out := capsys.readouterr().out) and "3 there before" in out
 
 
@@ -257,7 +337,9 @@ def test_data_sets_and_single_pictures_do_not_mix(call, folders, tmp_path):
 
 
 def test_class_folders_squares_and_jpegs(call, tmp_path):
-    """The options of a stylised classification set: a picture per content, under its own name in its own class."""
+    """The options of a stylised classification set: a picture per content, under its own name in
+    its own class.
+    """
     for i in range(4):
         draw(tmp_path / "train" / f"class{i % 2}" / f"n{i}.jpg", i, 60 + i, 50)
     options = ["--pairs", "random:1", "--keep-folders", "--crop", "--format", "jpg"]
@@ -267,7 +349,9 @@ def test_class_folders_squares_and_jpegs(call, tmp_path):
     assert all(Image.open(tmp_path / "out" / name).size == (24, 24) for name in made)
 
 
-def test_a_broken_picture_of_a_data_set_is_passed_over_and_tried_again(call, folders, tmp_path, capsys):
+def test_a_broken_picture_of_a_data_set_is_passed_over_and_tried_again(
+    call, folders, tmp_path, capsys
+):
     whole = (folders[0] / "c1.png").read_bytes()
     (folders[0] / "c1.png").write_bytes(b"broken")
     for _ in range(2):
@@ -313,7 +397,8 @@ KILLED = """
 import itertools, os, sys
 sys.path.insert(0, ".")
 import stylize
-from stylenet import images, record
+from stylenet import images
+from stylenet.applying import record
 moment, n = sys.argv[1], int(sys.argv[2])
 turn = itertools.count(1)
 
@@ -353,17 +438,41 @@ sys.exit(stylize.main(sys.argv[3:]))
 def data_set(folders, trained_run):
     """The arguments of a data set of six pictures, without the place."""
     draw(folders[0] / "c2.png", 9, 40, 32)
-    inputs = ["--content", folders[0], "--style", folders[1], "--model", trained_run, "--device", "cpu"]
-    return [*map(str, inputs), "--size", "24", "--style-size", "24", "--pairs", "random:2", "--keep-folders", "--workers", "2"]
+    inputs = [
+        "--content",
+        folders[0],
+        "--style",
+        folders[1],
+        "--model",
+        trained_run,
+        "--device",
+        "cpu",
+    ]
+    return [
+        *map(str, inputs),
+        "--size",
+        "24",
+        "--style-size",
+        "24",
+        "--pairs",
+        "random:2",
+        "--keep-folders",
+        "--workers",
+        "2",
+    ]
 
 
-@pytest.mark.parametrize("moment, n", [("half_a_picture", 3), ("no_row_yet", 2), ("half_a_row", 1), ("merged", 0)])
+@pytest.mark.parametrize(
+    "moment, n", [("half_a_picture", 3), ("no_row_yet", 2), ("half_a_row", 1), ("merged", 0)]
+)
 def test_killed_at_any_moment_and_resumed_is_as_if_nothing_happened(data_set, tmp_path, moment, n):
     assert stylize.main([*data_set, "--output", str(tmp_path / "whole")]) == 0
     done = run_python("-c", KILLED, moment, n, *data_set, "--output", tmp_path / "out")
     assert done.returncode == -signal.SIGKILL, done.stderr
     made = list((tmp_path / "out").rglob("[!.]*.png"))
-    most = 6 if moment != "half_a_picture" else 5  # rows come after their pictures, up to four of them later
+    most = (
+        6 if moment != "half_a_picture" else 5
+    )  # rows come after their pictures, up to four of them later
     assert (6 if moment == "merged" else 1) <= len(made) <= most
     for path in made:
         Image.open(path).load()
@@ -376,7 +485,14 @@ def test_killed_at_any_moment_and_resumed_is_as_if_nothing_happened(data_set, tm
 def test_two_processes_make_what_one_makes(data_set, tmp_path):
     """Really under torchrun; then a share of a killed pair of processes is taken over by one."""
     assert stylize.main([*data_set, "--output", str(tmp_path / "one")]) == 0
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "stylize.py"]
+    torchrun = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "stylize.py",
+    ]
     done = run_python(*torchrun, *data_set, "--output", tmp_path / "two", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     said = sorted(line for line in done.stdout.splitlines() if "wrote" in line)
@@ -405,37 +521,56 @@ def mixed_sizes(tmp_path):
     return tmp_path / "many"
 
 
-@pytest.mark.parametrize("options", [["--pairs", "random:2"], ["--pairs", "all", "--weights", "1,3"], ["--alpha", "0.4"]])
+@pytest.mark.parametrize(
+    "options", [["--pairs", "random:2"], ["--pairs", "all", "--weights", "1,3"], ["--alpha", "0.4"]]
+)
 def test_batches_of_mixed_sizes_change_nothing(call, tmp_path, mixed_sizes, options):
     pixels = {}
     for n in (1, 3):
-        assert call(*options, "--batch", str(n), content=(mixed_sizes,), output=tmp_path / f"out{n}") == 0
-        pixels[n] = {path.name: np.asarray(Image.open(path)).astype(int) for path in (tmp_path / f"out{n}").glob("*.png")}
+        assert (
+            call(*options, "--batch", str(n), content=(mixed_sizes,), output=tmp_path / f"out{n}")
+            == 0
+        )
+        pixels[n] = {
+            path.name: np.asarray(Image.open(path)).astype(int)
+            for path in (tmp_path / f"out{n}").glob("*.png")
+        }
     assert pixels[1].keys() == pixels[3].keys() and len(pixels[1]) >= 7
-    assert max(np.abs(pixels[1][name] - pixels[3][name]).max() for name in pixels[1]) <= 1  # at a rounding edge
+    assert (
+        max(np.abs(pixels[1][name] - pixels[3][name]).max() for name in pixels[1]) <= 1
+    )  # at a rounding edge
 
 
 def test_strengths_of_a_list_do_not_mix_in_a_batch(call, folders, tmp_path):
     rows = [f"c{i % 2}.png,s{i // 2}.png,{alpha}" for i, alpha in enumerate((0, 1, 0.5, 1))]
     (tmp_path / "list.csv").write_text("\n".join(["content,style,alpha", *rows]))
     for n in (1, 4):
-        assert call("--pairs", tmp_path / "list.csv", "--batch", str(n), output=tmp_path / f"out{n}") == 0
+        assert (
+            call("--pairs", tmp_path / "list.csv", "--batch", str(n), output=tmp_path / f"out{n}")
+            == 0
+        )
     for path in (tmp_path / "out1").glob("*.png"):
-        pixels = [np.asarray(Image.open(tmp_path / f"out{n}" / path.name)).astype(int) for n in (1, 4)]
+        pixels = [
+            np.asarray(Image.open(tmp_path / f"out{n}" / path.name)).astype(int) for n in (1, 4)
+        ]
         assert np.abs(pixels[0] - pixels[1]).max() <= 1
 
 
 def test_batches_are_really_made(call, mixed_sizes, monkeypatch):
     sizes, render = [], Stylizer.render_pixels
     monkeypatch.setattr(
-        Stylizer, "render_pixels", lambda self, features, *a: sizes.append(len(features)) or render(self, features, *a)
+        Stylizer,
+        "render_pixels",
+        lambda self, features, *a: sizes.append(len(features)) or render(self, features, *a),
     )
     assert call("--batch", "3", "--size", "0", content=(mixed_sizes,)) == 0
     assert sum(sizes) == 14 and max(sizes) == 3
 
 
 @pytest.mark.parametrize("can_tile, most", [(True, 3 * 100**2), (False, 200**2)])
-def test_memory_errors_within_a_batch_halve_the_tile_then_the_batch(call, tmp_path, mixed_sizes, monkeypatch, can_tile, most):
+def test_memory_errors_within_a_batch_halve_the_tile_then_the_batch(
+    call, tmp_path, mixed_sizes, monkeypatch, can_tile, most
+):
     assert call("--size", "150", content=(mixed_sizes,), output=tmp_path / "plain") == 0
     done, in_memory = [], Stylizer.in_memory
 
@@ -449,14 +584,22 @@ def test_memory_errors_within_a_batch_halve_the_tile_then_the_batch(call, tmp_pa
         return in_memory(self, attempt, shape)
 
     monkeypatch.setattr(Stylizer, "in_memory", scarce)
-    monkeypatch.setattr(inference, "can_tile", lambda net, shape: can_tile)
-    assert call("--size", "150", "--batch", "3", content=(mixed_sizes,), output=tmp_path / "scarce") == 0
-    assert {batch for batch, _ in done} == ({1, 2, 3} if can_tile else {1}) and {bool(tile) for _, tile in done} == {
+    monkeypatch.setattr(VggFamily, "can_tile", lambda self, net, shape: can_tile)
+    assert (
+        call("--size", "150", "--batch", "3", content=(mixed_sizes,), output=tmp_path / "scarce")
+        == 0
+    )
+    assert {batch for batch, _ in done} == ({1, 2, 3} if can_tile else {1}) and {
+        bool(tile) for _, tile in done
+    } == {
         can_tile,
         False,
     }
     for path in (tmp_path / "plain").glob("*.png"):
-        pixels = [np.asarray(Image.open(tmp_path / kind / path.name)).astype(int) for kind in ("plain", "scarce")]
+        pixels = [
+            np.asarray(Image.open(tmp_path / kind / path.name)).astype(int)
+            for kind in ("plain", "scarce")
+        ]
         assert np.abs(pixels[0] - pixels[1]).max() <= 1
 
 
@@ -490,7 +633,8 @@ def test_pictures_do_not_become_clips(call, tmp_path, monkeypatch, output):
 
 
 @pytest.mark.parametrize(
-    ("rank", "n", "message"), [("2", "2", "from 0 to 1"), ("x", "2", "whole number"), ("0", "0", "WORLD_SIZE of 1")]
+    ("rank", "n", "message"),
+    [("2", "2", "from 0 to 1"), ("x", "2", "whole number"), ("0", "0", "WORLD_SIZE of 1")],
 )
 def test_a_share_that_is_none_is_refused(call, monkeypatch, rank, n, message):
     monkeypatch.setenv("RANK", rank)
@@ -502,14 +646,20 @@ def test_a_share_that_is_none_is_refused(call, monkeypatch, rank, n, message):
 def test_pictures_too_thin_are_named_each(call, tmp_path, capsys):
     for name in ("thin", "thinner"):
         Image.new("RGB", (60_000, 1)).save(tmp_path / f"{name}.png")
-    assert call("--size", "512", content=(tmp_path / "thin.png", tmp_path / "thinner.png")) == DataError.exit_code
-    assert all(f"{name}.png" in capsys_line for name, capsys_line in zip(("thin", "thinner"), capsys.readouterr().err.splitlines()))
+    assert (
+        call("--size", "512", content=(tmp_path / "thin.png", tmp_path / "thinner.png"))
+        == DataError.exit_code
+    )
+    assert all(
+        f"{name}.png" in capsys_line
+        for name, capsys_line in zip(("thin", "thinner"), capsys.readouterr().err.splitlines())
+    )
 
 
 def test_efdm_batches_styles_of_one_size_only(call, folders, trained_run, tmp_path, monkeypatch):
     """Its codes have the style's size, so styles of two sizes cannot go together."""
     draw(folders[1] / "larger.png", 9, 80, 90)
-    monkeypatch.setattr(inference, "TRANSFORMS", dict.fromkeys(TRANSFORMS, TRANSFORMS["efdm"]))
+    monkeypatch.setattr(families, "TRANSFORMS", dict.fromkeys(TRANSFORMS, TRANSFORMS["efdm"]))
     assert call("--style-size", "0", "--batch", "4") == 0
 
 
@@ -531,7 +681,9 @@ def test_few_styles_are_kept_and_the_rest_made_again(call, folders, tmp_path, mo
     monkeypatch.setattr(pictures.StyleCodes.__init__, "__defaults__", (1,))
     counted = []
     monkeypatch.setattr(
-        Stylizer, "encode_style", lambda self, x, encode=Stylizer.encode_style: counted.append(1) or encode(self, x)
+        Stylizer,
+        "encode_style",
+        lambda self, x, encode=Stylizer.encode_style: counted.append(1) or encode(self, x),
     )
     assert call(output=tmp_path / "forgotten") == 0
     assert len(counted) == 12 and bytes_of(tmp_path / "forgotten") == bytes_of(tmp_path / "kept")
@@ -539,16 +691,20 @@ def test_few_styles_are_kept_and_the_rest_made_again(call, folders, tmp_path, mo
 
 def test_each_file_is_read_once_for_jobs_in_a_row(call, monkeypatch):
     read, load = [], images.load_bytes
-    monkeypatch.setattr(images, "load_bytes", lambda path, *a: read.append(path.name) or load(path, *a))
+    monkeypatch.setattr(
+        images, "load_bytes", lambda path, *a: read.append(path.name) or load(path, *a)
+    )
     assert call("--workers", "3") == 0
     assert sorted(read) == ["c0.png", "c1.png", "s0.png", "s1.png"]
 
 
 def test_an_evaluation_reads_the_manifest(call, folders, tmp_path):
     """The pairs that eval.py wants, made by --pairs, are what its --images takes."""
-    protocol = build.Protocol()
+    protocol = Protocol()
     pairs = choose_pairs(protocol, str(folders[0]), str(folders[1]))
     rows = [(pairs.names[pairs.contents[c]], pairs.names[pairs.styles[s]]) for c, s in pairs.pairs]
-    (tmp_path / "pair_list.csv").write_text("\n".join(["content,style", *(",".join(row) for row in rows)]))
+    (tmp_path / "pair_list.csv").write_text(
+        "\n".join(["content,style", *(",".join(row) for row in rows)])
+    )
     assert call("--pairs", str(tmp_path / "pair_list.csv"), "--crop") == 0
     assert len(Folder(str(tmp_path / "out"), "ours", pairs).outputs) == len(rows) == 4

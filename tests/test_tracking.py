@@ -1,4 +1,4 @@
-"""W&B online, offline and disabled: what is logged, and that no failure of it stops or hangs a run."""
+"""W&B online, offline and disabled: what is logged; no failure of it stops or hangs a run."""
 
 import http.server
 import json
@@ -22,14 +22,36 @@ RECIPE = str(ROOT / "configs/adain.yaml")
 @pytest.mark.slow
 def test_an_offline_run_can_be_read_back(tiny_options, tmp_path):
     """Config, history, picture, artifact and summary, read with W&B's own command line."""
-    options = [*tiny_options, "tracking.mode=offline", "tracking.group=g1", "tracking.tags=[t1]", "tracking.notes=a note"]
+    options = [
+        *tiny_options,
+        "tracking.mode=offline",
+        "tracking.group=g1",
+        "tracking.tags=[t1]",
+        "tracking.notes=a note",
+    ]
     done = run_python("train.py", "--config", RECIPE, *options, f"run.dir={tmp_path / 'x'}")
     assert done.returncode == 0, done.stderr
-    assert f"to upload the offline run: wandb sync {tmp_path / 'x'}/wandb/offline-run-*" in done.stdout
+    assert (
+        f"to upload the offline run: wandb sync {tmp_path / 'x'}/wandb/offline-run-*" in done.stdout
+    )
     text = json.dumps(read_back(tmp_path / "x"))
-    for expected in ("loss.style_weight", "facts.git_commit", "data.crop_px", "g1", "t1", "a note"):  # the run and its config
+    for expected in (
+        "loss.style_weight",
+        "facts.git_commit",
+        "data.crop_px",
+        "g1",
+        "t1",
+        "a note",
+    ):  # the run and its config
         assert expected in text, expected
-    for expected in ("train/content", "train/style/relu1_1", "val/total", "trainer/step", "train/lr", "train/steps_per_s"):
+    for expected in (
+        "train/content",
+        "train/style/relu1_1",
+        "val/total",
+        "trainer/step",
+        "train/lr",
+        "train/steps_per_s",
+    ):
         assert expected in text, expected
     for expected in ("val/samples", "image-file", "best/total", '"latest"', '"best"'):
         assert expected in text, expected
@@ -40,7 +62,10 @@ def test_an_offline_run_can_be_read_back(tiny_options, tmp_path):
 @pytest.mark.slow
 def test_a_resumed_run_keeps_its_id(tiny_options, tmp_path):
     options = [*tiny_options, "tracking.mode=offline", "train.steps=2"]
-    assert run_python("train.py", "--config", RECIPE, *options, f"run.dir={tmp_path / 'x'}").returncode == 0
+    assert (
+        run_python("train.py", "--config", RECIPE, *options, f"run.dir={tmp_path / 'x'}").returncode
+        == 0
+    )
     assert run_python("train.py", "--resume", tmp_path / "x", "train.steps=3").returncode == 0
     ids = {path.name.split("-")[-1] for path in (tmp_path / "x/wandb").glob("offline-run-*")}
     assert len(ids) == 1 and len(list((tmp_path / "x/wandb").glob("offline-run-*"))) == 2
@@ -76,12 +101,16 @@ def test_a_broken_package_is_said_and_survived(tmp_path, monkeypatch, capsys):
 
 def test_a_damaged_history_is_no_obstacle(tmp_path):
     path = tmp_path / "history.jsonl"
-    path.write_bytes(b'{"step": 1, "kind": "train"}\n\xff\xfe\n[1]\n{"step": 2}\n{"step": 9}\n{"step": 1, "ki')
+    path.write_bytes(
+        b'{"step": 1, "kind": "train"}\n\xff\xfe\n[1]\n{"step": 2}\n{"step": 9}\n{"step": 1, "ki'
+    )
     tracking.trim_history(path, 2)
     assert path.read_text() == '{"step": 1, "kind": "train"}\n{"step": 2}\n'
 
 
-@pytest.mark.parametrize("seconds, text", [(5, "00:00:05"), (3661, "01:01:01"), (160_000, "44:26:40")])
+@pytest.mark.parametrize(
+    "seconds, text", [(5, "00:00:05"), (3661, "01:01:01"), (160_000, "44:26:40")]
+)
 def test_time_left_does_not_wrap_at_a_day(seconds, text):
     assert tracking.duration(seconds) == text
 
@@ -89,7 +118,9 @@ def test_time_left_does_not_wrap_at_a_day(seconds, text):
 def test_a_terminal_gets_a_bar_with_losses_rate_and_time_left(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     journal = tracking.Journal(tmp_path, Tracker(), step=3, n_steps=10)
-    journal.show_training(5, {"content": 1.25, "style/relu1_1": 2.0, "style/relu2_1": 1.0}, steps_per_s=2.0)
+    journal.show_training(
+        5, {"content": 1.25, "style/relu1_1": 2.0, "style/relu2_1": 1.0}, steps_per_s=2.0
+    )
     journal.bar.refresh()
     journal.say("a line above the bar")
     journal.close(0)
@@ -113,10 +144,14 @@ def test_auto_is_offline_without_a_key_and_online_with_one(monkeypatch, capsys):
     assert tracking.choose_mode("auto") == "offline"
     assert tracking.choose_mode("online") == "offline" and "no W&B key" in capsys.readouterr().err
     with monkeypatch.context() as patched:
-        patched.setattr(wandb, "login", lambda **options: options == {"prompt": False, "verify": False})
+        patched.setattr(
+            wandb, "login", lambda **options: options == {"prompt": False, "verify": False}
+        )
         assert tracking.choose_mode("auto") == tracking.choose_mode("online") == "online"
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert tracking.choose_mode("auto") == "disabled" and tracking.choose_mode("offline") == "offline"
+    assert (
+        tracking.choose_mode("auto") == "disabled" and tracking.choose_mode("offline") == "offline"
+    )
 
 
 class Failing:
@@ -194,7 +229,14 @@ def hanging_server():
 def test_a_hanging_server_neither_stops_nor_hangs(tiny_options, tmp_path, hanging_server):
     options = [*tiny_options, "tracking.mode=auto", "tracking.init_timeout_s=3"]
     done = run_python(
-        "train.py", "--config", RECIPE, *options, f"run.dir={tmp_path / 'x'}", WANDB_BASE_URL=hanging_server, **ONLINE, timeout=120
+        "train.py",
+        "--config",
+        RECIPE,
+        *options,
+        f"run.dir={tmp_path / 'x'}",
+        WANDB_BASE_URL=hanging_server,
+        **ONLINE,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "x/model.safetensors").exists() and "W&B cannot start online" in done.stderr
@@ -213,7 +255,8 @@ counted = Run.finish_step
 def killing(self):
     counted(self)
     if self.step == 2:
-        children = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+        command = ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())]
+        children = subprocess.run(command, capture_output=True, text=True)
         for line in children.stdout.splitlines():
             if "wandb" in line:
                 os.kill(int(line.split()[0]), signal.SIGKILL)
@@ -223,15 +266,28 @@ sys.exit(train.main(sys.argv[1:]))
 """
     (tmp_path / "killing.py").write_text(code)
     options = [*tiny_options, "tracking.mode=offline", "tracking.init_timeout_s=5"]
-    done = run_python(tmp_path / "killing.py", "--config", RECIPE, *options, f"run.dir={tmp_path / 'x'}", timeout=120)
-    assert "killed the service" in done.stdout and "to upload the offline run: wandb sync" in done.stdout
+    done = run_python(
+        tmp_path / "killing.py",
+        "--config",
+        RECIPE,
+        *options,
+        f"run.dir={tmp_path / 'x'}",
+        timeout=120,
+    )
+    assert (
+        "killed the service" in done.stdout
+        and "to upload the offline run: wandb sync" in done.stdout
+    )
     assert done.returncode == 0 and (tmp_path / "x/model.safetensors").exists(), done.stderr
 
 
 def test_sync_command_quotes_and_needs_an_offline_run(tmp_path):
     assert tracking.sync_command(tmp_path) is None
     (tmp_path / "a b/wandb/offline-run-1").mkdir(parents=True)
-    assert tracking.sync_command(tmp_path / "a b") == f"wandb sync '{tmp_path}/a b'/wandb/offline-run-*"
+    assert (
+        tracking.sync_command(tmp_path / "a b")
+        == f"wandb sync '{tmp_path}/a b'/wandb/offline-run-*"
+    )
 
 
 def test_the_environment_is_clean():

@@ -11,8 +11,9 @@ from PIL import Image
 
 import train
 from stylenet import build
-from stylenet import config as configuration
 from stylenet.checkpoint import load_model, load_state
+from stylenet.config.options import list_options
+from stylenet.config.training import Config
 from stylenet.errors import DataError, NonFiniteLossError, UsageError, WeightsError
 
 RECIPE = str(ROOT / "configs/adain.yaml")
@@ -23,7 +24,12 @@ def start(tiny_options, tmp_path):
     """Train with overrides in a folder of its own; gives the folder."""
 
     def run(*overrides, name="run"):
-        assert train.main(["--config", RECIPE, *tiny_options, f"run.dir={tmp_path / name}", *overrides]) == 0
+        assert (
+            train.main(
+                ["--config", RECIPE, *tiny_options, f"run.dir={tmp_path / name}", *overrides]
+            )
+            == 0
+        )
         return tmp_path / name
 
     return run
@@ -40,12 +46,18 @@ def history(run_dir, kind="train"):
 
 
 def test_dry_run_prints_everything_and_writes_nothing(tiny_options, tmp_path, capsys):
-    assert train.main(["--config", RECIPE, *tiny_options, f"run.dir={tmp_path / 'x'}", "--dry-run"]) == 0
+    assert (
+        train.main(["--config", RECIPE, *tiny_options, f"run.dir={tmp_path / 'x'}", "--dry-run"])
+        == 0
+    )
     out = capsys.readouterr().out
     resolved = out[: out.index("content: 8 images")]
     (tmp_path / "again.yaml").write_text(resolved)
-    assert configuration.load_config(tmp_path / "again.yaml").data.crop_px == 16
-    assert "8 images to train, 2 held out" in out and "decoder: 112,451 parameters, 112,451 trained" in out
+    assert Config.load(tmp_path / "again.yaml").data.crop_px == 16
+    assert (
+        "8 images to train, 2 held out" in out
+        and "decoder: 112,451 parameters, 112,451 trained" in out
+    )
     assert "style/relu1_1    0.01  (reduction sum over 64 channels; as mean: 0.64)" in out
     assert not (tmp_path / "x").exists()
 
@@ -53,11 +65,15 @@ def test_dry_run_prints_everything_and_writes_nothing(tiny_options, tmp_path, ca
 def test_help_is_instant_and_complete():
     done = run_python("train.py", "--help")
     assert done.returncode == 0
-    assert all(option.key in done.stdout for option in configuration.list_options().values())
+    assert all(option.key in done.stdout for option in list_options(Config).values())
 
 
 def test_a_finished_run_holds_what_is_promised(trained_run):
-    names = {path.relative_to(trained_run).as_posix() for path in trained_run.rglob("*") if path.is_file()}
+    names = {
+        path.relative_to(trained_run).as_posix()
+        for path in trained_run.rglob("*")
+        if path.is_file()
+    }
     assert names == {
         ".lock",  # held while a process trains here
         "config.yaml",
@@ -77,7 +93,9 @@ def test_a_finished_run_holds_what_is_promised(trained_run):
         and about["data"]["content"]["train"] == 8
     )
     assert [row["step"] for row in history(trained_run)] == [1, 2, 3, 4]
-    assert {"content", "style/relu1_1", "style/relu2_1", "total"} <= set(history(trained_run, "val")[0])
+    assert {"content", "style/relu1_1", "style/relu2_1", "total"} <= set(
+        history(trained_run, "val")[0]
+    )
     grid = Image.open(trained_run / "samples/step_00000004.png")
     assert grid.size == (6 * 16 + 5 * 4, 2 * 16 + 4)
     assert load_state(trained_run / "checkpoints/best.pt")["best"]["total"] == min(
@@ -86,19 +104,33 @@ def test_a_finished_run_holds_what_is_promised(trained_run):
 
 
 def test_training_lowers_the_loss(start):
-    run_dir = start("train.steps=60", "optim.lr=3e-3", "decoder.init=he", "val.every_steps=60", "checkpoint.every_steps=60")
+    run_dir = start(
+        "train.steps=60",
+        "optim.lr=3e-3",
+        "decoder.init=he",
+        "val.every_steps=60",
+        "checkpoint.every_steps=60",
+    )
     totals = [row["total"] for row in history(run_dir)]
     assert sum(totals[-10:]) < 0.6 * sum(totals[:10])
 
 
 def test_same_seed_same_weights_other_seed_other_weights(start):
-    a, b, c = (decoder_of(start(f"run.seed={seed}", "train.steps=2", name=name)) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
-    assert all(torch.equal(a[name], b[name]) for name in a) and not all(torch.equal(a[name], c[name]) for name in a)
+    a, b, c = (
+        decoder_of(start(f"run.seed={seed}", "train.steps=2", name=name))
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert all(torch.equal(a[name], b[name]) for name in a) and not all(
+        torch.equal(a[name], c[name]) for name in a
+    )
 
 
 @pytest.mark.parametrize("cache", ["ram", "device"])
 def test_cache_changes_nothing(start, cache):
-    plain, cached = decoder_of(start(name="plain")), decoder_of(start(f"data.cache={cache}", name="cached"))
+    plain, cached = (
+        decoder_of(start(name="plain")),
+        decoder_of(start(f"data.cache={cache}", name="cached")),
+    )
     assert all(torch.equal(plain[name], cached[name]) for name in plain)
 
 
@@ -108,11 +140,21 @@ def test_cache_changes_nothing(start, cache):
         ["train.precision=bf16"],
         ["train.precision=fp16"],
         ["train.channels_last=false"],
-        ["optim.name=muon", "train.precision=fp16", "train.freeze=[conv2_1]", "decoder.norm=instance"],
+        [
+            "optim.name=muon",
+            "train.precision=fp16",
+            "train.freeze=[conv2_1]",
+            "decoder.norm=instance",
+        ],
         ["optim.clip_norm=0.1", "optim.lr_schedule=cosine", "optim.warmup_steps=2"],
         ["optim.ema_decay=0.5", "decoder.norm=batch"],
         ["loss.gram_weight=1", "loss.tv_weight=1", "loss.identity_weight=1", "data.flip=true"],
-        ["encoder.calibrate=false", "encoder.padding=circular", "encoder.pooling=avg", "decoder.upsampling=bilinear"],
+        [
+            "encoder.calibrate=false",
+            "encoder.padding=circular",
+            "encoder.pooling=avg",
+            "decoder.upsampling=bilinear",
+        ],
         ["checkpoint.carry_encoder=false", "train.freeze=[conv2_1]", "decoder.norm=instance"],
         ["loss.content_weight=0", "loss.style_weight=0", "loss.identity_weight=1"],
     ],
@@ -125,20 +167,30 @@ def test_options_train(start, overrides):
 
 @pytest.mark.slow
 def test_compiled_training_equals_plain_training(start):
-    plain, compiled = decoder_of(start(name="plain")), decoder_of(start("train.compile=true", name="compiled"))
+    plain, compiled = (
+        decoder_of(start(name="plain")),
+        decoder_of(start("train.compile=true", name="compiled")),
+    )
     for name in plain:
         torch.testing.assert_close(compiled[name], plain[name], rtol=1e-3, atol=1e-4)
 
 
 def test_accumulation_equals_a_larger_batch(start):
     large = decoder_of(start("data.batch_size=4", "train.steps=1", name="large"))
-    parts = decoder_of(start("data.batch_size=2", "train.accumulate=2", "train.steps=1", name="parts"))
+    parts = decoder_of(
+        start("data.batch_size=2", "train.accumulate=2", "train.steps=1", name="parts")
+    )
     for name in large:
         torch.testing.assert_close(parts[name], large[name], rtol=1e-4, atol=1e-5)
 
 
 def test_averaged_weights_are_the_moving_average(start):
-    run_dir = start("optim.ema_decay=0.5", "checkpoint.every_steps=1", "checkpoint.keep=9", "optim.lr_schedule=constant")
+    run_dir = start(
+        "optim.ema_decay=0.5",
+        "checkpoint.every_steps=1",
+        "checkpoint.keep=9",
+        "optim.lr_schedule=constant",
+    )
     states = [load_state(path) for path in sorted((run_dir / "checkpoints").glob("step_*.pt"))]
     key = "convs.conv1_1.weight"
     expected = states[0]["trained"][key]
@@ -158,14 +210,16 @@ def test_a_released_model_is_not_overwritten(start, trained_run, tiny_options, t
 
 def test_frozen_normalisation_keeps_its_statistics(start):
     first = start("decoder.norm=batch", name="first")
-    second = start("decoder.norm=batch", f"train.init_from={first}", "train.freeze=[conv2_1]", name="second")
+    second = start(
+        "decoder.norm=batch", f"train.init_from={first}", "train.freeze=[conv2_1]", name="second"
+    )
     old, new = decoder_of(first), decoder_of(second)
     names = [name for name in old if "norms" in name]
     assert all(torch.equal(old[name], new[name]) == ("conv2_1" in name) for name in names)
 
 
 def test_fine_tuning_from_a_published_flat_decoder(start, tmp_path):
-    decoder = build.make_trained(configuration.load_config(None, ["encoder.tap=relu2_1", "run.seed=8"]))
+    decoder = build.make_trained(Config.load(None, ["encoder.tap=relu2_1", "run.seed=8"]))
     flat = {
         f"{3 * i + 1}.{part}": getattr(conv, part).detach()
         for i, conv in enumerate(decoder.convs.values())
@@ -180,7 +234,9 @@ def test_fine_tuning_from_a_published_flat_decoder(start, tmp_path):
 def test_a_manifest_of_missing_files_fails_the_dry_run(tiny_options, tmp_path):
     (tmp_path / "m.csv").write_text("path,split\nnowhere.png,train\n")
     with pytest.raises(DataError, match="1 are missing, first"):
-        train.main(["--config", RECIPE, *tiny_options, f"data.content={tmp_path / 'm.csv'}", "--dry-run"])
+        train.main(
+            ["--config", RECIPE, *tiny_options, f"data.content={tmp_path / 'm.csv'}", "--dry-run"]
+        )
 
 
 def test_old_checkpoints_are_dropped(start):
@@ -191,23 +247,36 @@ def test_old_checkpoints_are_dropped(start):
 
 def test_learning_rate_schedules():
     def rates(*overrides):
-        schedule = build.make_schedule(configuration.load_config(None, ["optim.lr=1", "train.steps=100", *overrides]))
+        schedule = build.make_schedule(
+            Config.load(None, ["optim.lr=1", "train.steps=100", *overrides])
+        )
         return [schedule(t) for t in (0, 50, 100)]
 
-    assert rates("optim.lr_decay=0.02") == pytest.approx([1, 1 / 2, 1 / 3])  # the paper's lr / (1 + decay t)
+    assert rates("optim.lr_decay=0.02") == pytest.approx(
+        [1, 1 / 2, 1 / 3]
+    )  # the paper's lr / (1 + decay t)
     assert rates("optim.lr_schedule=cosine") == pytest.approx([1, 0.5, 0])
     assert rates("optim.lr_schedule=constant") == [1, 1, 1]
-    assert rates("optim.lr_schedule=constant", "optim.warmup_steps=99") == pytest.approx([0.01, 0.51, 1])
+    assert rates("optim.lr_schedule=constant", "optim.warmup_steps=99") == pytest.approx(
+        [0.01, 0.51, 1]
+    )
 
 
 def test_fine_tuning_starts_from_the_model(start, trained_run):
-    run_dir = start(f"train.init_from={trained_run / 'model.safetensors'}", "train.freeze=[conv2_1]", "train.steps=1")
+    run_dir = start(
+        f"train.init_from={trained_run / 'model.safetensors'}",
+        "train.freeze=[conv2_1]",
+        "train.steps=1",
+    )
     old, new = decoder_of(trained_run), decoder_of(run_dir)
     frozen = [name for name in old if "conv2_1" in name]
     assert frozen and all(torch.equal(old[name], new[name]) for name in frozen)
     moved = [(old[name] - new[name]).abs().max() for name in old if "conv2_1" not in name]
     assert min(moved) > 0 and max(moved) < 2e-3  # one step of Adam at 1e-3
-    mu = [load_model(run / "model.safetensors")[1]["encoder"]["mu_sha256"] for run in (trained_run, run_dir)]
+    mu = [
+        load_model(run / "model.safetensors")[1]["encoder"]["mu_sha256"]
+        for run in (trained_run, run_dir)
+    ]
     assert mu[0] == mu[1]  # the features that the decoder knows, not newly calibrated ones
 
 
@@ -243,7 +312,11 @@ def test_mistakes_before_training(tiny_options, trained_run, tmp_path, monkeypat
         ([*arguments, "run.seed=99999999999999999999999"], UsageError, "run.seed of 0 or more"),
         ([*arguments, "run.dir="], UsageError, "a folder as run.dir"),
         ([*arguments, f"run.dir={trained_run}"], UsageError, "holds a run; go on with --resume"),
-        ([*arguments, f"run.dir={tmp_path / 'file' / 'x'}"], UsageError, "folder that can be written"),
+        (
+            [*arguments, f"run.dir={tmp_path / 'file' / 'x'}"],
+            UsageError,
+            "folder that can be written",
+        ),
     ]
     for case, kind, message in cases:
         with pytest.raises(kind, match=message):
@@ -259,7 +332,9 @@ def test_mistakes_before_training(tiny_options, trained_run, tmp_path, monkeypat
     ],
 )
 def test_exit_codes_of_the_script(tiny_options, tmp_path, extra, code, message):
-    done = run_python("train.py", "--config", RECIPE, *tiny_options, f"run.dir={tmp_path / 'x'}", *extra)
+    done = run_python(
+        "train.py", "--config", RECIPE, *tiny_options, f"run.dir={tmp_path / 'x'}", *extra
+    )
     assert done.returncode == code
     assert re.fullmatch(r"error: [^\n]*\n", done.stderr) and message in done.stderr
 
@@ -267,7 +342,9 @@ def test_exit_codes_of_the_script(tiny_options, tmp_path, extra, code, message):
 def test_resume_refuses_a_changed_configuration(trained_run, tmp_path):
     run_dir = tmp_path / "copy"
     shutil.copytree(trained_run, run_dir)
-    with pytest.raises(UsageError, match="optim.lr, loss.style_weight differ|loss.style_weight, optim.lr differ"):
+    with pytest.raises(
+        UsageError, match="optim.lr, loss.style_weight differ|loss.style_weight, optim.lr differ"
+    ):
         train.main(["--resume", str(run_dir), "optim.lr=1", "loss.style_weight=3"])
     with pytest.raises(UsageError, match="differ"):
         train.main(["--resume", str(run_dir), "--config", RECIPE])
@@ -302,12 +379,21 @@ def test_non_finite_loss_stops_with_step_losses_and_samples(start, tmp_path):
     message = str(caught.value)
     step = int(re.search(r"at step (\d+) came", message).group(1))
     first = int(re.search(r"samples (\d+) to", message).group(1))
-    assert first == 2 * (step - 1) and "content=" in message and re.search(r"c\d\.png \+ .*s\d\.png", message)
-    assert not list((tmp_path / "run").rglob("*.pt")) and not (tmp_path / "run/model.safetensors").exists()
+    assert (
+        first == 2 * (step - 1)
+        and "content=" in message
+        and re.search(r"c\d\.png \+ .*s\d\.png", message)
+    )
+    assert (
+        not list((tmp_path / "run").rglob("*.pt"))
+        and not (tmp_path / "run/model.safetensors").exists()
+    )
 
 
 def test_weights_ruined_by_the_last_update_do_not_replace_good_ones(start, tmp_path):
-    """The loss of a step is finite, the update makes the weights useless, and a checkpoint is due: the old one stays."""
+    """The loss of a step is finite, the update makes the weights useless, and a checkpoint is due:
+    the old one stays.
+    """
     run_dir = start("train.steps=2", "checkpoint.every_steps=1", "checkpoint.keep=1")
     good = load_state(run_dir / "checkpoints/step_00000002.pt")
     good["optimizer"]["param_groups"][0]["eps"] = 1e-45  # an update out of all measure
@@ -327,7 +413,12 @@ def test_one_bad_file_does_not_stop_training(start, image_folders, tmp_path, cap
     for i in range(30):
         draw(folder / f"more{i}.png", 200 + i)
     (folder / "c0.png").write_bytes(b"broken")
-    run_dir = start(f"data.content={folder}", "train.steps=30", "val.every_steps=30", "checkpoint.every_steps=30")
+    run_dir = start(
+        f"data.content={folder}",
+        "train.steps=30",
+        "val.every_steps=30",
+        "checkpoint.every_steps=30",
+    )
     assert (run_dir / "model.safetensors").exists()
     assert capsys.readouterr().err.count("c0.png") == 1
 
@@ -349,7 +440,9 @@ def test_without_held_out_images_training_goes_on(start, capsys):
 def test_piped_output_is_plain_lines(tiny_options, tmp_path):
     done = run_python("train.py", "--config", RECIPE, *tiny_options, f"run.dir={tmp_path / 'x'}")
     lines = [line for line in done.stdout.splitlines() if line.startswith("step ")]
-    assert len(lines) == 4 and re.fullmatch(r"step 4/4  content \S+  style \S+  total \S+  \S+ steps/s  00:00:00 left", lines[-1])
+    assert len(lines) == 4 and re.fullmatch(
+        r"step 4/4  content \S+  style \S+  total \S+  \S+ steps/s  00:00:00 left", lines[-1]
+    )
     assert "\r" not in done.stdout + done.stderr
 
 
@@ -366,7 +459,16 @@ def test_piped_output_is_plain_lines(tiny_options, tmp_path):
 def test_two_processes_equal_one_with_the_doubled_batch(tiny_options, start, tmp_path, extra):
     one = decoder_of(start("data.batch_size=4", "train.steps=2", *extra, name="one"))
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "train.py", "--config", RECIPE, *tiny_options, "train.steps=2", f"run.dir={tmp_path / 'two'}", *extra]
+    command = [
+        *torchrun,
+        "train.py",
+        "--config",
+        RECIPE,
+        *tiny_options,
+        "train.steps=2",
+        f"run.dir={tmp_path / 'two'}",
+        *extra,
+    ]
     done = run_python(*command, OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     two = decoder_of(tmp_path / "two")
@@ -377,13 +479,18 @@ def test_two_processes_equal_one_with_the_doubled_batch(tiny_options, start, tmp
 
 @pytest.mark.slow
 def test_gradients_of_two_processes(tiny_options, tmp_path):
-    """The first gradient itself, from Adam's first moment (0.1 times the gradient after one step)."""
+    """The first gradient, from Adam's first moment: 0.1 times it after one step."""
     moments = []
     for name, batch, prefix in (
         ("one", 4, []),
         ("two", 2, ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]),
     ):
-        options = [*tiny_options, "train.steps=1", f"data.batch_size={batch}", f"run.dir={tmp_path / name}"]
+        options = [
+            *tiny_options,
+            "train.steps=1",
+            f"data.batch_size={batch}",
+            f"run.dir={tmp_path / name}",
+        ]
         done = run_python(*prefix, "train.py", "--config", RECIPE, *options, OMP_NUM_THREADS="1")
         assert done.returncode == 0, done.stderr
         state = load_state(tmp_path / name / "checkpoints/step_00000001.pt")["optimizer"]["state"]
@@ -395,13 +502,23 @@ def test_gradients_of_two_processes(tiny_options, tmp_path):
 @pytest.mark.slow
 def test_several_processes_refuse_batch_statistics_on_the_cpu(tiny_options, tmp_path):
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = run_python(*torchrun, "train.py", "--config", RECIPE, *tiny_options, "decoder.norm=batch", f"run.dir={tmp_path / 'x'}")
+    done = run_python(
+        *torchrun,
+        "train.py",
+        "--config",
+        RECIPE,
+        *tiny_options,
+        "decoder.norm=batch",
+        f"run.dir={tmp_path / 'x'}",
+    )
     assert done.returncode != 0 and "expected GPUs for decoder.norm=batch" in done.stderr
 
 
 @pytest.mark.slow
 def test_a_dead_rank_ends_the_job(tiny_options, tmp_path):
-    """Rank 1 dies in its third step; the job ends with a code that is not 0, soon, and without a released model."""
+    """Rank 1 dies in its third step; the job ends with a code that is not 0, soon, and without a
+    released model.
+    """
     code = f"""
 import os, sys
 sys.path[:0] = [{str(ROOT)!r}]
@@ -417,19 +534,45 @@ if os.environ["RANK"] == "1":
 sys.exit(train.main(sys.argv[1:]))
 """
     (tmp_path / "dying.py").write_text(code)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", tmp_path / "dying.py"]
-    options = [*tiny_options, "train.steps=100000", "checkpoint.every_steps=100000", "val.every_steps=100000"]
-    done = run_python(*torchrun, "--config", RECIPE, *options, f"run.dir={tmp_path / 'x'}", OMP_NUM_THREADS="1", timeout=120)
+    torchrun = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        tmp_path / "dying.py",
+    ]
+    options = [
+        *tiny_options,
+        "train.steps=100000",
+        "checkpoint.every_steps=100000",
+        "val.every_steps=100000",
+    ]
+    done = run_python(
+        *torchrun,
+        "--config",
+        RECIPE,
+        *options,
+        f"run.dir={tmp_path / 'x'}",
+        OMP_NUM_THREADS="1",
+        timeout=120,
+    )
     assert done.returncode != 0 and not (tmp_path / "x/model.safetensors").exists()
 
 
 @pytest.mark.parametrize("name", ["mean", "none", "efdm", "histogram", "wct", "concat"])
 def test_every_transform_trains_and_restyles(tiny_options, tmp_path, name):
     """A decoder of its own for each; the released model knows its transform."""
-    from stylenet.inference import Stylizer
+    from stylenet.applying.stylizer import Stylizer
 
     run_dir = tmp_path / name
-    options = [*tiny_options, "train.steps=2", "train.precision=bf16", "loss.identity_weight=1", f"transform.name={name}"]
+    options = [
+        *tiny_options,
+        "train.steps=2",
+        "train.precision=bf16",
+        "loss.identity_weight=1",
+        f"transform.name={name}",
+    ]
     assert train.main(["--config", RECIPE, *options, f"run.dir={run_dir}"]) == 0
     stylizer = Stylizer.load(run_dir)
     content, styles = torch.rand(1, 3, 24, 20), [torch.rand(1, 3, 16, 30), torch.rand(1, 3, 20, 20)]
@@ -439,7 +582,12 @@ def test_every_transform_trains_and_restyles(tiny_options, tmp_path, name):
 
 
 def test_a_transform_of_another_width_is_no_starting_point(trained_run, tiny_options, tmp_path):
-    options = [*tiny_options, "transform.name=concat", f"train.init_from={trained_run}", f"run.dir={tmp_path / 'x'}"]
+    options = [
+        *tiny_options,
+        "transform.name=concat",
+        f"train.init_from={trained_run}",
+        f"run.dir={tmp_path / 'x'}",
+    ]
     with pytest.raises(WeightsError, match="but transform.name differ"):
         train.main(["--config", RECIPE, *options])
 
@@ -454,9 +602,9 @@ def test_sweep_agents_choose_the_run_id_and_with_it_the_folder(tiny_options, tmp
 
 
 def test_two_processes_do_not_write_one_folder(trained_run):
-    from stylenet.runtime import FolderLock
+    from stylenet.runtime import lock_folder
 
-    lock = FolderLock(trained_run)
+    lock = lock_folder(trained_run)
     done = run_python("train.py", "--resume", str(trained_run), "train.steps=5")
     lock.release()
     assert done.returncode == 2 and "another process trains there" in done.stderr

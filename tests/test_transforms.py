@@ -1,4 +1,6 @@
-"""AdaIN and its relatives: properties, an independent reference, and the differences to the known implementations."""
+"""AdaIN and its relatives: properties, an independent reference, and the differences to the known
+implementations.
+"""
 
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ from stylenet.transforms import ADAIN, TRANSFORMS, adain, align, blend, channel_
 
 
 def features(*shape, seed=0, dtype=torch.float32):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    return torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).to(dtype)
 
 
 def numpy_adain(content, style, eps=1e-5):
@@ -47,8 +51,12 @@ def test_one_style_serves_a_batch():
 
 def test_variance_is_biased_with_eps_inside_the_root():
     x = features(1, 1, 2, 2, dtype=torch.float64)
-    assert channel_stats(x)[1].item() == pytest.approx(float(np.sqrt(x.numpy().var() + 1e-5)), rel=1e-12)
-    unbiased = float(np.sqrt(x.numpy().var(ddof=1) + 1e-5))  # the Lua original takes this for the style
+    assert channel_stats(x)[1].item() == pytest.approx(
+        float(np.sqrt(x.numpy().var() + 1e-5)), rel=1e-12
+    )
+    unbiased = float(
+        np.sqrt(x.numpy().var(ddof=1) + 1e-5)
+    )  # the Lua original takes this for the style
     assert abs(channel_stats(x)[1].item() - unbiased) > 0.01
 
 
@@ -78,14 +86,20 @@ def test_blend_ends_and_middle():
 def test_mix_is_the_weighted_sum_of_aligned_features():
     content, styles = features(1, 4, 6, 6), [features(1, 4, 5, 5, seed=s) * s for s in (1, 2, 3)]
     expected = sum(w / 4 * adain(content, style) for w, style in zip((1, 2, 1), styles))
-    torch.testing.assert_close(mix(ADAIN, content, [channel_stats(s) for s in styles], [0.25, 0.5, 0.25]), expected)
+    torch.testing.assert_close(
+        mix(ADAIN, content, [channel_stats(s) for s in styles], [0.25, 0.5, 0.25]), expected
+    )
 
 
 def test_mix_of_one_or_of_equal_styles_is_that_style():
     content, code = features(1, 4, 6, 6), channel_stats(features(1, 4, 5, 5, seed=1))
     assert torch.equal(mix(ADAIN, content, [code], [1.0]), align(content, code))
-    torch.testing.assert_close(mix(ADAIN, content, [code, code], [1 / 6, 5 / 6]), align(content, code))
-    assert torch.equal(mix(ADAIN, content, [code, (code[0] + 9, code[1])], [1, 0]), align(content, code))
+    torch.testing.assert_close(
+        mix(ADAIN, content, [code, code], [1 / 6, 5 / 6]), align(content, code)
+    )
+    assert torch.equal(
+        mix(ADAIN, content, [code, (code[0] + 9, code[1])], [1, 0]), align(content, code)
+    )
 
 
 def test_mix_wants_a_share_for_each_style():
@@ -95,10 +109,13 @@ def test_mix_wants_a_share_for_each_style():
 
 
 def numpy_histogram_matching(content, style):
-    """scikit-image's formula for one channel: interpolation between the two cumulative histograms."""
+    """scikit-image's formula for one channel: interpolation between cumulative histograms."""
     values, inverse, counts = np.unique(content.ravel(), return_inverse=True, return_counts=True)
     reference, reference_counts = np.unique(style.ravel(), return_counts=True)
-    share, reference_share = np.cumsum(counts) / content.size, np.cumsum(reference_counts) / style.size
+    share, reference_share = (
+        np.cumsum(counts) / content.size,
+        np.cumsum(reference_counts) / style.size,
+    )
     return np.interp(share, reference_share, reference)[inverse].reshape(content.shape)
 
 
@@ -120,7 +137,9 @@ def restyled(name, content, style):
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_own_style_changes_nothing(name):
     x = features(2, 4, 6, 7).relu()
-    torch.testing.assert_close(restyled(name, x, x), TRANSFORMS[name].unchanged(x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        restyled(name, x, x), TRANSFORMS[name].unchanged(x), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
@@ -139,8 +158,14 @@ def test_every_transform_stays_finite_on_constant_channels(name, shape):
 def test_mean_only_and_deviation_only():
     content, style = features(2, 3, 6, 6), 3 * features(2, 3, 5, 5, seed=1) + 2
     (c_mean, c_std), (s_mean, s_std) = channel_stats(content), channel_stats(style)
-    for name, expected in {"mean": (s_mean, c_std), "std": (c_mean, s_std), "none": (c_mean, c_std)}.items():
-        torch.testing.assert_close(channel_stats(restyled(name, content, style)), expected, rtol=1e-4, atol=1e-4)
+    for name, expected in {
+        "mean": (s_mean, c_std),
+        "std": (c_mean, s_std),
+        "none": (c_mean, c_std),
+    }.items():
+        torch.testing.assert_close(
+            channel_stats(restyled(name, content, style)), expected, rtol=1e-4, atol=1e-4
+        )
 
 
 def test_rank_matching_gives_exactly_the_style_distribution():
@@ -154,30 +179,45 @@ def test_rank_matching_interpolates_quantiles_of_another_number():
     content, style = features(1, 1, 4, 5), features(1, 1, 3, 3, seed=1)
     ordered = np.sort(style.numpy().ravel())
     expected = np.interp(np.linspace(0, 8, 20), np.arange(9), ordered)
-    np.testing.assert_allclose(np.sort(restyled("efdm", content, style).numpy().ravel()), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        np.sort(restyled("efdm", content, style).numpy().ravel()), expected, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("rectified", [False, True])
 def test_histogram_matching_against_numpy(rectified):
     content, style = features(2, 3, 7, 6), 2 * features(2, 3, 5, 9, seed=1) + 0.5
     content, style = (content.relu(), style.relu()) if rectified else (content, style)
-    expected = [[numpy_histogram_matching(c, s) for c, s in zip(cs, ss)] for cs, ss in zip(content.numpy(), style.numpy())]
-    np.testing.assert_allclose(restyled("histogram", content, style).numpy(), np.array(expected), rtol=1e-4, atol=1e-5)
+    expected = [
+        [numpy_histogram_matching(c, s) for c, s in zip(cs, ss)]
+        for cs, ss in zip(content.numpy(), style.numpy())
+    ]
+    np.testing.assert_allclose(
+        restyled("histogram", content, style).numpy(), np.array(expected), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_histogram_matching_keeps_ties_and_rank_matching_does_not():
     content, style = features(1, 1, 8, 8).relu(), features(1, 1, 8, 8, seed=1)
     zeros = content == 0
-    assert len(restyled("histogram", content, style)[zeros].unique()) == 1 < len(restyled("efdm", content, style)[zeros].unique())
+    assert (
+        len(restyled("histogram", content, style)[zeros].unique())
+        == 1
+        < len(restyled("efdm", content, style)[zeros].unique())
+    )
 
 
 def test_whitening_and_colouring_against_numpy():
     content = features(2, 4, 9, 8, dtype=torch.float64)
     style = torch.einsum(
-        "ij,njhw->nihw", features(4, 4, seed=3, dtype=torch.float64), features(2, 4, 7, 7, seed=1, dtype=torch.float64)
+        "ij,njhw->nihw",
+        features(4, 4, seed=3, dtype=torch.float64),
+        features(2, 4, 7, 7, seed=1, dtype=torch.float64),
     )
     expected = np.stack([numpy_wct(c, s) for c, s in zip(content.numpy(), style.numpy() + 1)])
-    np.testing.assert_allclose(restyled("wct", content, style + 1).numpy(), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        restyled("wct", content, style + 1).numpy(), expected, rtol=1e-6, atol=1e-6
+    )
 
 
 def test_whitening_survives_fewer_positions_than_channels():
@@ -198,12 +238,21 @@ def test_concatenation_resamples_the_style():
     content, style = features(1, 3, 6, 6), features(1, 3, 3, 3, seed=1)
     output = restyled("concat", content, style)
     assert torch.equal(output[:, :3], content) and output.shape == (1, 6, 6, 6)
-    assert torch.equal(restyled("concat", content, features(1, 3, 6, 6, seed=1))[:, 3:], features(1, 3, 6, 6, seed=1))
+    assert torch.equal(
+        restyled("concat", content, features(1, 3, 6, 6, seed=1))[:, 3:],
+        features(1, 3, 6, 6, seed=1),
+    )
 
 
-@pytest.mark.parametrize("name", [name for name, transform in TRANSFORMS.items() if transform.survey])
+@pytest.mark.parametrize(
+    "name", [name for name, transform in TRANSFORMS.items() if transform.survey]
+)
 def test_pieces_of_a_content_are_restyled_as_the_whole(name):
-    content, style, transform = features(1, 4, 12, 10).relu(), features(1, 4, 7, 9, seed=1).relu(), TRANSFORMS[name]
+    content, style, transform = (
+        features(1, 4, 12, 10).relu(),
+        features(1, 4, 7, 9, seed=1).relu(),
+        TRANSFORMS[name],
+    )
     code, own = transform.describe(style), transform.survey(content)
     pieces = torch.cat([transform.apply(content[..., i : i + 5], code, own) for i in (0, 5)], 3)
     torch.testing.assert_close(pieces, transform.apply(content, code, None), rtol=1e-5, atol=1e-5)
@@ -211,7 +260,9 @@ def test_pieces_of_a_content_are_restyled_as_the_whole(name):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_statistics_of_a_large_map_in_strips(monkeypatch, dtype):
-    features = torch.randn(2, 7, 9, 8, generator=torch.Generator().manual_seed(0)).to(dtype, memory_format=torch.channels_last)
+    features = torch.randn(2, 7, 9, 8, generator=torch.Generator().manual_seed(0)).to(
+        dtype, memory_format=torch.channels_last
+    )
     expected = transforms.channel_stats(features)
     monkeypatch.setattr(transforms, "STRIP", 300)
     sizes, square = [], torch.Tensor.square
@@ -232,6 +283,8 @@ def test_statistics_survive_large_means(value):
     mean, std = channel_stats(constant)
     torch.testing.assert_close(std, torch.full_like(std, 1e-5**0.5), rtol=1e-4, atol=0)
     torch.testing.assert_close(mean, torch.full_like(mean, value), rtol=1e-6, atol=0)
-    wavy = constant + 0.01 * max(1.0, value) * torch.randn(1, 2, 64, 50, generator=torch.Generator().manual_seed(0))
+    wavy = constant + 0.01 * max(1.0, value) * torch.randn(
+        1, 2, 64, 50, generator=torch.Generator().manual_seed(0)
+    )
     exact = wavy.double().var((2, 3), correction=0, keepdim=True).add(1e-5).sqrt()
     torch.testing.assert_close(channel_stats(wavy)[1].double(), exact, rtol=1e-5, atol=0)

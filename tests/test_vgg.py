@@ -1,4 +1,6 @@
-"""The encoder: layouts, taps, reach, padding, pooling, calibration, and where the weights come from."""
+"""The encoder: layouts, taps, reach, padding, pooling, calibration, and where the weights come
+from.
+"""
 
 import http.server
 import pickle
@@ -11,22 +13,25 @@ from conftest import random_torchvision_weights
 
 from stylenet.errors import UsageError, WeightsError
 from stylenet.images import load_image
+from stylenet.models import calibration, vgg_files
 from stylenet.models import vgg as v
-from stylenet.models.vgg import load_vgg
+from stylenet.models.vgg_files import load_vgg
 
 IMAGE = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
 
 
 def to_flat_layout(weights, network="vgg19"):
-    """The same network as a numbered Sequential on BGR 0-255, with every channel at an arbitrary scale."""
+    """The same network as a numbered Sequential on BGR 0-255, with every channel at an arbitrary
+    scale.
+    """
     preprocess = torch.zeros(3, 3)
     for out, source in enumerate((2, 1, 0)):
         preprocess[out, source] = 255.0
-    mean, std = torch.tensor(v.IMAGENET_MEAN), torch.tensor(v.IMAGENET_STD)
+    mean, std = torch.tensor(vgg_files.IMAGENET_MEAN), torch.tensor(vgg_files.IMAGENET_STD)
     flat = {"0.weight": preprocess[:, :, None, None], "0.bias": -(preprocess @ mean)}
     generator, previous = torch.Generator().manual_seed(9), None
-    for name, key in v.conv_keys(network, flat=True).items():
-        source = v.conv_keys(network, flat=False)[name]
+    for name, key in vgg_files.conv_keys(network, flat=True).items():
+        source = vgg_files.conv_keys(network, flat=False)[name]
         if f"{source}.weight" not in weights:
             break
         weight, bias = weights[f"{source}.weight"].double(), weights[f"{source}.bias"].double()
@@ -54,13 +59,17 @@ def test_equals_torchvision_with_zero_padding(network, tmp_path):
     builder = {"vgg19": torchvision.models.vgg19, "vgg16": torchvision.models.vgg16}[network]
     reference = builder(weights=None).features.eval()
     torch.save(
-        {f"features.{k}": value for k, value in reference.state_dict().items()} | {"classifier.0.bias": torch.ones(1)},
+        {f"features.{k}": value for k, value in reference.state_dict().items()}
+        | {"classifier.0.bias": torch.ones(1)},
         tmp_path / "w",
     )
     ours = load_vgg(network, tmp_path / "w", ["relu5_1"], padding="zeros")
-    mean, std = (torch.tensor(values)[None, :, None, None] for values in (v.IMAGENET_MEAN, v.IMAGENET_STD))
+    mean, std = (
+        torch.tensor(values)[None, :, None, None]
+        for values in (vgg_files.IMAGENET_MEAN, vgg_files.IMAGENET_STD)
+    )
     x, expected = (IMAGE - mean) / std, {}
-    for name, key in v.conv_keys(network, flat=False).items():
+    for name, key in vgg_files.conv_keys(network, flat=False).items():
         number = int(key.split(".")[1])
         stop = number + 2  # after the ReLU
         expected[name.replace("conv", "relu")] = reference[:stop](x)
@@ -69,14 +78,18 @@ def test_equals_torchvision_with_zero_padding(network, tmp_path):
 
 
 def test_both_layouts_agree_up_to_a_factor_per_channel(files):
-    ours, theirs = (load_vgg("vgg19", files / name, ["relu4_1"]) for name in ("vision.pth", "flat.pth"))
+    ours, theirs = (
+        load_vgg("vgg19", files / name, ["relu4_1"]) for name in ("vision.pth", "flat.pth")
+    )
     a, b = (net(IMAGE, list(net.channels)) for net in (ours, theirs))
     for tap in a:
         assert relative_error_up_to_scale(a[tap], b[tap]) < 1e-5
 
 
 def relative_error_up_to_scale(a, b):
-    scale = (a * b).sum((0, 2, 3), keepdim=True) / (a * a).sum((0, 2, 3), keepdim=True).clamp(min=1e-12)
+    scale = (a * b).sum((0, 2, 3), keepdim=True) / (a * a).sum((0, 2, 3), keepdim=True).clamp(
+        min=1e-12
+    )
     return float((a * scale - b).norm() / b.norm())
 
 
@@ -150,7 +163,9 @@ def test_any_size_passes(files, size, mode):
 
 
 def test_zero_padding_pads_with_the_mean_image(files):
-    """A mean image is zero inside the network, so that with zero padding its borders are like its middle."""
+    """A mean image is zero inside the network, so that with zero padding its borders are like its
+    middle.
+    """
     net = load_vgg("vgg19", files / "flat.pth", ["relu1_1"], padding="zeros")
     features = net(net.mean.expand(1, 3, 6, 6), ["relu1_1"])["relu1_1"]
     torch.testing.assert_close(features, features[..., 2:3, 2:3].expand_as(features))
@@ -178,14 +193,21 @@ def test_calibration_makes_every_mean_one_and_changes_only_scale(files, pooling)
     net = load_vgg("vgg19", files / "vision.pth", ["relu4_1"], pooling=pooling)
     taps = list(net.channels)
     before = net(IMAGE, taps)
-    mu = v.mean_activations(net, [IMAGE])
-    v.calibrate(net, mu)
+    mu = calibration.mean_activations(net, [IMAGE])
+    calibration.calibrate(net, mu)
     after = net(IMAGE, taps)
     for tap in taps:
         mean = mu[tap.replace("relu", "conv")].float()
-        alive = mean > v.NEAR_DEAD * mean.mean()
-        torch.testing.assert_close(after[tap].mean((0, 2, 3))[alive], torch.ones(int(alive.sum())), rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(after[tap][:, alive], (before[tap] / mean[None, :, None, None])[:, alive], rtol=1e-3, atol=1e-4)
+        alive = mean > calibration.NEAR_DEAD * mean.mean()
+        torch.testing.assert_close(
+            after[tap].mean((0, 2, 3))[alive], torch.ones(int(alive.sum())), rtol=1e-4, atol=1e-4
+        )
+        torch.testing.assert_close(
+            after[tap][:, alive],
+            (before[tap] / mean[None, :, None, None])[:, alive],
+            rtol=1e-3,
+            atol=1e-3,
+        )
 
 
 def test_calibration_leaves_dead_channels_and_clamps_near_dead_ones(files):
@@ -193,27 +215,36 @@ def test_calibration_leaves_dead_channels_and_clamps_near_dead_ones(files):
     before = {name: (conv.weight.clone(), conv.bias.clone()) for name, conv in net.convs.items()}
     mu = {"conv1_1": torch.ones(64).double(), "conv1_2": torch.ones(64).double()}
     mu["conv1_1"][0], mu["conv1_1"][1] = 0.0, 1e-9
-    v.calibrate(net, mu)
+    calibration.calibrate(net, mu)
     weight, bias = before["conv1_1"]
     torch.testing.assert_close(net.convs["conv1_1"].weight[0], weight[0])
-    floor = v.NEAR_DEAD * float(mu["conv1_1"].mean())
+    floor = calibration.NEAR_DEAD * float(mu["conv1_1"].mean())
     torch.testing.assert_close(net.convs["conv1_1"].bias[1], bias[1] / floor)
     assert all(conv.weight.isfinite().all() for conv in net.convs.values())
 
 
 def test_mean_activations_do_not_depend_on_batching(files):
     net = load_vgg("vgg19", files / "vision.pth", ["relu2_1"])
-    whole, single = v.mean_activations(net, [IMAGE]), v.mean_activations(net, [IMAGE[:1], IMAGE[1:]])
+    whole, single = (
+        calibration.mean_activations(net, [IMAGE]),
+        calibration.mean_activations(net, [IMAGE[:1], IMAGE[1:]]),
+    )
     for name in whole:
         assert whole[name].dtype == torch.float64
         torch.testing.assert_close(whole[name], single[name], rtol=1e-6, atol=1e-8)
 
 
 def test_calibrating_the_real_vgg_brings_its_means_to_one_where_the_published_ones_are(real):
-    """On the photos it was calibrated on the median channel has mean 1, and the published network's lies around it."""
-    photos = torch.stack([load_image(path, 256)[:, :256, :256] for path in sorted(real("content").iterdir())[:16]])
-    raw, published = (load_vgg("vgg19", real(name), ["relu4_1"]) for name in ("vgg19", "vgg19_normalised"))
-    v.calibrate(raw, v.mean_activations(raw, [photos]))
+    """On the photos it was calibrated on the median channel has mean 1, and the published network's
+    lies around it.
+    """
+    photos = torch.stack(
+        [load_image(path, 256)[:, :256, :256] for path in sorted(real("content").iterdir())[:16]]
+    )
+    raw, published = (
+        load_vgg("vgg19", real(name), ["relu4_1"]) for name in ("vgg19", "vgg19_normalised")
+    )
+    calibration.calibrate(raw, calibration.mean_activations(raw, [photos]))
     a, b = (net(photos, ["relu4_1"])["relu4_1"].mean((0, 2, 3)) for net in (raw, published))
     assert 0.5 < float(b.median()) < 2 and float(a.median()) == pytest.approx(1, abs=0.01)
 
@@ -221,19 +252,28 @@ def test_calibrating_the_real_vgg_brings_its_means_to_one_where_the_published_on
 def test_sha256_names_values_not_files(files, tmp_path):
     weights = torch.load(files / "vision.pth", weights_only=True)
     torch.save(dict(list(weights.items())[:12]), tmp_path / "short.pth")
-    long, short = load_vgg("vgg19", files / "vision.pth", ["relu4_1"]), load_vgg("vgg19", tmp_path / "short.pth", ["relu3_1"])
-    assert v.sha256_of_encoder(long, "relu3_1") == v.sha256_of_encoder(short, "relu3_1")
-    assert v.sha256_of_encoder(long, "relu3_1") != v.sha256_of_encoder(long, "relu2_1")
+    long, short = (
+        load_vgg("vgg19", files / "vision.pth", ["relu4_1"]),
+        load_vgg("vgg19", tmp_path / "short.pth", ["relu3_1"]),
+    )
+    assert vgg_files.sha256_of_encoder(long, "relu3_1") == vgg_files.sha256_of_encoder(
+        short, "relu3_1"
+    )
+    assert vgg_files.sha256_of_encoder(long, "relu3_1") != vgg_files.sha256_of_encoder(
+        long, "relu2_1"
+    )
     long.convs["conv1_1"].bias[0] += 1e-6
-    assert v.sha256_of_encoder(long, "relu3_1") != v.sha256_of_encoder(short, "relu3_1")
+    assert vgg_files.sha256_of_encoder(long, "relu3_1") != vgg_files.sha256_of_encoder(
+        short, "relu3_1"
+    )
 
 
 def test_weights_are_found_by_path_then_environment(files, monkeypatch):
     monkeypatch.setenv("STYLENET_VGG19", str(files / "flat.pth"))
-    assert v.find_weights("vgg19", str(files / "vision.pth")) == files / "vision.pth"
-    assert v.find_weights("vgg19", None) == files / "flat.pth"
+    assert vgg_files.find_weights("vgg19", str(files / "vision.pth")) == files / "vision.pth"
+    assert vgg_files.find_weights("vgg19", None) == files / "flat.pth"
     with pytest.raises(WeightsError, match="encoder.weights.*no such file.*STYLENET_VGG19=FILE"):
-        v.find_weights("vgg19", "nowhere.pth")
+        vgg_files.find_weights("vgg19", "nowhere.pth")
 
 
 @pytest.fixture
@@ -263,26 +303,26 @@ def server(tmp_path):
 def test_download_is_checked_by_hash_and_cached(server, monkeypatch):
     url, folder, asked = server
     torch.save(random_torchvision_weights("vgg19", 2), folder / "new.pth")
-    digits = v.sha256_of_file(folder / "new.pth")[:8]
+    digits = vgg_files.sha256_of_file(folder / "new.pth")[:8]
     (folder / "new.pth").rename(folder / f"vgg19-{digits}.pth")
-    monkeypatch.setitem(v.DOWNLOAD_FILE, "vgg19", f"vgg19-{digits}.pth")
-    monkeypatch.setattr(v, "DOWNLOAD_ROOT", url)
-    path = v.find_weights("vgg19", None)
+    monkeypatch.setitem(vgg_files.DOWNLOAD_FILE, "vgg19", f"vgg19-{digits}.pth")
+    monkeypatch.setattr(vgg_files, "DOWNLOAD_ROOT", url)
+    path = vgg_files.find_weights("vgg19", None)
     assert load_vgg("vgg19", path, ["relu1_2"]).reach == "relu1_2"
-    assert v.find_weights("vgg19", None) == path and len(asked) == 1
+    assert vgg_files.find_weights("vgg19", None) == path and len(asked) == 1
     path.write_bytes(b"damaged in the cache")
     with pytest.raises(WeightsError, match="delete the file"):
-        v.find_weights("vgg19", None)
+        vgg_files.find_weights("vgg19", None)
 
 
 def test_failed_downloads_say_how_to_get_the_weights(server, monkeypatch):
     url, folder, _ = server
-    monkeypatch.setattr(v, "DOWNLOAD_ROOT", url)
+    monkeypatch.setattr(vgg_files, "DOWNLOAD_ROOT", url)
     with pytest.raises(WeightsError, match="expected to download.*404.*STYLENET_VGG19=FILE"):
-        v.find_weights("vgg19", None)
-    (folder / v.DOWNLOAD_FILE["vgg19"]).write_bytes(b"another file")
+        vgg_files.find_weights("vgg19", None)
+    (folder / vgg_files.DOWNLOAD_FILE["vgg19"]).write_bytes(b"another file")
     with pytest.raises(WeightsError, match="invalid hash"):
-        v.find_weights("vgg19", None)
-    monkeypatch.setattr(v, "DOWNLOAD_ROOT", "http://127.0.0.1:9")
+        vgg_files.find_weights("vgg19", None)
+    monkeypatch.setattr(vgg_files, "DOWNLOAD_ROOT", "http://127.0.0.1:9")
     with pytest.raises(WeightsError, match="expected to download"):
-        v.find_weights("vgg16", None)
+        vgg_files.find_weights("vgg16", None)

@@ -1,4 +1,4 @@
-"""Clips: what is kept of them, smoothing, scene cuts, pipes, and that nothing is left half-written."""
+"""Clips: what is kept of them, smoothing, scene cuts, pipes; nothing is left half-written."""
 
 import itertools
 import os
@@ -19,10 +19,11 @@ from conftest import ROOT, draw, run_python
 from PIL import Image
 
 import stylize
-from stylenet import images, video
-from stylenet.clips import reading, writing
+from stylenet import images
+from stylenet.applying import video
+from stylenet.applying.clips import reading, writing
+from stylenet.applying.stylizer import Stylizer
 from stylenet.errors import DataError, UsageError, WeightsError
-from stylenet.inference import Stylizer
 from stylenet.looks import make_look
 
 MS = Fraction(1, 1000)
@@ -38,13 +39,24 @@ def pictures(n, width=64, height=48, seed=0):
     return [large[:, 2 * i : 2 * i + width] for i in range(n)]
 
 
-def make_clip(path, frames, durations_ms=EVEN_MS, sound="aac", rotation=None, codec="libx264", start_ms=0, aspect=1):
+def make_clip(
+    path,
+    frames,
+    durations_ms=EVEN_MS,
+    sound="aac",
+    rotation=None,
+    codec="libx264",
+    start_ms=0,
+    aspect=1,
+):
     """A clip with these frames and durations, and with a tone as long as it."""
     with av.open(str(path), "w") as out:
         track = out.add_stream(codec, rate=25, options={"crf": "4", "bf": "0"})
         track.height, track.width = frames[0].shape[:2]
         track.pix_fmt, track.codec_context.time_base = (
-            "yuv420p" if codec == "libvpx-vp9" or frames[0].shape[0] % 2 == frames[0].shape[1] % 2 == 0 else "yuv444p",
+            "yuv420p"
+            if codec == "libvpx-vp9" or frames[0].shape[0] % 2 == frames[0].shape[1] % 2 == 0
+            else "yuv444p",
             MS,
         )
         track.codec_context.flags |= writing.FRAME_DURATION
@@ -53,8 +65,14 @@ def make_clip(path, frames, durations_ms=EVEN_MS, sound="aac", rotation=None, co
             track.set_display_rotation(rotation)
         tone = out.add_stream(sound, rate=48000, layout="mono") if sound else None
         for i, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24").reformat(format=track.pix_fmt)
-            frame.pts, frame.time_base, frame.duration = start_ms + sum(durations_ms[:i]), MS, durations_ms[i]
+            frame = av.VideoFrame.from_ndarray(
+                np.ascontiguousarray(pixels), format="rgb24"
+            ).reformat(format=track.pix_fmt)
+            frame.pts, frame.time_base, frame.duration = (
+                start_ms + sum(durations_ms[:i]),
+                MS,
+                durations_ms[i],
+            )
             out.mux(track.encode(frame))
         out.mux(track.encode(None))
         if tone:
@@ -66,7 +84,12 @@ def add_tone(out, tone, n_samples, first=0):
     """A sine of 440 Hz."""
     step = tone.codec_context.frame_size or 960
     for start in range(0, n_samples, step):
-        wave = np.sin(np.arange(start, start + step) * 440 * 2 * np.pi / 48000).astype(np.float32)[None] * 0.3
+        wave = (
+            np.sin(np.arange(start, start + step) * 440 * 2 * np.pi / 48000).astype(np.float32)[
+                None
+            ]
+            * 0.3
+        )
         kind = "flt" if tone.codec_context.name == "libopus" else "fltp"
         frame = av.AudioFrame.from_ndarray(wave, format=kind, layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = 48000, first + start, Fraction(1, 48000)
@@ -81,11 +104,26 @@ def facts(path):
         frames = list(clip.decode(track))
         end = (frames[-1].pts + frames[-1].duration) * track.time_base
         rgb = [frame.reformat(format="rgb24").to_ndarray() for frame in frames]
-        times, size, rate = [frame.pts * track.time_base for frame in frames], (track.width, track.height), track.average_rate
+        times, size, rate = (
+            [frame.pts * track.time_base for frame in frames],
+            (track.width, track.height),
+            track.average_rate,
+        )
         rotation, aspect = frames[0].rotation, track.codec_context.sample_aspect_ratio
     with av.open(str(path)) as clip:
-        sound = [(float(p.pts * p.time_base), bytes(p)) for p in clip.demux(clip.streams.audio) if p.size]
-    return SimpleNamespace(times=times, end=end, sound=sound, size=size, rgb=rgb, rate=rate, rotation=rotation, aspect=aspect)
+        sound = [
+            (float(p.pts * p.time_base), bytes(p)) for p in clip.demux(clip.streams.audio) if p.size
+        ]
+    return SimpleNamespace(
+        times=times,
+        end=end,
+        sound=sound,
+        size=size,
+        rgb=rgb,
+        rate=rate,
+        rotation=rotation,
+        aspect=aspect,
+    )
 
 
 def same_frames(a, b, numbers):
@@ -104,7 +142,18 @@ def arguments(trained_run, style, tmp_path):
     """The command line of a clip, with the tiny model on the CPU."""
 
     def make(content, output, *extra):
-        common = ["--style", style, "--model", trained_run, "--device", "cpu", "--size", "0", "--style-size", "24"]
+        common = [
+            "--style",
+            style,
+            "--model",
+            trained_run,
+            "--device",
+            "cpu",
+            "--size",
+            "0",
+            "--style-size",
+            "24",
+        ]
         return [str(part) for part in ["--content", content, "--output", output, *common, *extra]]
 
     return make
@@ -130,7 +179,9 @@ def test_times_duration_rate_and_sound_are_kept(call, tmp_path, suffix, duration
     clip = make_clip(tmp_path / f"clip{suffix}", pictures(8), durations)
     assert call(clip, tmp_path / f"out{suffix}") == 0
     before, after = facts(clip), facts(tmp_path / f"out{suffix}")
-    assert after.times == before.times == [ms * MS for ms in [0, *itertools.accumulate(durations)][:8]]
+    assert (
+        after.times == before.times == [ms * MS for ms in [0, *itertools.accumulate(durations)][:8]]
+    )
     assert after.end == before.end == sum(durations) * MS
     assert [data for _, data in after.sound] == [data for _, data in before.sound]
     assert np.allclose([at for at, _ in after.sound], [at for at, _ in before.sound], atol=0.001)
@@ -138,7 +189,9 @@ def test_times_duration_rate_and_sound_are_kept(call, tmp_path, suffix, duration
 
 
 def test_another_container_keeps_them_too(call, tmp_path):
-    """A transport stream need not begin at 0; what it begins with is moved there, sound and picture alike."""
+    """A transport stream need not begin at 0; what it begins with is moved there, sound and picture
+    alike.
+    """
     clip = make_clip(tmp_path / "clip.ts", pictures(8), start_ms=700)
     assert call(clip, tmp_path / "out.mp4") == 0
     before, after = facts(clip), facts(tmp_path / "out.mp4")
@@ -152,7 +205,9 @@ def test_another_container_keeps_them_too(call, tmp_path):
 
 def test_sound_that_the_container_refuses(call, tmp_path):
     clip = make_clip(tmp_path / "clip.mp4", pictures(2))
-    with pytest.raises(UsageError, match=r"the clip's sound \(aac\) as it is, but .*out.webm does not; .*\.mkv"):
+    with pytest.raises(
+        UsageError, match=r"the clip's sound \(aac\) as it is, but .*out.webm does not; .*\.mkv"
+    ):
         call(clip, tmp_path / "out.webm")
     assert {path.name for path in tmp_path.iterdir()} == {"clip.mp4", "style.png"}
 
@@ -181,7 +236,9 @@ def test_pixels_that_are_not_square_stay_so(call, tmp_path, rotation, aspect):
 
 @pytest.mark.parametrize("rotation, turns", [(90, 1), (-90, 3), (180, 2)])
 def test_a_telephone_s_rotation_is_applied(call, tmp_path, rotation, turns):
-    """`rotation` is counterclockwise, as np.rot90 turns; the result is upright and says nothing of turning."""
+    """`rotation` is counterclockwise, as np.rot90 turns; the result is upright and says nothing of
+    turning.
+    """
     clip = make_clip(tmp_path / "clip.mp4", pictures(1), [40], rotation=rotation)
     assert (facts(clip).rotation - rotation) % 360 == 0
     (frame,) = [item for item in reading.open_source(str(clip)) if isinstance(item, reading.Frame)]
@@ -195,8 +252,17 @@ def test_a_telephone_s_rotation_is_applied(call, tmp_path, rotation, turns):
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
 def test_colours_survive(tmp_path, suffix):
     """Even colours come back within rounding, and the file says how to read them."""
-    colours = [(200, 60, 30), (30, 200, 60), (60, 30, 200), (255, 255, 255), (0, 0, 0), (128, 128, 128)]
-    source = SimpleNamespace(rate=Fraction(25), time_base=Fraction(1, 25), sound=(), aspect=Fraction(1), is_endless=False)
+    colours = [
+        (200, 60, 30),
+        (30, 200, 60),
+        (60, 30, 200),
+        (255, 255, 255),
+        (0, 0, 0),
+        (128, 128, 128),
+    ]
+    source = SimpleNamespace(
+        rate=Fraction(25), time_base=Fraction(1, 25), sound=(), aspect=Fraction(1), is_endless=False
+    )
     with writing.open_target(str(tmp_path / f"out{suffix}"), source) as target:
         for i, colour in enumerate(colours):
             pixels = torch.tensor(colour, dtype=torch.uint8).expand(48, 64, 3).contiguous()
@@ -218,20 +284,31 @@ def test_size_is_the_shortest_side(call, tmp_path):
 def test_the_style_is_encoded_once(call, frame_folder, tmp_path, monkeypatch):
     calls = []
     original = Stylizer.encode_style
-    monkeypatch.setattr(Stylizer, "encode_style", lambda self, image: calls.append(1) or original(self, image))
+    monkeypatch.setattr(
+        Stylizer, "encode_style", lambda self, image: calls.append(1) or original(self, image)
+    )
     assert call(frame_folder, tmp_path / "out", "--video") == 0 and len(calls) == 1
 
 
-def test_without_smoothing_the_frames_are_the_pictures(call, frame_folder, tmp_path, style, trained_run):
+def test_without_smoothing_the_frames_are_the_pictures(
+    call, frame_folder, tmp_path, style, trained_run
+):
     assert call(frame_folder, tmp_path / "out", "--video", "--smooth", "0", "--alpha", "0.8") == 0
     assert call(frame_folder, tmp_path / "pictures", "--alpha", "0.8") == 0
-    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == [f"frame_{i:06d}.png" for i in range(1, 12)]
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == [
+        f"frame_{i:06d}.png" for i in range(1, 12)
+    ]
     for i in range(1, 12):  # in the natural order of names
-        frame, picture = tmp_path / f"out/frame_{i:06d}.png", tmp_path / f"pictures/frame{i}__style.png"
+        frame, picture = (
+            tmp_path / f"out/frame_{i:06d}.png",
+            tmp_path / f"pictures/frame{i}__style.png",
+        )
         assert np.array_equal(np.asarray(Image.open(frame)), np.asarray(Image.open(picture)))
 
 
-def test_smoothing_changes_all_but_the_first_frame_and_goes_with_mixtures(call, frame_folder, tmp_path, style, monkeypatch):
+def test_smoothing_changes_all_but_the_first_frame_and_goes_with_mixtures(
+    call, frame_folder, tmp_path, style, monkeypatch
+):
     """By the statistics alone: the exposure is left as it is here."""
     monkeypatch.setattr(video.Smoother, "evened", lambda self, pixels: images.to_unit(pixels))
     other = draw(style.parent / "other.png", 98)
@@ -241,22 +318,33 @@ def test_smoothing_changes_all_but_the_first_frame_and_goes_with_mixtures(call, 
     assert same_frames(tmp_path / "off", tmp_path / "on", range(1, 12)) == [True] + [False] * 10
 
 
-def test_frame_folders_need_no_pyav_and_the_rest_says_so(arguments, frame_folder, tmp_path, monkeypatch):
+def test_frame_folders_need_no_pyav_and_the_rest_says_so(
+    arguments, frame_folder, tmp_path, monkeypatch
+):
     """With the import blocked: folder to folder works, a file is refused in one line."""
-    code = "import sys; sys.modules['av'] = None; import stylize; sys.exit(stylize.main(sys.argv[1:]))"
+    code = (
+        "import sys; sys.modules['av'] = None; import stylize; sys.exit(stylize.main(sys.argv[1:]))"
+    )
     done = run_python("-c", code, *arguments(frame_folder, tmp_path / "out", "--video"))
     assert done.returncode == 0 and len(list((tmp_path / "out").iterdir())) == 11, done.stderr
     monkeypatch.setitem(sys.modules, "av", None)
     for content, output in (("clip.mp4", "out"), (frame_folder, "out.mp4"), ("-", "out")):
-        with pytest.raises(WeightsError, match="expected the package av .* pip install -r requirements-video.txt"):
+        with pytest.raises(
+            WeightsError, match="expected the package av .* pip install -r requirements-video.txt"
+        ):
             stylize.main(arguments(content, tmp_path / "x" / output, "--video"))
 
 
 def test_a_folder_becomes_a_video_at_the_rate_asked_for(call, frame_folder, tmp_path, capsys):
     assert call(frame_folder, tmp_path / "out.mp4", "--video", "--fps", "30000/1001") == 0
     after = facts(tmp_path / "out.mp4")
-    assert after.times == [i * Fraction(1001, 30000) for i in range(11)] and after.rate == Fraction(30000, 1001)
-    assert re.search(r"wrote \S+out.mp4: 11 frames in [\d.]+ s, [\d.]+ frames/s, scene cuts: 0\n", capsys.readouterr().out)
+    assert after.times == [i * Fraction(1001, 30000) for i in range(11)] and after.rate == Fraction(
+        30000, 1001
+    )
+    assert re.search(
+        r"wrote \S+out.mp4: 11 frames in [\d.]+ s, [\d.]+ frames/s, scene cuts: 0\n",
+        capsys.readouterr().out,
+    )
 
 
 def stats(value):
@@ -279,18 +367,27 @@ def test_smoothing_of_a_constant_is_the_constant():
     smoother, constant = video.Smoother(0.2), (torch.rand(1, 8, 1, 1), torch.rand(1, 8, 1, 1))
     for i in range(5):
         smoother.see(GREY, i / 25)
-        assert all(torch.equal(a, b) for a, b in zip(smoother.averaged(constant), constant, strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(smoother.averaged(constant), constant, strict=True)
+        )
         assert torch.equal(smoother.evened(GREY), images.to_unit(GREY))
 
 
 @pytest.mark.parametrize("fps", [10, 25, 60])
 def test_smoothing_closes_a_step_by_its_time_constant_at_any_rate(fps):
-    assert averages(video.Smoother(0.5), [0] + [1] * fps, fps)[-1] == pytest.approx(1 - np.exp(-1 / 0.5), abs=1e-5)
+    assert averages(video.Smoother(0.5), [0] + [1] * fps, fps)[-1] == pytest.approx(
+        1 - np.exp(-1 / 0.5), abs=1e-5
+    )
 
 
 def test_smoothing_begins_anew_at_a_cut_and_zero_is_off():
     frames = [as_bytes(pixels) for pixels in itertools.chain(*two_shots(2))]
-    assert averages(video.Smoother(10), [0, 1, 5, 5], frames=frames) == [0, pytest.approx(0.004, abs=1e-4), 5, 5]
+    assert averages(video.Smoother(10), [0, 1, 5, 5], frames=frames) == [
+        0,
+        pytest.approx(0.004, abs=1e-4),
+        5,
+        5,
+    ]
     assert averages(video.Smoother(0), [0, 1, 2]) == [0, 1, 2]
 
 
@@ -299,7 +396,9 @@ def test_a_changing_exposure_is_evened_and_an_object_is_not_taken_for_one():
     for i, factor in enumerate((1, 1.15, 0.9, 1.1, 1)):
         frame = (scene * factor).round().to(torch.uint8)
         smoother.see(frame, i / 25)
-        assert (smoother.evened(frame) * 255 - scene).abs().mean() < 0.05 * float(scene.float().mean()) * abs(factor - 1) + 3
+        assert (smoother.evened(frame) * 255 - scene).abs().mean() < 0.05 * float(
+            scene.float().mean()
+        ) * abs(factor - 1) + 3
     lamp = scene.clone()
     lamp[:, :20, :20] = 250
     smoother.see(lamp, 0.2)
@@ -324,7 +423,9 @@ def test_cuts_are_found_and_pans_and_flashes_are_none():
 
 
 def test_cuts_on_real_photos(real):
-    """A pan by an eighth of the width is no cut, another photo is one (in at least eight of ten pairs)."""
+    """A pan by an eighth of the width is no cut, another photo is one (in at least eight of ten
+    pairs).
+    """
     paths = images.list_images(real("content"))
     paths = paths[:: max(1, len(paths) // 60)][:60]
     if len(paths) < 20:
@@ -353,7 +454,13 @@ def test_a_cut_resets_the_statistics(call, tmp_path, capsys):
 
 
 def run_piped(arguments, data):
-    return subprocess.run([sys.executable, "stylize.py", *arguments], cwd=ROOT, input=data, capture_output=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "stylize.py", *arguments],
+        cwd=ROOT,
+        input=data,
+        capture_output=True,
+        timeout=120,
+    )
 
 
 def test_pipe_in_and_out(arguments, tmp_path):
@@ -362,12 +469,18 @@ def test_pipe_in_and_out(arguments, tmp_path):
     assert done.returncode == 0, done.stderr
     (tmp_path / "out.mkv").write_bytes(done.stdout)  # a video and nothing else
     before, after = facts(clip), facts(tmp_path / "out.mkv")
-    assert after.times == before.times and [data for _, data in after.sound] == [data for _, data in before.sound]
-    assert re.fullmatch(rb"wrote -: 8 frames in [\d.]+ s, [\d.]+ frames/s, scene cuts: 0\n", done.stderr)
+    assert after.times == before.times and [data for _, data in after.sound] == [
+        data for _, data in before.sound
+    ]
+    assert re.fullmatch(
+        rb"wrote -: 8 frames in [\d.]+ s, [\d.]+ frames/s, scene cuts: 0\n", done.stderr
+    )
 
 
 def start(arguments, **options):
-    return subprocess.Popen([sys.executable, "stylize.py", *arguments], cwd=ROOT, stderr=subprocess.PIPE, **options)
+    return subprocess.Popen(
+        [sys.executable, "stylize.py", *arguments], cwd=ROOT, stderr=subprocess.PIPE, **options
+    )
 
 
 def wait_for(condition, process):
@@ -377,7 +490,9 @@ def wait_for(condition, process):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("output, number, code", [("out.mp4", signal.SIGINT, 130), ("out", signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    "output, number, code", [("out.mp4", signal.SIGINT, 130), ("out", signal.SIGTERM, 143)]
+)
 def test_an_interrupted_file_leaves_nothing(arguments, tmp_path, output, number, code):
     clip = make_clip(tmp_path / "clip.mkv", pictures(8) * 200, EVEN_MS * 200, sound=None)
     place = tmp_path / "made"
@@ -390,16 +505,22 @@ def test_an_interrupted_file_leaves_nothing(arguments, tmp_path, output, number,
 
 
 def test_an_interrupted_pipe_is_finished(arguments, tmp_path):
-    """The writer stays open, as a camera's program does; Ctrl-C ends the video properly all the same."""
+    """The writer stays open, as a camera's program does; Ctrl-C ends the video properly all the
+    same.
+    """
     clip = make_clip(tmp_path / "clip.mkv", pictures(8) * 50, EVEN_MS * 50, sound=None).read_bytes()
     out = tmp_path / "out.mkv"
     with out.open("wb") as file:
         process = start(arguments("-", "-"), stdin=subprocess.PIPE, stdout=file)
-    threading.Thread(target=feed, args=(process.stdin, clip[: len(clip) * 9 // 10]), daemon=True).start()
+    threading.Thread(
+        target=feed, args=(process.stdin, clip[: len(clip) * 9 // 10]), daemon=True
+    ).start()
     wait_for(lambda: out.stat().st_size > 5000, process)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0, process.stderr.read()
-    assert 1 <= len(facts(out).times) < 400 and re.match(rb"wrote -: \d+ frames", process.stderr.read())
+    assert 1 <= len(facts(out).times) < 400 and re.match(
+        rb"wrote -: \d+ frames", process.stderr.read()
+    )
 
 
 def feed(pipe, data):
@@ -428,7 +549,9 @@ def test_of_a_damaged_clip_the_rest_is_kept(call, tmp_path, capsys, damage):
     assert call(clip, tmp_path / "out.mkv") == DataError.exit_code
     assert 10 < len(facts(tmp_path / "out.mkv").times) <= 80
     err = capsys.readouterr().err
-    assert re.fullmatch(r"error: [^\n]*clip.mkv: expected [^\n]*; what could be decoded is kept\n", err), err
+    assert re.fullmatch(
+        r"error: [^\n]*clip.mkv: expected [^\n]*; what could be decoded is kept\n", err
+    ), err
 
 
 def test_a_frame_that_does_not_decode_is_left_out(call, frame_folder, tmp_path, capsys):
@@ -445,7 +568,11 @@ def test_mistakes(call, frame_folder, tmp_path, style):
         add_tone(out, out.add_stream("aac", rate=48000, layout="mono"), 4800)
     cases = [
         ((tmp_path / "absent.mp4", "out.mp4"), DataError, "there is no .*absent.mp4"),
-        ((tmp_path / "noise.mp4", "out.mp4"), DataError, "noise.mp4: expected a video, but it cannot be read"),
+        (
+            (tmp_path / "noise.mp4", "out.mp4"),
+            DataError,
+            "noise.mp4: expected a video, but it cannot be read",
+        ),
         ((tmp_path / "sound.mp4", "out.mp4"), DataError, "no picture track"),
         ((tmp_path / "empty", "out", "--video"), DataError, "there are none"),
         ((clip, "out.png"), UsageError, r"expected a video \(.mp4.*out.png came"),
@@ -457,8 +584,16 @@ def test_mistakes(call, frame_folder, tmp_path, style):
         ((clip, "out.mp4", "--smooth", "-1"), UsageError, "invalid seconds value"),
         ((clip, "out.mp4", "--alpha", "2"), UsageError, "alpha in"),
         ((clip, "out.mp4", "--weights", "1,2"), UsageError, "1 weights"),
-        ((clip, "out.mp4", "--content", clip, clip), UsageError, "expected one clip as --content, but 2 names"),
-        ((clip, "out.mp4", "--style", style, style), UsageError, "expected one style for a clip, but 2"),
+        (
+            (clip, "out.mp4", "--content", clip, clip),
+            UsageError,
+            "expected one clip as --content, but 2 names",
+        ),
+        (
+            (clip, "out.mp4", "--style", style, style),
+            UsageError,
+            "expected one style for a clip, but 2",
+        ),
         ((clip, "clip.mp4"), UsageError, "another name than the content's"),
         (("camera:97", "out.mp4"), DataError, "camera:97"),
         ((style, "out.png", "--smooth", "1"), UsageError, "expected a clip for --smooth"),
@@ -469,7 +604,9 @@ def test_mistakes(call, frame_folder, tmp_path, style):
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(images.UNFINISHED)]
 
 
-def test_a_transform_that_cannot_be_smoothed_says_so(frame_folder, tmp_path, style, trained_run, capsys):
+def test_a_transform_that_cannot_be_smoothed_says_so(
+    frame_folder, tmp_path, style, trained_run, capsys
+):
     from stylenet.transforms import TRANSFORMS
 
     stylizer = Stylizer.load(trained_run, device="cpu")
@@ -477,7 +614,10 @@ def test_a_transform_that_cannot_be_smoothed_says_so(frame_folder, tmp_path, sty
     source = reading.open_source(str(frame_folder))
     with writing.open_target(str(tmp_path / "out"), source) as target:
         video.stylise(source, target, stylizer, make_look([stylizer.encode_style(str(style))]))
-    assert "to be smoothed; each frame is by itself" in capsys.readouterr().err and len(list((tmp_path / "out").iterdir())) == 11
+    assert (
+        "to be smoothed; each frame is by itself" in capsys.readouterr().err
+        and len(list((tmp_path / "out").iterdir())) == 11
+    )
 
 
 def test_reading_ahead_is_bounded_and_passes_errors_on():
@@ -498,7 +638,9 @@ def test_reading_ahead_is_bounded_and_passes_errors_on():
 
 
 def test_a_camera_gives_its_newest_frame():
-    """While one is computed, the frames that came are dropped but for the last; those of a file are not."""
+    """While one is computed, the frames that came are dropped but for the last; those of a file are
+    not.
+    """
 
     def items():
         for i in range(20):
@@ -518,10 +660,15 @@ def test_a_camera_gives_its_newest_frame():
 def test_what_is_a_clip():
     for name in ("-", "camera:0", "/dev/video1", "a.mp4", "b/C.MKV"):
         assert reading.is_clip([name])
-    assert not reading.is_clip(["photo.jpg", "folder"]) and reading.is_clip(["folder"], is_forced=True)
+    assert not reading.is_clip(["photo.jpg", "folder"]) and reading.is_clip(
+        ["folder"], is_forced=True
+    )
 
 
-@pytest.mark.parametrize("extra", [["--pairs", "all"], ["--format", "jpg"], ["--batch", "2"], ["--workers", "2"], ["--crop"]])
+@pytest.mark.parametrize(
+    "extra",
+    [["--pairs", "all"], ["--format", "jpg"], ["--batch", "2"], ["--workers", "2"], ["--crop"]],
+)
 def test_options_of_pictures_are_refused_for_clips(call, frame_folder, tmp_path, extra):
     with pytest.raises(UsageError, match=f"expected pictures for {extra[0]}, but a clip came"):
         call(frame_folder, tmp_path / "out", "--video", *extra)

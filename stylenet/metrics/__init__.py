@@ -1,1 +1,3 @@
-"""The metrics suite: pure formulas, the networks behind some of them, the evaluation itself, and its reports."""
+"""The metrics suite: pure formulas, the networks behind some of them, the evaluation itself, and
+its reports.
+"""

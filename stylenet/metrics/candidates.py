@@ -1,4 +1,6 @@
-"""Who takes part in an evaluation: models, folders of pictures, and the two controls; and what a model costs."""
+"""Who takes part in an evaluation: models, folders of pictures, and the two controls; and what a
+model costs.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,12 @@ import torch
 from torch import Tensor
 
 from stylenet import images, runtime
+from stylenet.applying.stylizer import Stylizer, identify, load_network
 from stylenet.checkpoint import find_release, read_release
+from stylenet.csv_files import read_rows
 from stylenet.errors import DataError
-from stylenet.inference import Stylizer, identify, load_network
 from stylenet.looks import make_look
-from stylenet.metrics.pairs import Pairs, read_csv
+from stylenet.metrics.pairs import Pairs
 
 
 class Candidate(abc.ABC):
@@ -25,12 +28,21 @@ class Candidate(abc.ABC):
 
     kind = "control"
 
-    def __init__(self, name: str, candidate_id: str, alphas: Sequence[float | None] = (None,)) -> None:
+    def __init__(
+        self, name: str, candidate_id: str, alphas: Sequence[float | None] = (None,)
+    ) -> None:
         self.name, self.id, self.alphas = name, candidate_id, tuple(alphas)
         self.facts: dict[str, Any] = {}
 
     @abc.abstractmethod
-    def picture(self, pairs: Pairs, pair: tuple[int, int], content: Tensor, style: Tensor, alpha: float | None) -> Tensor:
+    def picture(
+        self,
+        pairs: Pairs,
+        pair: tuple[int, int],
+        content: Tensor,
+        style: Tensor,
+        alpha: float | None,
+    ) -> Tensor:
         """The picture of a content and a style [1, 3, H, W], in the content's size."""
 
 
@@ -40,7 +52,14 @@ class ContentCopy(Candidate):
     def __init__(self) -> None:
         super().__init__("content copy", "control:content")
 
-    def picture(self, pairs: Pairs, pair: tuple[int, int], content: Tensor, style: Tensor, alpha: float | None) -> Tensor:
+    def picture(
+        self,
+        pairs: Pairs,
+        pair: tuple[int, int],
+        content: Tensor,
+        style: Tensor,
+        alpha: float | None,
+    ) -> Tensor:
         return content
 
 
@@ -50,9 +69,22 @@ class StyleCopy(Candidate):
     def __init__(self) -> None:
         super().__init__("style copy", "control:style")
 
-    def picture(self, pairs: Pairs, pair: tuple[int, int], content: Tensor, style: Tensor, alpha: float | None) -> Tensor:
+    def picture(
+        self,
+        pairs: Pairs,
+        pair: tuple[int, int],
+        content: Tensor,
+        style: Tensor,
+        alpha: float | None,
+    ) -> Tensor:
         same = style.shape == content.shape
-        return style if same else torch.nn.functional.interpolate(style, content.shape[-2:], mode="bilinear", antialias=True)
+        return (
+            style
+            if same
+            else torch.nn.functional.interpolate(
+                style, content.shape[-2:], mode="bilinear", antialias=True
+            )
+        )
 
 
 class Model(Candidate):
@@ -60,28 +92,52 @@ class Model(Candidate):
 
     kind = "model"
 
-    def __init__(self, path: str, name: str, alphas: Sequence[float], device: str, encoder: str | None) -> None:
+    def __init__(
+        self, path: str, name: str, alphas: Sequence[float], device: str, encoder: str | None
+    ) -> None:
         self.path, self.encoder, self.device = path, encoder, device
         found = find_release(path)
         self.stylizer = Stylizer.load(path, device, encoder_weights=encoder)
         parts = identify(path, encoder)
         super().__init__(name, "model:" + "+".join(parts), alphas)
         self.facts = {"path": str(path), "sha256": parts[0]} | self.describe(found)
-        self.style_code = functools.lru_cache(maxsize=64)(lambda number: self.stylizer.encode_style(self.style))
-        self.content_features = functools.lru_cache(maxsize=1)(lambda number: self.stylizer.encode_content(self.content))
+        self.style_code = functools.lru_cache(maxsize=64)(
+            lambda number: self.stylizer.encode_style(self.style)
+        )
+        self.content_features = functools.lru_cache(maxsize=1)(
+            lambda number: self.stylizer.encode_content(self.content)
+        )
 
     def describe(self, found: Path) -> dict[str, Any]:
         """What is known of the training."""
         if found.suffix == ".pth":
             return {"origin": "a decoder in pytorch-AdaIN's layout"}
         about = read_release(found)[1]
-        kept = ("git_commit", "step", "data", "transform", "encoder", "decoder", "wandb_run", "config")
+        kept = (
+            "git_commit",
+            "step",
+            "data",
+            "transform",
+            "encoder",
+            "decoder",
+            "wandb_run",
+            "config",
+        )
         return {name: about[name] for name in kept if name in about}
 
-    def picture(self, pairs: Pairs, pair: tuple[int, int], content: Tensor, style: Tensor, alpha: float | None) -> Tensor:
+    def picture(
+        self,
+        pairs: Pairs,
+        pair: tuple[int, int],
+        content: Tensor,
+        style: Tensor,
+        alpha: float | None,
+    ) -> Tensor:
         self.content, self.style = content, style
         features, shape = self.content_features(pair[0])
-        return self.stylizer.render(features, shape, make_look([self.style_code(pair[1])], alpha=alpha))
+        return self.stylizer.render(
+            features, shape, make_look([self.style_code(pair[1])], alpha=alpha)
+        )
 
 
 class Folder(Candidate):
@@ -91,13 +147,25 @@ class Folder(Candidate):
 
     def __init__(self, folder: str, name: str, pairs: Pairs) -> None:
         self.folder = Path(folder)
-        rows = read_csv(self.folder / "manifest.csv", ("content", "style", "output"))
-        self.outputs = {(row["content"], row["style"]): self.folder / row["output"] for row in rows if row["output"]}
-        wanted = [(pairs.names[pairs.contents[c]], pairs.names[pairs.styles[s]]) for c, s in pairs.pairs]
-        missing = [pair for pair in wanted if pair not in self.outputs or not self.outputs[pair].is_file()]
+        rows = [
+            row
+            for _, row in read_rows(self.folder / "manifest.csv", ("content", "style", "output"))
+        ]
+        self.outputs = {
+            (row["content"], row["style"]): self.folder / row["output"]
+            for row in rows
+            if row["output"]
+        }
+        wanted = [
+            (pairs.names[pairs.contents[c]], pairs.names[pairs.styles[s]]) for c, s in pairs.pairs
+        ]
+        missing = [
+            pair for pair in wanted if pair not in self.outputs or not self.outputs[pair].is_file()
+        ]
         if missing:
             raise DataError(
-                f"expected a picture for each of the {len(wanted)} pairs in {folder}/manifest.csv, but {len(missing)} are missing, "
+                f"expected a picture for each of the {len(wanted)} pairs in "
+                f"{folder}/manifest.csv, but {len(missing)} are missing, "
                 f"first {missing[0][0]} + {missing[0][1]}; --dry-run writes the list of pairs"
             )
         digest = hashlib.sha256()
@@ -106,12 +174,27 @@ class Folder(Candidate):
         super().__init__(name, f"images:{digest.hexdigest()}")
         self.facts = {"path": str(folder), "sha256": digest.hexdigest()}
 
-    def picture(self, pairs: Pairs, pair: tuple[int, int], content: Tensor, style: Tensor, alpha: float | None) -> Tensor:
-        path = self.outputs[pairs.names[pairs.contents[pair[0]]], pairs.names[pairs.styles[pair[1]]]]
+    def picture(
+        self,
+        pairs: Pairs,
+        pair: tuple[int, int],
+        content: Tensor,
+        style: Tensor,
+        alpha: float | None,
+    ) -> Tensor:
+        path = self.outputs[
+            pairs.names[pairs.contents[pair[0]]], pairs.names[pairs.styles[pair[1]]]
+        ]
         picture = images.load_image(path)[None]
         if picture.shape != content.shape:
-            sizes = [f"{tuple(x.shape[:-3:-1])[0]} x {tuple(x.shape[:-3:-1])[1]}" for x in (content, picture)]
-            raise DataError(f"expected {sizes[0]} pixels as the protocol's content has, but {path} has {sizes[1]}; make it anew")
+            sizes = [
+                f"{tuple(x.shape[:-3:-1])[0]} x {tuple(x.shape[:-3:-1])[1]}"
+                for x in (content, picture)
+            ]
+            raise DataError(
+                f"expected {sizes[0]} pixels as the protocol's content has, but {path} has "
+                f"{sizes[1]}; make it anew"
+            )
         return picture
 
 
@@ -133,12 +216,18 @@ def distinct(names: Iterable[str]) -> list[str]:
 
 
 def measure_cost(model: Model, px: int, n_rounds: int) -> dict[str, Any]:
-    """The model's cost at px x px, measured in a fresh process, so that nothing else is in its memory."""
+    """The model's cost at px x px, measured in a fresh process, so that nothing else is in its
+    memory.
+    """
     import multiprocessing
 
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=send_cost, args=(theirs, model.path, model.encoder, model.device, px, n_rounds), daemon=True)
+    process = context.Process(
+        target=send_cost,
+        args=(theirs, model.path, model.encoder, model.device, px, n_rounds),
+        daemon=True,
+    )
     process.start()
     theirs.close()
     cost = ours.recv()
@@ -152,7 +241,9 @@ def send_cost(connection: Any, *arguments: Any) -> None:
 
 
 def cost_of(path: str, encoder: str | None, device: str, px: int, n_rounds: int) -> dict[str, Any]:
-    """Parameters, multiply-accumulates, seconds and peak bytes of restyling one picture of px x px in full float32."""
+    """Parameters, multiply-accumulates, seconds and peak bytes of restyling one picture of px x px
+    in full float32.
+    """
     runtime.allow_tf32(False)
     stylizer = Stylizer.load(path, device, encoder_weights=encoder)
     content, style = torch.rand(2, 1, 3, px, px, generator=torch.Generator().manual_seed(0))
@@ -182,7 +273,9 @@ def median_seconds(action: Callable[[], Any], n_rounds: int) -> float:
 
 
 def count_macs(net: torch.nn.Module, px: int) -> int:
-    """Multiply-accumulates of the convolutions and matrix products for one picture of px x px with its style."""
+    """Multiply-accumulates of the convolutions and matrix products for one picture of px x px with
+    its style.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     image = torch.zeros(1, 3, px, px)

@@ -1,7 +1,10 @@
-"""Every metric once: what it is called, what it means, and what it needs. Nothing here imports torch.
+"""Every metric once: what it is called, what it means, and what it needs.
 
-A metric of a pair is computed by the function of its name in `formulas.py`, one of a set by the function of its name in
-`set_formulas.py`. Configuration, scorer, tables and reports are built from these entries.
+Nothing here imports torch.
+
+A metric of a pair is computed by the function of its name in `formulas.py`, one of a set by the
+function of its name in `set_formulas.py`. Configuration, scorer, tables and reports are built from
+these entries.
 """
 
 from __future__ import annotations
@@ -33,14 +36,21 @@ ENTRIES = (
     Metric(
         "content_norm",
         "content norm",
-        "How far the output's features are from the content's, each channel brought to mean 0 and deviation 1.",
+        "How far the output's features are from the content's, each channel brought to mean 0 and "
+        "deviation 1.",
         taps="content_taps",
     ),
-    Metric("content", "content", "How far the output's features are from the content's, as they are.", taps="content_taps"),
+    Metric(
+        "content",
+        "content",
+        "How far the output's features are from the content's, as they are.",
+        taps="content_taps",
+    ),
     Metric(
         "target",
         "AdaIN target",
-        "How far the output's features are from the AdaIN output, as the content loss of training measures it.",
+        "How far the output's features are from the AdaIN output, as the content loss of training "
+        "measures it.",
         taps="target_tap",
     ),
     Metric(
@@ -55,11 +65,30 @@ ENTRIES = (
         "The style loss over that of the content left as it is: 1 means that nothing was stylised.",
         taps="style_taps",
     ),
-    Metric("gram", "Gram", "How far the output's Gram matrices are from the style's, relative to these.", taps="style_taps"),
-    Metric("ssim", "SSIM", "How much of the content's local structure the pixels keep.", higher_is_better=True),
-    Metric("lpips", "LPIPS", "The perceptual distance of the output to the content; to do nothing is best here.", needs=("lpips",)),
     Metric(
-        "cfsd", "CFSD", "How far the similarities of the content's parts to each other have changed.", digits=4, taps="cfsd_tap"
+        "gram",
+        "Gram",
+        "How far the output's Gram matrices are from the style's, relative to these.",
+        taps="style_taps",
+    ),
+    Metric(
+        "ssim",
+        "SSIM",
+        "How much of the content's local structure the pixels keep.",
+        higher_is_better=True,
+    ),
+    Metric(
+        "lpips",
+        "LPIPS",
+        "The perceptual distance of the output to the content; to do nothing is best here.",
+        needs=("lpips",),
+    ),
+    Metric(
+        "cfsd",
+        "CFSD",
+        "How far the similarities of the content's parts to each other have changed.",
+        digits=4,
+        taps="cfsd_tap",
     ),
     Metric("colour", "colour", "How far the output's colour histogram is from the style's."),
     Metric(
@@ -82,7 +111,8 @@ ENTRIES = (
     Metric(
         "kid",
         "KID",
-        "The kernel distance of outputs and styles on Inception features; unbiased for few pictures.",
+        "The kernel distance of outputs and styles on Inception features; unbiased for few "
+        "pictures.",
         digits=4,
         of="set",
         needs=("inception",),
@@ -97,7 +127,9 @@ ENTRIES = (
         needs=("lpips", "art_inception"),
         vectors="art",
     ),
-    Metric("efficiency", "cost", "Parameters, products, latency and memory of one picture.", of="model"),
+    Metric(
+        "efficiency", "cost", "Parameters, products, latency and memory of one picture.", of="model"
+    ),
 )
 CATALOGUE = {entry.name: entry for entry in ENTRIES}
 

@@ -1,8 +1,9 @@
-"""The comparison of an ablation's cells: deviation over seeds, paired intervals against the baseline, curves, pictures."""
+"""The comparison of an ablation's cells: deviation over seeds, paired intervals against the
+baseline, curves, pictures.
+"""
 
 from __future__ import annotations
 
-import csv
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from PIL import ImageDraw
 from torch import Tensor
 
 from stylenet import build, images
+from stylenet.csv_files import read_rows
 from stylenet.metrics import plots as drawing
 from stylenet.metrics import report, tables
 from stylenet.metrics.candidates import Model
@@ -49,38 +51,59 @@ def read_scores(folder: Path) -> Scores:
     results = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     entries = {entry["name"]: entry for entry in results["candidates"]}  # the last strength wins
     pairs: dict[str, dict[str, list[float]]] = {}
-    with open(folder / "pairs.csv", newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            entry = entries[row["candidate"]]
-            if row["alpha"] in ("", str(entry["alpha"])):
-                values = pairs.setdefault(entry["name"], {})
-                for name in entry["metrics"].keys() & row.keys():
-                    values.setdefault(name, []).append(float(row[name]))
+    for _, row in read_rows(folder / "pairs.csv", ("candidate", "alpha")):
+        entry = entries[row["candidate"]]
+        if row["alpha"] in ("", str(entry["alpha"])):
+            values = pairs.setdefault(entry["name"], {})
+            for name in entry["metrics"].keys() & row.keys():
+                values.setdefault(name, []).append(float(row[name]))
     return Scores(results, entries, pairs)
 
 
 def by_setting(runs: Sequence[Trained]) -> dict[str, list[Trained]]:
     """The runs of every setting, in the order of the sweep file."""
-    return {setting: [run for run in runs if run.setting == setting] for setting in dict.fromkeys(run.setting for run in runs)}
+    return {
+        setting: [run for run in runs if run.setting == setting]
+        for setting in dict.fromkeys(run.setting for run in runs)
+    }
 
 
-def write_all(runs: Sequence[Trained], folder: Path, name: str, baseline: str, failed: Sequence[str]) -> None:
+def write_all(
+    runs: Sequence[Trained], folder: Path, name: str, baseline: str, failed: Sequence[str]
+) -> None:
     """Tables as Markdown, LaTeX and HTML, plots, the grid of pictures, and the numbers as JSON.
 
     Without a finished run of the baseline there are no differences.
     """
     scores = read_scores(folder / "eval")
-    found = [metric_table(runs, scores), difference_table(runs, scores, baseline), run_table(runs, scores)]
+    found = [
+        metric_table(runs, scores),
+        difference_table(runs, scores, baseline),
+        run_table(runs, scores),
+    ]
     found = [table for table in found if table.rows]
     title = f"Ablation {name}: {len(runs)} runs. {tables.heading(scores.results)}"
     lost = [f"- failed, and not in the tables: {cell}" for cell in failed]
-    parts = [f"## {title}", *map(tables.markdown_table, found), *lost, *(f"- {note}" for note in tables.notes(scores.results))]
+    parts = [
+        f"## {title}",
+        *map(tables.markdown_table, found),
+        *lost,
+        *(f"- {note}" for note in tables.notes(scores.results)),
+    ]
     report.write_text(folder / "table.md", "\n\n".join(parts) + "\n")
-    report.write_text(folder / "table.tex", "\n".join(tables.latex_table(table, title) for table in found))
-    report.write_text(folder / "comparison.json", json.dumps(numbers(runs, scores, baseline), indent=1) + "\n")
+    report.write_text(
+        folder / "table.tex", "\n".join(tables.latex_table(table, title) for table in found)
+    )
+    report.write_text(
+        folder / "comparison.json", json.dumps(numbers(runs, scores, baseline), indent=1) + "\n"
+    )
     strips = make_strips(runs, scores)
     images.save_image(labelled_grid(strips), folder / "grid.png")
-    pictures = {"The same pairs for every setting": [Strip("", [(c, report.data_uri(p)) for c, p in strip]) for strip in strips]}
+    pictures = {
+        "The same pairs for every setting": [
+            Strip("", [(c, report.data_uri(p)) for c, p in strip]) for strip in strips
+        ]
+    }
     page = report.html_page(title, found, plots(runs, scores), pictures, scores.results, failed)
     report.write_text(folder / "report.html", page)
 
@@ -88,7 +111,9 @@ def write_all(runs: Sequence[Trained], folder: Path, name: str, baseline: str, f
 def metric_names(scores: Scores) -> list[str]:
     """The metrics of the tables that were computed."""
     names = tables.wanted_columns(scores.results)
-    return [name for name in names if any(name in entry["metrics"] for entry in scores.entries.values())]
+    return [
+        name for name in names if any(name in entry["metrics"] for entry in scores.entries.values())
+    ]
 
 
 def over_seeds(runs: Sequence[Trained], scores: Scores, metric: str) -> list[float]:
@@ -97,16 +122,33 @@ def over_seeds(runs: Sequence[Trained], scores: Scores, metric: str) -> list[flo
 
 
 def metric_table(runs: Sequence[Trained], scores: Scores) -> Table:
-    """Mean ± deviation over the seeds; the best setting of each metric is marked. The controls stand at the end."""
+    """Mean ± deviation over the seeds; the best setting of each metric is marked.
+
+    The controls stand at the end.
+    """
     names, settings = metric_names(scores), by_setting(runs)
     rows, best = [], set()
     for setting, members in settings.items():
-        rows.append([setting, str(len(members)), *(spread(over_seeds(members, scores, name), name) for name in names)])
+        rows.append(
+            [
+                setting,
+                str(len(members)),
+                *(spread(over_seeds(members, scores, name), name) for name in names),
+            ]
+        )
     for column, name in enumerate(names, start=2):
-        means = [statistics.fmean(over_seeds(members, scores, name)) for members in settings.values()]
+        means = [
+            statistics.fmean(over_seeds(members, scores, name)) for members in settings.values()
+        ]
         best.add((means.index(best_of(name)(means)), column))
     for entry in (e for e in scores.entries.values() if e["kind"] == "control"):
-        rows.append([entry["name"], "–", *(tables.number(entry["metrics"][name]["mean"], name) for name in names)])
+        rows.append(
+            [
+                entry["name"],
+                "–",
+                *(tables.number(entry["metrics"][name]["mean"], name) for name in names),
+            ]
+        )
     header = ["", "seeds", *map(tables.heading_of, names)]
     title = "Mean ± standard deviation over the seeds, of means over the pairs"
     return Table(title, header, rows, frozenset(best) if len(settings) > 1 else frozenset())
@@ -115,31 +157,59 @@ def metric_table(runs: Sequence[Trained], scores: Scores) -> Table:
 def spread(values: Sequence[float], metric: str) -> str:
     """Mean ± sample deviation; without a deviation for one seed."""
     mean = tables.number(statistics.fmean(values), metric)
-    return f"{mean} ± {tables.number(statistics.stdev(values), metric)}" if len(values) > 1 else mean
+    return (
+        f"{mean} ± {tables.number(statistics.stdev(values), metric)}" if len(values) > 1 else mean
+    )
 
 
 def difference_table(runs: Sequence[Trained], scores: Scores, baseline: str) -> Table:
-    """Every setting less the baseline, pair by pair, each pair's value averaged over the seeds first."""
+    """Every setting less the baseline, pair by pair, each pair's value averaged over the seeds
+    first.
+    """
     rows = []
     for setting, found in differences(runs, scores, baseline).items():
         for name, gap in found.items():
-            rows.append([setting, tables.heading_of(name), tables.signed(gap, name), tables.verdict({"metric": name} | gap)])
-    return Table(f"Paired differences to {baseline}, 95 % intervals over the pairs", ["", "metric", "mean difference", ""], rows)
+            rows.append(
+                [
+                    setting,
+                    tables.heading_of(name),
+                    tables.signed(gap, name),
+                    tables.verdict({"metric": name} | gap),
+                ]
+            )
+    return Table(
+        f"Paired differences to {baseline}, 95 % intervals over the pairs",
+        ["", "metric", "mean difference", ""],
+        rows,
+    )
 
 
-def differences(runs: Sequence[Trained], scores: Scores, baseline: str) -> dict[str, dict[str, dict[str, float]]]:
-    """{setting: {metric: mean difference to the baseline with its interval}}; empty without the baseline."""
+def differences(
+    runs: Sequence[Trained], scores: Scores, baseline: str
+) -> dict[str, dict[str, dict[str, float]]]:
+    """{setting: {metric: mean difference to the baseline with its interval}}; empty without the
+    baseline.
+    """
     settings = by_setting(runs)
     base = settings.pop(baseline, [])
-    names = [name for name in metric_names(scores) if base and name in scores.pairs[base[0].folder.name]]
+    names = [
+        name for name in metric_names(scores) if base and name in scores.pairs[base[0].folder.name]
+    ]
     return {
-        setting: {name: difference(base, members, scores, name) for name in names} for setting, members in settings.items() if names
+        setting: {name: difference(base, members, scores, name) for name in names}
+        for setting, members in settings.items()
+        if names
     }
 
 
-def difference(base: Sequence[Trained], own: Sequence[Trained], scores: Scores, metric: str) -> dict[str, float]:
+def difference(
+    base: Sequence[Trained], own: Sequence[Trained], scores: Scores, metric: str
+) -> dict[str, float]:
     """Mean of own - base over the pairs with its interval."""
-    a, b = (np.mean([scores.pairs[run.folder.name][metric] for run in runs], axis=0) for runs in (base, own))
+    a, b = (
+        np.mean([scores.pairs[run.folder.name][metric] for run in runs], axis=0)
+        for runs in (base, own)
+    )
     values = scores.results["protocol"]["values"]
     return mean_with_interval(b - a, values["metrics.bootstrap"], values["pairs.seed"])
 
@@ -150,26 +220,51 @@ def run_table(runs: Sequence[Trained], scores: Scores) -> Table:
     for run in runs:
         facts = scores.entries[run.folder.name]["facts"]
         commit = (facts["git_commit"] or "unknown")[:10]
-        rows.append([run.setting, str(run.seed), str(run.folder), str(facts["step"]), commit, facts["sha256"][:12]])
+        rows.append(
+            [
+                run.setting,
+                str(run.seed),
+                str(run.folder),
+                str(facts["step"]),
+                commit,
+                facts["sha256"][:12],
+            ]
+        )
     return Table("The runs", ["", "seed", "folder", "steps", "commit", "sha256"], rows)
 
 
 def numbers(runs: Sequence[Trained], scores: Scores, baseline: str) -> dict[str, Any]:
     """The comparison for programs: means per run, and the paired differences."""
     names, settings = metric_names(scores), by_setting(runs)
-    means = {setting: {name: over_seeds(members, scores, name) for name in names} for setting, members in settings.items()}
+    means = {
+        setting: {name: over_seeds(members, scores, name) for name in names}
+        for setting, members in settings.items()
+    }
     seeds = {setting: [run.seed for run in members] for setting, members in settings.items()}
     gaps = differences(runs, scores, baseline)
-    return {"schema_version": 1, "baseline": baseline, "seeds": seeds, "means": means, "differences": gaps}
+    return {
+        "schema_version": 1,
+        "baseline": baseline,
+        "seeds": seeds,
+        "means": means,
+        "differences": gaps,
+    }
 
 
 def make_strips(runs: Sequence[Trained], scores: Scores) -> list[list[tuple[str, Tensor]]]:
-    """Rows of captioned pictures [1, 3, H, W]: content, style, and each setting's first seed, for a few pairs."""
+    """Rows of captioned pictures [1, 3, H, W]: content, style, and each setting's first seed, for a
+    few pairs.
+    """
     results = scores.results
     protocol = build.make_protocol(results["protocol"]["values"])
     pairs = choose_pairs(protocol, *results["pairs"]["sets"])
-    chosen = np.unique(np.linspace(0, len(pairs.pairs) - 1, min(N_PICTURES, len(pairs.pairs))).round().astype(int))
-    inputs = {int(i): [load_picture(paths[k], protocol) for paths, k in zip(pairs[:2], pairs.pairs[i])] for i in chosen}
+    chosen = np.unique(
+        np.linspace(0, len(pairs.pairs) - 1, min(N_PICTURES, len(pairs.pairs))).round().astype(int)
+    )
+    inputs = {
+        int(i): [load_picture(paths[k], protocol) for paths, k in zip(pairs[:2], pairs.pairs[i])]
+        for i in chosen
+    }
     strips = {i: [("content", content), ("style", style)] for i, (content, style) in inputs.items()}
     for setting, members in by_setting(runs).items():
         model = Model(str(members[0].folder), setting, [1.0], "auto", None)
@@ -178,10 +273,18 @@ def make_strips(runs: Sequence[Trained], scores: Scores) -> list[list[tuple[str,
     return list(strips.values())
 
 
-def labelled_grid(strips: Sequence[Sequence[tuple[str, Tensor]]], px: int = 160, line_px: int = 14) -> Tensor:
+def labelled_grid(
+    strips: Sequence[Sequence[tuple[str, Tensor]]], px: int = 160, line_px: int = 14
+) -> Tensor:
     """The rows as one picture [3, H, W], every column under its caption."""
     size = (px, px)
-    rows = [[torch.nn.functional.interpolate(p, size, mode="bilinear", antialias=True)[0] for _, p in strip] for strip in strips]
+    rows = [
+        [
+            torch.nn.functional.interpolate(p, size, mode="bilinear", antialias=True)[0]
+            for _, p in strip
+        ]
+        for strip in strips
+    ]
     grid = images.to_pil(images.make_grid(rows))
     captions = [caption.replace(", ", "\n").replace("=", "\n") for caption, _ in strips[0]]
     top = line_px * max(caption.count("\n") + 1 for caption in captions) + 4
@@ -213,7 +316,9 @@ def seeds_plot(runs: Sequence[Trained], scores: Scores) -> str:
                 values = over_seeds(members, scores, name)
                 panel.plot(values, [row] * len(values), "o", color=colour, alpha=0.7)
             panel.set_title(CATALOGUE[name].title, fontsize=9, color=drawing.INK)
-            panel.set_yticks(range(len(settings)), list(settings) if name == names[0] else [""] * len(settings))
+            panel.set_yticks(
+                range(len(settings)), list(settings) if name == names[0] else [""] * len(settings)
+            )
             panel.invert_yaxis()
 
     return drawing.figure(draw, len(names), (1.6 * len(names) + 2, 0.3 * len(settings) + 1))
@@ -227,7 +332,14 @@ def history_plot(runs: Sequence[Trained]) -> str:
             for i, run in enumerate(members):
                 rows = [row for row in read_history(run.folder) if row.get("kind") == "val"]
                 label = setting if i == 0 else None
-                axes.plot([row["step"] for row in rows], [row["total"] for row in rows], "o-", color=colour, label=label, alpha=0.8)
+                axes.plot(
+                    [row["step"] for row in rows],
+                    [row["total"] for row in rows],
+                    "o-",
+                    color=colour,
+                    label=label,
+                    alpha=0.8,
+                )
         axes.set(xlabel="steps", ylabel="total validation loss", yscale="log")
         axes.legend(frameon=False, labelcolor=drawing.INK)
 
@@ -237,18 +349,35 @@ def history_plot(runs: Sequence[Trained]) -> str:
 def read_history(folder: Path) -> list[Mapping[str, Any]]:
     """The lines of a run's history."""
     path = folder / HISTORY_FILE
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    return (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if path.is_file()
+        else []
+    )
 
 
-def track(folder: Path, name: str, mode: str, project: str, entity: str | None, timeout_s: float) -> None:
+def track(
+    folder: Path, name: str, mode: str, project: str, entity: str | None, timeout_s: float
+) -> None:
     """Send table and grid to W&B, as a run of their own in the ablation's group."""
     import uuid
 
-    about = {"project": project, "entity": entity, "group": name, "name": f"ablation {name}", "tags": ["ablation", name[:64]]}
+    about = {
+        "project": project,
+        "entity": entity,
+        "group": name,
+        "name": f"ablation {name}",
+        "tags": ["ablation", name[:64]],
+    }
     found = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
-    tracker = make_tracker(folder, mode, uuid.uuid4().hex[:8], timeout_s, {"ablation": name}, "ablation", **about)
+    tracker = make_tracker(
+        folder, mode, uuid.uuid4().hex[:8], timeout_s, {"ablation": name}, "ablation", **about
+    )
     metrics = list(next(iter(found["means"].values())))
-    rows = [[setting, *(statistics.fmean(means[m]) for m in metrics)] for setting, means in found["means"].items()]
+    rows = [
+        [setting, *(statistics.fmean(means[m]) for m in metrics)]
+        for setting, means in found["means"].items()
+    ]
     tracker.log_table("comparison", ["setting", *metrics], rows)
     tracker.log_image("grid", folder / "grid.png", 0)
     tracker.finish(0)

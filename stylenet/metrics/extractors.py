@@ -1,6 +1,9 @@
-"""The networks behind some metrics. Every file is checked by its sha256; what cannot be had raises WeightsError.
+"""The networks behind some metrics.
 
-Images come as RGB in [0, 1], [N, 3, H, W]; each network converts and resizes inside, as its reference does.
+Every file is checked by its sha256; what cannot be had raises WeightsError.
+
+Images come as RGB in [0, 1], [N, 3, H, W]; each network converts and resizes inside, as its
+reference does.
 """
 
 from __future__ import annotations
@@ -16,11 +19,12 @@ from torch import Tensor, nn
 
 from stylenet.errors import WeightsError
 from stylenet.metrics import functional
-from stylenet.models.vgg import check_digits, download_checked, read_weights, sha256_of_file
+from stylenet.models.vgg_files import check_digits, download_checked, read_weights, sha256_of_file
 
 # what a protocol cannot change and a reader must know
 IMPLEMENTATIONS = {
-    "fid, kid": "torch-fidelity's Inception, resized inside as TensorFlow 1 does (bilinear, no antialias, 299); covariance over N - 1",
+    "fid, kid": "torch-fidelity's Inception, resized inside as TensorFlow 1 does (bilinear, no "
+    "antialias, 299); covariance over N - 1",
     "artfid": "torchvision's Inception v3 with art-fid's weights, no resize; LPIPS as below",
     "lpips": "version 0.1, images in [-1, 1] at their own size",
 }
@@ -30,7 +34,10 @@ BACKBONE_URL = {
     "vgg": "https://download.pytorch.org/models/vgg16-397923af.pth",
 }
 BACKBONE_SIZE = {"alex": "about 230 MB", "vgg": "about 550 MB"}
-BACKBONE_TAPS = {"alex": (1, 4, 7, 9, 11), "vgg": (3, 8, 15, 22, 29)}  # the ReLUs in torchvision's `features`
+BACKBONE_TAPS = {
+    "alex": (1, 4, 7, 9, 11),
+    "vgg": (3, 8, 15, 22, 29),
+}  # the ReLUs in torchvision's `features`
 # the heads of LPIPS 0.1 as torchmetrics and lpips ship them
 HEADS_SHA256 = {
     "alex": "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
@@ -49,12 +56,16 @@ class Extractor(NamedTuple):
 
 
 def find_file(named: str | None, url: str, size: str, option: str, may_fetch: bool) -> Path:
-    """The named file, else the cache's, else a download; its hash must begin with the digits in the URL."""
+    """The named file, else the cache's, else a download; its hash must begin with the digits in the
+    URL.
+    """
     remedy = f"give {option}=FILE, or fetch {url} on a machine with a network"
     if not named:
         return download_checked(url, size, remedy, may_fetch)
     if not Path(named).is_file():
-        raise WeightsError(f"expected network weights at {named} ({option}), but there is no such file; {remedy}")
+        raise WeightsError(
+            f"expected network weights at {named} ({option}), but there is no such file; {remedy}"
+        )
     check_digits(named, url.rsplit("-", 1)[1].removesuffix(".pth"))
     return Path(named)
 
@@ -69,7 +80,11 @@ class Lpips(nn.Module):
         make = {"alex": models.alexnet, "vgg": models.vgg16}[net]
         self.layers = make(weights=None).features
         self.layers.load_state_dict(
-            {name.removeprefix("features."): tensor for name, tensor in backbone.items() if name.startswith("features.")}
+            {
+                name.removeprefix("features."): tensor
+                for name, tensor in backbone.items()
+                if name.startswith("features.")
+            }
         )
         self.taps = BACKBONE_TAPS[net]
         self.heads = [heads[f"lin{i}.model.1.weight"].flatten() for i in range(len(self.taps))]
@@ -98,31 +113,40 @@ def load_lpips(net: str, named: str | None, may_fetch: bool) -> tuple[Lpips, str
 
 
 def find_heads(net: str) -> Path:
-    """The file of LPIPS heads in the torchmetrics package, checked; the package itself is not imported."""
+    """The file of LPIPS heads in the torchmetrics package, checked; the package itself is not
+    imported.
+    """
     found = importlib.util.find_spec("torchmetrics")
     if found is None or not found.submodule_search_locations:
         raise WeightsError(
-            f"expected the package torchmetrics, which carries the heads of LPIPS, but it is not installed; {EXTRAS}"
+            "expected the package torchmetrics, which carries the heads of LPIPS, but it is not "
+            f"installed; {EXTRAS}"
         )
     path = Path(found.submodule_search_locations[0]) / HEADS_FILE.format(net=net)
     if not path.is_file() or sha256_of_file(path) != HEADS_SHA256[net]:
-        raise WeightsError(f"expected the heads of LPIPS 0.1 at {path}, but they are missing or others; {EXTRAS}")
+        raise WeightsError(
+            f"expected the heads of LPIPS 0.1 at {path}, but they are missing or others; {EXTRAS}"
+        )
     return path
 
 
 def load_inception(named: str | None, may_fetch: bool) -> Extractor:
     """The Inception of FID and KID: images to vectors [N, 2048]. Raises WeightsError.
 
-    torch-fidelity's port of the TensorFlow network with its resize to 299 (TensorFlow 1's bilinear, no antialias).
+    torch-fidelity's port of the TensorFlow network with its resize to 299 (TensorFlow 1's bilinear,
+    no antialias).
     """
     if importlib.util.find_spec("torch_fidelity") is None:
         raise WeightsError(
-            f"expected the package torch-fidelity, which has the Inception of FID, but it is not installed; {EXTRAS}"
+            "expected the package torch-fidelity, which has the Inception of FID, but it is not "
+            f"installed; {EXTRAS}"
         )
     path = find_file(named, INCEPTION_URL, "about 95 MB", "networks.inception", may_fetch)
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)).eval()
+    network = FeatureExtractorInceptionV3(
+        "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path)
+    ).eval()
 
     def run(image: Tensor) -> Tensor:
         return network.to(image.device)((image * 255).round().to(torch.uint8))[0]
@@ -131,34 +155,50 @@ def load_inception(named: str | None, may_fetch: bool) -> Extractor:
 
 
 def load_art_inception(named: str | None) -> Extractor:
-    """The Inception of ArtFID, torchvision's with art-fid's weights: images to vectors [N, 2048], no resize.
+    """The Inception of ArtFID, torchvision's with art-fid's weights: images to vectors [N, 2048],
+    no resize.
 
-    Only from a named file, since no hash of it is known to this project; the file's own goes into the results.
+    Only from a named file, since no hash of it is known to this project; the file's own goes into
+    the results.
     """
     if not named:
         raise WeightsError(
             "expected art-fid's art_inception.pth, but none is named; "
-            "get it from https://huggingface.co/matthias-wright/art_inception and give networks.art_inception=FILE"
+            "get it from https://huggingface.co/matthias-wright/art_inception and give "
+            "networks.art_inception=FILE"
         )
     if not Path(named).is_file():
-        raise WeightsError(f"expected network weights at {named} (networks.art_inception), but there is no such file")
+        raise WeightsError(
+            f"expected network weights at {named} (networks.art_inception), but there is no such "
+            "file"
+        )
     from torchvision.models import inception_v3
 
-    network = inception_v3(weights=None, aux_logits=False, transform_input=False, init_weights=False)
+    network = inception_v3(
+        weights=None, aux_logits=False, transform_input=False, init_weights=False
+    )
     network.fc = nn.Identity()
-    weights = {name: tensor for name, tensor in read_weights(named).items() if not name.startswith(("fc.", "AuxLogits."))}
+    weights = {
+        name: tensor
+        for name, tensor in read_weights(named).items()
+        if not name.startswith(("fc.", "AuxLogits."))
+    }
     try:
         network.load_state_dict(weights)
     except RuntimeError:
-        raise WeightsError(f"expected the weights of an Inception v3 in {named}, but other layers came") from None
+        raise WeightsError(
+            f"expected the weights of an Inception v3 in {named}, but other layers came"
+        ) from None
     network.requires_grad_(False).eval()
     return Extractor(lambda image: network.to(image.device)(image), sha256_of_file(named))
 
 
 def at_shortest(image: Tensor, px: int) -> Tensor:
-    """The image [N, 3, H, W] with its shortest side at `px` (0: as it is), bilinear, antialiased."""
+    """The image [N, 3, H, W] with its shortest side at `px` (0: as it is), antialiased."""
     shortest = min(image.shape[-2:])
     if px in (0, shortest):
         return image
     size = [round(side * px / shortest) for side in image.shape[-2:]]
-    return F.interpolate(image, size=size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
+    return F.interpolate(
+        image, size=size, mode="bilinear", antialias=True, align_corners=False
+    ).clamp(0, 1)

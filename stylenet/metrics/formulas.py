@@ -1,7 +1,9 @@
-"""The metrics of a pair, each a function of the name that it has in the catalogue. Pure: descriptions in, tensors out.
+"""The metrics of a pair, each a function of the name that it has in the catalogue.
 
-A function takes the descriptions of output, content and style, and the options of the protocol; it gives a scalar, or
-one for each layer. The networks have run before: see `Description`.
+Pure: descriptions in, tensors out.
+
+A function takes the descriptions of output, content and style, and the options of the protocol; it
+gives a scalar, or one for each layer. The networks have run before: see `Description`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ PerTap = dict[str, Tensor]
 
 
 class Description(NamedTuple):
-    """What the metrics need of a picture, be it a content, a style or an output: small enough to be kept."""
+    """What the metrics need of a picture, be it a content, a style or an output: small enough to be
+    kept.
+    """
 
     image: Tensor  # [1, 3, H, W]
     features: dict[str, Tensor]  # at the content and target layers
@@ -34,12 +38,20 @@ class Description(NamedTuple):
 
 def content(output: Description, content: Description, style: Description, options: Any) -> PerTap:
     """The plain content loss."""
-    return {tap: content_loss(output.features[tap], content.features[tap]) for tap in options.content_taps}
+    return {
+        tap: content_loss(output.features[tap], content.features[tap])
+        for tap in options.content_taps
+    }
 
 
-def content_norm(output: Description, content: Description, style: Description, options: Any) -> PerTap:
+def content_norm(
+    output: Description, content: Description, style: Description, options: Any
+) -> PerTap:
     """The content loss on normalised features."""
-    return {tap: functional.content_norm(output.features[tap], content.features[tap]) for tap in options.content_taps}
+    return {
+        tap: functional.content_norm(output.features[tap], content.features[tap])
+        for tap in options.content_taps
+    }
 
 
 def target(output: Description, content: Description, style: Description, options: Any) -> Tensor:
@@ -50,13 +62,21 @@ def target(output: Description, content: Description, style: Description, option
 
 def style(output: Description, content: Description, style: Description, options: Any) -> PerTap:
     """The style loss."""
-    return {tap: stats_distance(output.stats[tap], style.stats[tap], options.style_reduction) for tap in options.style_taps}
+    return {
+        tap: stats_distance(output.stats[tap], style.stats[tap], options.style_reduction)
+        for tap in options.style_taps
+    }
 
 
-def style_relative(output: Description, content: Description, style: Description, options: Any) -> Tensor:
+def style_relative(
+    output: Description, content: Description, style: Description, options: Any
+) -> Tensor:
     """The style loss relative to the content copy's."""
     own, copied = (
-        [stats_distance(picture.stats[tap], style.stats[tap], options.style_reduction) for tap in options.style_taps]
+        [
+            stats_distance(picture.stats[tap], style.stats[tap], options.style_reduction)
+            for tap in options.style_taps
+        ]
         for picture in (output, content)
     )
     return torch.stack(own).mean() / torch.stack(copied).mean().clamp(min=1e-12)
@@ -64,7 +84,10 @@ def style_relative(output: Description, content: Description, style: Description
 
 def gram(output: Description, content: Description, style: Description, options: Any) -> PerTap:
     """The relative distance of Gram matrices."""
-    return {tap: functional.relative_distance(output.grams[tap], style.grams[tap]) for tap in options.style_taps}
+    return {
+        tap: functional.relative_distance(output.grams[tap], style.grams[tap])
+        for tap in options.style_taps
+    }
 
 
 def ssim(output: Description, content: Description, style: Description, options: Any) -> Tensor:

@@ -1,7 +1,8 @@
 """The formulas of the metrics. Pure: tensors in, numbers out; no network, no file, no resizing.
 
-Images are RGB in [0, 1], [N, 3, H, W]; features are [N, C, h, w]. A distance is 0 for equal inputs and grows with
-the difference; only SSIM is a similarity. Content and style losses are those of training (`stylenet.losses`).
+Images are RGB in [0, 1], [N, 3, H, W]; features are [N, C, h, w]. A distance is 0 for equal inputs
+and grows with the difference; only SSIM is a similarity. Content and style losses are those of
+training (`stylenet.losses`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as OpenCV and Pillow conve
 def content_norm(output: Tensor, content: Tensor) -> Tensor:
     """Mean squared difference of features after each channel is brought to mean 0 and deviation 1.
 
-    The plain content loss also moves with contrast and colour, which a style is meant to change; this one does not.
+    The plain content loss also moves with contrast and colour, which a style is meant to change;
+    this one does not.
     """
     return F.mse_loss(standardised(output), standardised(content))
 
@@ -34,16 +36,18 @@ def standardised(features: Tensor) -> Tensor:
 
 
 def relative_distance(output: Tensor, style: Tensor) -> Tensor:
-    """Frobenius distance of Gram matrices [N, C, C] over the norm of the second, averaged over N."""
+    """Frobenius distance of Gram matrices [N, C, C] over the second's norm; mean over N."""
     return ((output - style).norm(dim=(1, 2)) / style.norm(dim=(1, 2)).clamp(min=1e-12)).mean()
 
 
 def ssim(a: Tensor, b: Tensor, window: Literal["gaussian", "uniform"] = "gaussian") -> Tensor:
-    """Structural similarity in [-1, 1], averaged over the positions where the window fits (Wang et al. 2004, eq. 13).
+    """Structural similarity in [-1, 1], averaged over the positions where the window fits (Wang et
+    al. 2004, eq. 13).
 
-    gaussian: 11 x 11, sigma 1.5, biased, per colour channel (the paper). uniform: 7 x 7 on grey values with unbiased
-    covariance (scikit-image's default, which MicroAST's script takes). torchmetrics averages over a reflected border
-    too and so differs in the third digit. In float64: in flat parts the variances are differences of near equals.
+    gaussian: 11 x 11, sigma 1.5, biased, per colour channel (the paper). uniform: 7 x 7 on grey
+    values with unbiased covariance (scikit-image's default, which MicroAST's script takes).
+    torchmetrics averages over a reflected border too and so differs in the third digit. In float64:
+    in flat parts the variances are differences of near equals.
     """
     a, b = a.double(), b.double()
     if window == "uniform":
@@ -77,11 +81,18 @@ def local_mean(x: Tensor, line: Tensor) -> Tensor:
 
 def to_grey(image: Tensor) -> Tensor:
     """Luma [N, 1, H, W]."""
-    return (image * torch.tensor(GREY_WEIGHTS, dtype=image.dtype, device=image.device).reshape(1, 3, 1, 1)).sum(1, keepdim=True)
+    return (
+        image
+        * torch.tensor(GREY_WEIGHTS, dtype=image.dtype, device=image.device).reshape(1, 3, 1, 1)
+    ).sum(1, keepdim=True)
 
 
-def lpips(features_a: Sequence[Tensor], features_b: Sequence[Tensor], heads: Sequence[Tensor]) -> Tensor:
-    """Learned perceptual distance from a backbone's layers (Zhang et al. 2018, eq. 1), averaged over N.
+def lpips(
+    features_a: Sequence[Tensor], features_b: Sequence[Tensor], heads: Sequence[Tensor]
+) -> Tensor:
+    """Learned perceptual distance from a backbone's layers (Zhang et al.
+
+    2018, eq. 1), averaged over N.
 
     heads: one weight per channel for every layer, [C] each.
     """
@@ -95,17 +106,27 @@ def _lpips_layer(a: Tensor, b: Tensor, head: Tensor) -> Tensor:
     return ((unit_a - unit_b).square() * head.to(a).reshape(1, -1, 1, 1)).sum(1).mean()
 
 
-def cfsd(content: Tensor, output: Tensor, reduction: Literal["mean", "sum"] = "mean", block: int = 1024) -> Tensor:
-    """Content feature structural distance: how far each position's likeness to all others moved (Chung et al. 2024).
+def cfsd(
+    content: Tensor, output: Tensor, reduction: Literal["mean", "sum"] = "mean", block: int = 1024
+) -> Tensor:
+    """Content feature structural distance: how far each position's likeness to all others moved
+    (Chung et al. 2024).
 
-    Features over C; row softmax of their inner products; KL(content || output) per row, then `sum` over the rows (as
-    the reference does, so it grows with the size) or their `mean`. One image each, [1, C, h, w]; rows are taken
-    `block` at a time, so that memory stays at block x (h w) instead of (h w)^2. Raises ValueError for a batch.
+    Features over C; row softmax of their inner products; KL(content || output) per row, then `sum`
+    over the rows (as the reference does, so it grows with the size) or their `mean`. One image
+    each, [1, C, h, w]; rows are taken `block` at a time, so that memory stays at block x (h w)
+    instead of (h w)^2. Raises ValueError for a batch.
     """
     if len(content) != 1 or content.shape != output.shape:
-        raise ValueError(f"expected features [1, C, h, w] of one shape, but {tuple(content.shape)} and {tuple(output.shape)} came")
+        raise ValueError(
+            f"expected features [1, C, h, w] of one shape, but {tuple(content.shape)} and "
+            f"{tuple(output.shape)} came"
+        )
     a, b = (x.flatten(2)[0].T.float() / x.shape[1] for x in (content, output))  # [positions, C]
-    rows = [_row_divergence(a[i : i + block] @ a.T, b[i : i + block] @ b.T) for i in range(0, len(a), block)]
+    rows = [
+        _row_divergence(a[i : i + block] @ a.T, b[i : i + block] @ b.T)
+        for i in range(0, len(a), block)
+    ]
     divergence = torch.cat(rows)
     return divergence.sum() if reduction == "sum" else divergence.mean()
 
@@ -130,11 +151,13 @@ def colour_distance(output: Tensor, style: Tensor, bins: int = 8) -> Tensor:
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Fréchet distance of two sets of feature vectors, [N, D] and [M, D] (Heusel et al. 2017, eq. 6), in float64.
+    """Fréchet distance of two sets of feature vectors, [N, D] and [M, D] (Heusel et al.
 
-    Covariances are unbiased, as numpy's and the FID implementations'. tr((S_a S_b)^1/2) is the sum of the singular
-    values of S_a^1/2 S_b^1/2, which stays exact where a set is smaller than D and the product singular.
-    Raises ValueError for a set of one.
+    2017, eq. 6), in float64.
+
+    Covariances are unbiased, as numpy's and the FID implementations'. tr((S_a S_b)^1/2) is the sum
+    of the singular values of S_a^1/2 S_b^1/2, which stays exact where a set is smaller than D and
+    the product singular. Raises ValueError for a set of one.
     """
     if min(len(a), len(b)) < 2:
         raise ValueError(f"expected at least two vectors a set, but {len(a)} and {len(b)} came")
@@ -142,16 +165,22 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     centred_a, centred_b = ((x - x.mean(0)) / (len(x) - 1) ** 0.5 for x in (a, b))  # S = X^T X
     # the nuclear norm of S_a^1/2 S_b^1/2 is that of X_a X_b^T, an N x M matrix
     cross = torch.linalg.svdvals(centred_a @ centred_b.T).sum()
-    distance = (a.mean(0) - b.mean(0)).square().sum() + centred_a.square().sum() + centred_b.square().sum() - 2 * cross
+    distance = (
+        (a.mean(0) - b.mean(0)).square().sum()
+        + centred_a.square().sum()
+        + centred_b.square().sum()
+        - 2 * cross
+    )
     return max(float(distance), 0.0)  # in this order a NaN stays one
 
 
 def kernel_distance(a: Tensor, b: Tensor, n_subsets: int, subset_size: int, seed: int) -> float:
-    """KID: squared maximum mean discrepancy with the kernel (x.y / D + 1)^3, unbiased (Binkowski et al. 2018).
+    """KID: squared maximum mean discrepancy with the kernel (x.y / D + 1)^3, unbiased (Binkowski et
+    al. 2018).
 
-    The mean over `n_subsets` random subsets of `subset_size` vectors of each set, drawn from the seed. Unlike the
-    Fréchet distance its expectation does not depend on the number of images; it may be slightly negative.
-    Raises ValueError for subsets of one.
+    The mean over `n_subsets` random subsets of `subset_size` vectors of each set, drawn from the
+    seed. Unlike the Fréchet distance its expectation does not depend on the number of images; it
+    may be slightly negative. Raises ValueError for subsets of one.
     """
     generator = torch.Generator().manual_seed(seed)
     size = min(subset_size, len(a), len(b))
@@ -173,7 +202,9 @@ def mmd(a: Tensor, b: Tensor) -> float:
     def kernel(x: Tensor, y: Tensor) -> Tensor:
         return (x @ y.T / dimension + 1) ** 3
 
-    within = sum((k.sum() - k.diagonal().sum()) / (n * (n - 1)) for k in (kernel(a, a), kernel(b, b)))
+    within = sum(
+        (k.sum() - k.diagonal().sum()) / (n * (n - 1)) for k in (kernel(a, a), kernel(b, b))
+    )
     return float(within - 2 * kernel(a, b).mean())
 
 
@@ -190,7 +221,9 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap(values: Sequence[float], n_resamples: int, seed: int, level: float = 0.95) -> Interval:
+def bootstrap(
+    values: Sequence[float], n_resamples: int, seed: int, level: float = 0.95
+) -> Interval:
     """The mean and its percentile interval, resampling the values with replacement (Efron 1979)."""
     exact = np.asarray(values, dtype=np.float64)
     generator = np.random.default_rng(seed)
@@ -207,10 +240,12 @@ class Point(NamedTuple):
 
 
 def frontier_area(points: Sequence[Point], content_copy: Point, style_copy: Point) -> float:
-    """Area under the best style loss reachable at each content loss, in units of the box of the two copies: 0 best, 1 worst.
+    """Area under the best style loss reachable at each content loss, in units of the box of the two
+    copies: 0 best, 1 worst.
 
-    The curve starts at the content copy and falls linearly from point to point; points that another one beats in
-    both losses are left out; to the right of the last one it stays level up to the style copy's content loss.
+    The curve starts at the content copy and falls linearly from point to point; points that another
+    one beats in both losses are left out; to the right of the last one it stays level up to the
+    style copy's content loss.
     """
     reach, kept = style_copy.content, [content_copy]
     for point in sorted(points):

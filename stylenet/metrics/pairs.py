@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 from torch import Tensor
 
 from stylenet import datasets, images
-from stylenet.build import Protocol
+from stylenet.csv_files import read_rows
 from stylenet.errors import DataError
+
+if TYPE_CHECKING:
+    from stylenet.config.protocol import Protocol
 
 FILTERS = {name: Image.Resampling[name.upper()] for name in ("bilinear", "bicubic", "lanczos")}
 
@@ -31,8 +33,15 @@ class Pairs(NamedTuple):
 def choose_pairs(protocol: Protocol, content: str, style: str) -> Pairs:
     """The pairs of the protocol from two folders or manifests. Raises DataError."""
     options = protocol.pairs
-    sets = [evaluated_part(origin, options.held_out, name) for origin, name in ((content, "--content"), (style, "--style"))]
-    names = {path: datasets.name_below(path, image_set.origin) for image_set in sets for path in image_set.paths}
+    sets = [
+        evaluated_part(origin, options.held_out, name)
+        for origin, name in ((content, "--content"), (style, "--style"))
+    ]
+    names = {
+        path: datasets.name_below(path, image_set.origin)
+        for image_set in sets
+        for path in image_set.paths
+    }
     if options.list:
         return pairs_from_list(options.list, *sets, names)
     contents = draw(sets[0].paths, options.contents, options.seed, datasets.CONTENT)
@@ -40,12 +49,17 @@ def choose_pairs(protocol: Protocol, content: str, style: str) -> Pairs:
     drawn = draw_pairs(len(contents), len(styles), options.n, options.seed)
     different = tuple((c, s) for c, s in drawn if not contents[c].samefile(styles[s]))
     if not different:
-        raise DataError(f"expected two different pictures in a pair, but {content} and {style} are one picture; give other sets")
+        raise DataError(
+            f"expected two different pictures in a pair, but {content} and {style} are one "
+            "picture; give other sets"
+        )
     return Pairs(contents, styles, different, names, (content, style))
 
 
 def evaluated_part(origin: str, held_out: float, option_name: str) -> datasets.ImageSet:
-    """A folder's images (its held-out share if one is given), or a manifest's held-out ones, all if it holds none out."""
+    """A folder's images (its held-out share if one is given), or a manifest's held-out ones, all if
+    it holds none out.
+    """
     split = datasets.read_split(origin, held_out, option_name, needs_training_part=False)
     datasets.check_presence(split)
     return split.held_out if split.held_out else split.train
@@ -58,41 +72,57 @@ def draw(paths: Sequence[Path], n: int, seed: int, stream: int) -> tuple[Path, .
 
 
 def draw_pairs(n_contents: int, n_styles: int, n: int, seed: int) -> tuple[tuple[int, int], ...]:
-    """n different pairs in the contents' order, each image as often as the others (to one); all for 0 or too large an n."""
-    orders = [datasets.generator_for(seed, 2 + i).permutation(size) for i, size in enumerate((n_contents, n_styles))]
+    """n different pairs in the contents' order, each image as often as the others (to one); all for
+    0 or too large an n.
+    """
+    orders = [
+        datasets.generator_for(seed, 2 + i).permutation(size)
+        for i, size in enumerate((n_contents, n_styles))
+    ]
     period, total = math.lcm(n_contents, n_styles), n_contents * n_styles
     walk = range(min(n or total, total))
-    return tuple(sorted((int(orders[0][i % n_contents]), int(orders[1][(i + i // period) % n_styles])) for i in walk))
+    return tuple(
+        sorted(
+            (int(orders[0][i % n_contents]), int(orders[1][(i + i // period) % n_styles]))
+            for i in walk
+        )
+    )
 
 
-def pairs_from_list(file: str, contents: datasets.ImageSet, styles: datasets.ImageSet, names: dict[Path, str]) -> Pairs:
-    """The pairs of a CSV with the columns content and style, named as below the sets. Raises DataError."""
-    numbers = [{names[path]: i for i, path in enumerate(image_set.paths)} for image_set in (contents, styles)]
-    rows = read_csv(file, ("content", "style"))
-    unknown = [row[kind] for row in rows for kind, known in zip(("content", "style"), numbers) if row[kind] not in known]
+def pairs_from_list(
+    file: str, contents: datasets.ImageSet, styles: datasets.ImageSet, names: dict[Path, str]
+) -> Pairs:
+    """The pairs of a CSV with the columns content and style, named as below the sets.
+
+    Raises DataError.
+    """
+    numbers = [
+        {names[path]: i for i, path in enumerate(image_set.paths)}
+        for image_set in (contents, styles)
+    ]
+    rows = [row for _, row in read_rows(file, ("content", "style"))]
+    unknown = [
+        row[kind]
+        for row in rows
+        for kind, known in zip(("content", "style"), numbers)
+        if row[kind] not in known
+    ]
     if unknown or not rows:
         reason = f"{unknown[0]!r} is in neither" if unknown else "it lists no pair"
-        raise DataError(f"expected pairs of the given contents and styles in {file}, but {reason}; name them as below the folders")
+        raise DataError(
+            f"expected pairs of the given contents and styles in {file}, but {reason}; name them "
+            "as below the folders"
+        )
     pairs = dict.fromkeys((numbers[0][row["content"]], numbers[1][row["style"]]) for row in rows)
-    return Pairs(contents.paths, styles.paths, tuple(pairs), names, (contents.origin, styles.origin))
-
-
-def read_csv(file: str | Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a CSV with at least these columns. Raises DataError."""
-    try:
-        with open(file, newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream)
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"expected a CSV with the columns {', '.join(columns)}, but {file} cannot be read ({error})") from None
-    if not set(columns) <= set(reader.fieldnames or ()):
-        came = ", ".join(reader.fieldnames or ()) or "nothing"
-        raise DataError(f"expected the columns {', '.join(columns)} in {file}, but {came} came")
-    return rows
+    return Pairs(
+        contents.paths, styles.paths, tuple(pairs), names, (contents.origin, styles.origin)
+    )
 
 
 def load_picture(path: Path, protocol: Protocol) -> Tensor:
     """A content or style as the protocol prepares it, [1, 3, H, W] in [0, 1]. Raises DataError."""
     options = protocol.images
-    image = images.resize_shortest(images.open_rgb(path), options.resize_px, FILTERS[options.filter])
+    image = images.resize_shortest(
+        images.open_rgb(path), options.resize_px, FILTERS[options.filter]
+    )
     return images.to_tensor(images.cut_centre(image) if options.crop == "centre" else image)[None]

@@ -15,19 +15,36 @@ from stylenet.metrics.extractors import EXTRAS
 from stylenet.metrics.tables import NOT_COMPUTED, label_of, wanted_columns
 
 INK = "#010203"  # stands for the page's own text colour in a plot
-PALETTE = ("#3b82f6", "#ef4444", "#10b981", "#f59e0b", "#8b5cf6", "#06b6d4", "#ec4899", "#84cc16")  # legible on light and dark
+PALETTE = (
+    "#3b82f6",
+    "#ef4444",
+    "#10b981",
+    "#f59e0b",
+    "#8b5cf6",
+    "#06b6d4",
+    "#ec4899",
+    "#84cc16",
+)  # legible on light and dark
 
 
 def plots(results: Mapping[str, Any]) -> dict[str, str]:
     """{caption: SVG} of everything that can be drawn."""
     drawings: dict[str, Callable[[], str]] = {}
     if results["frontier"]:
-        caption = "Style loss over normalised content loss as the strength grows; towards the lower left is better"
+        caption = (
+            "Style loss over normalised content loss as the strength grows; towards the "
+            "lower left is better"
+        )
         drawings[caption] = lambda: frontier_plot(results)
     if results["oracle"]:
-        caption = "Style loss over the steps of the oracle, a line for each pair; the dashed lines are the candidates"
+        caption = (
+            "Style loss over the steps of the oracle, a line for each pair; the dashed "
+            "lines are the candidates"
+        )
         drawings[caption] = lambda: oracle_plot(results)
-    if any("low" in value for entry in results["candidates"] for value in entry["metrics"].values()):
+    if any(
+        "low" in value for entry in results["candidates"] for value in entry["metrics"].values()
+    ):
         drawings["Means with 95 % intervals"] = lambda: interval_plot(results)
     return drawn_or_note(drawings)
 
@@ -48,12 +65,24 @@ def frontier_plot(results: Mapping[str, Any]) -> str:
     def draw(axes: Any) -> None:
         for colour, (name, curve) in zip(cycle(), results["frontier"]["curves"].items()):
             x, y = ([point[key] for point in curve["points"]] for key in ("content_norm", "style"))
-            axes.plot(x, y, "o-", color=colour, label=f"{name.lstrip('_')} (area {curve['area']:.3f})")
+            axes.plot(
+                x, y, "o-", color=colour, label=f"{name.lstrip('_')} (area {curve['area']:.3f})"
+            )
             for point in curve["points"]:
-                axes.annotate(f"{point['alpha']:g}", (point["content_norm"], point["style"]), (4, 4), textcoords="offset points")
+                axes.annotate(
+                    f"{point['alpha']:g}",
+                    (point["content_norm"], point["style"]),
+                    (4, 4),
+                    textcoords="offset points",
+                )
         for marker, (name, copy) in zip("xs", results["frontier"]["copies"].items()):
             axes.plot(copy["content"], copy["style"], marker, color=INK, label=name, clip_on=False)
-        axes.set(xlabel="content loss, normalised per channel", ylabel="style loss", ylim=(0, None), xlim=(0, None))
+        axes.set(
+            xlabel="content loss, normalised per channel",
+            ylabel="style loss",
+            ylim=(0, None),
+            xlim=(0, None),
+        )
         axes.legend(frameon=False, labelcolor=INK)
 
     return figure(draw)
@@ -75,7 +104,11 @@ def oracle_plot(results: Mapping[str, Any]) -> str:
 
 def interval_plot(results: Mapping[str, Any]) -> str:
     """A panel for each metric with intervals, a dot for each candidate."""
-    names = [n for n in wanted_columns(results) if any("low" in e["metrics"].get(n, {}) for e in results["candidates"])]
+    names = [
+        n
+        for n in wanted_columns(results)
+        if any("low" in e["metrics"].get(n, {}) for e in results["candidates"])
+    ]
     entries = results["candidates"]
 
     def draw(panels: Any) -> None:
@@ -87,7 +120,8 @@ def interval_plot(results: Mapping[str, Any]) -> str:
                 panel.plot(value["mean"], row, "o", color=colour)
             panel.set_title(CATALOGUE[name].title, fontsize=9, color=INK)
             panel.set_yticks(
-                range(len(entries)), [label_of(entry) for entry in entries] if name == names[0] else [""] * len(entries)
+                range(len(entries)),
+                [label_of(entry) for entry in entries] if name == names[0] else [""] * len(entries),
             )
             panel.invert_yaxis()
 
@@ -99,12 +133,16 @@ def cycle() -> Iterator[str]:
     return itertools.cycle(PALETTE)
 
 
-def figure(draw: Callable[[Any], None], n_panels: int = 1, size: tuple[float, float] = (7, 4.2)) -> str:
+def figure(
+    draw: Callable[[Any], None], n_panels: int = 1, size: tuple[float, float] = (7, 4.2)
+) -> str:
     """An SVG whose ink is the page's own text colour."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    ink = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
+    ink = dict.fromkeys(
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
+    )
     with mpl.rc_context(
         {
             **ink,

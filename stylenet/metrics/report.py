@@ -1,18 +1,21 @@
-"""The outputs of an evaluation: metrics.json, pairs.csv, table.md, table.tex and one self-contained report.html."""
+"""The outputs of an evaluation: metrics.json, pairs.csv, table.md, table.tex and one self-contained
+report.html.
+"""
 
 from __future__ import annotations
 
 import base64
-import csv
 import io
+import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from stylenet import images
+from stylenet.csv_files import write_rows
 from stylenet.metrics import plots, tables
 from stylenet.metrics.catalogue import CATALOGUE
 from stylenet.metrics.suite import Evaluation
@@ -21,29 +24,38 @@ from stylenet.metrics.tables import Table
 
 def write_pairs(evaluation: Evaluation, path: Path) -> None:
     """pairs.csv: one row for every picture, all of its metrics."""
-    pairs, options = evaluation.pairs, evaluation.scorer.options
+    options = evaluation.scorer.options
     sample = evaluation.store["pair", evaluation.candidates[0].id, None, 0]["values"]
-    absent = [name for name in options.names if name in evaluation.scorer.missing and CATALOGUE[name].of == "pair"]
-    with (
-        images.replaced_file(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        writer = csv.writer(file)
-        writer.writerow(["candidate", "alpha", "content_file", "style_file", *sample, *absent])
-        for candidate in evaluation.candidates:
-            for alpha in candidate.alphas:
-                for i, (c, s) in enumerate(pairs.pairs):
-                    values = evaluation.store["pair", candidate.id, alpha, i]["values"]
-                    names = pairs.names[pairs.contents[c]], pairs.names[pairs.styles[s]]
-                    strength = "" if alpha is None else alpha
-                    row = [candidate.name, strength, *names, *(repr(values[name]) for name in sample)]
-                    writer.writerow([*row, *(tables.NOT_COMPUTED for _ in absent)])
+    absent = [
+        name
+        for name in options.names
+        if name in evaluation.scorer.missing and CATALOGUE[name].of == "pair"
+    ]
+    header = ["candidate", "alpha", "content_file", "style_file", *sample, *absent]
+    write_rows(path, header, pair_rows(evaluation, list(sample), len(absent)))
+
+
+def pair_rows(evaluation: Evaluation, metrics: Sequence[str], n_absent: int) -> Iterator[list[Any]]:
+    """A row for every picture of every candidate at every strength."""
+    pairs = evaluation.pairs
+    for candidate in evaluation.candidates:
+        for alpha, (i, (c, s)) in itertools.product(candidate.alphas, enumerate(pairs.pairs)):
+            values = evaluation.store["pair", candidate.id, alpha, i]["values"]
+            names = pairs.names[pairs.contents[c]], pairs.names[pairs.styles[s]]
+            row = [candidate.name, "" if alpha is None else alpha, *names]
+            yield [
+                *row,
+                *(repr(values[name]) for name in metrics),
+                *[tables.NOT_COMPUTED] * n_absent,
+            ]
 
 
 def write_text(path: Path, text: str) -> None:
     """A text file, whole or not at all."""
     with images.replaced_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="replace")  # a file name may be no Unicode
+        temporary.write_text(
+            text, encoding="utf-8", errors="replace"
+        )  # a file name may be no Unicode
 
 
 def write_all(evaluation: Evaluation, results: Mapping[str, Any], folder: Path) -> None:
@@ -70,8 +82,12 @@ class Strip(NamedTuple):
     cells: list[tuple[str, str]]  # (caption, data URI)
 
 
-def collect_pictures(evaluation: Evaluation, results: Mapping[str, Any], n_examples: int = 6) -> dict[str, list[Strip]]:
-    """{heading: strips}: the worst pairs of every candidate by each metric first, then examples with all candidates."""
+def collect_pictures(
+    evaluation: Evaluation, results: Mapping[str, Any], n_examples: int = 6
+) -> dict[str, list[Strip]]:
+    """{heading: strips}: the worst pairs of every candidate by each metric first, then examples
+    with all candidates.
+    """
     uri = PictureUris(evaluation)
     found: dict[str, list[Strip]] = {}
     for candidate in evaluation.candidates:
@@ -79,7 +95,10 @@ def collect_pictures(evaluation: Evaluation, results: Mapping[str, Any], n_examp
             title = f"Worst pairs of {candidate.name} by {tables.heading_of(metric)}"
             captions = [f"{metric} {tables.number(row['value'], metric)}" for row in rows]
             found[title] = [
-                Strip(f"{row['content']} + {row['style']}", [*uri.inputs(row["pair"]), (caption, uri.of(candidate, row["pair"]))])
+                Strip(
+                    f"{row['content']} + {row['style']}",
+                    [*uri.inputs(row["pair"]), (caption, uri.of(candidate, row["pair"]))],
+                )
                 for row, caption in zip(rows, captions)
             ]
     step = max(1, len(evaluation.pairs.pairs) // n_examples)
@@ -105,7 +124,10 @@ class PictureUris:
         """The content and the style of a pair, with captions."""
         content, style = self.evaluation.load_pair(number)
         c, s = self.evaluation.pairs.pairs[number]
-        return [("content", self.keep(("content", c), lambda: content)), ("style", self.keep(("style", s), lambda: style))]
+        return [
+            ("content", self.keep(("content", c), lambda: content)),
+            ("style", self.keep(("style", s), lambda: style)),
+        ]
 
     def keep(self, key: tuple, make: Callable[[], Tensor]) -> str:
         """The URI under the key."""
@@ -115,7 +137,9 @@ class PictureUris:
 
 
 def data_uri(image: Tensor, px: int = 256) -> str:
-    """A picture [1, 3, H, W] for a page: JPEG, longest side at most `px` (the metrics never see it)."""
+    """A picture [1, 3, H, W] for a page: JPEG, longest side at most `px` (the metrics never see
+    it).
+    """
     picture = images.to_pil(image[0])
     picture.thumbnail((px, px))
     stream = io.BytesIO()
@@ -134,11 +158,15 @@ def html_page(
     """The self-contained page; `failed` are what took no part and should have."""
     from jinja2 import Environment, FileSystemLoader, select_autoescape
 
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(default=True))
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(default=True)
+    )
     lost = [f"failed, and not in the tables: {name}" for name in failed]
     facts = {
         "notes": [*lost, *tables.notes(results)],
         "protocol": tables.protocol_text(results),
         "provenance": tables.provenance(results),
     }
-    return environment.get_template("report.html").render(title=title, tables=shown, plots=drawn, pictures=pictures, **facts)
+    return environment.get_template("report.html").render(
+        title=title, tables=shown, plots=drawn, pictures=pictures, **facts
+    )

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from stylenet import build
-from stylenet.build import Protocol
 from stylenet.errors import WeightsError
 from stylenet.losses import gram
 from stylenet.metrics import catalogue, extractors, formulas
 from stylenet.metrics.catalogue import CATALOGUE
 from stylenet.metrics.formulas import Description
 from stylenet.metrics.pairs import Pairs, load_picture
-from stylenet.models.vgg import deepest, find_weights, reach_of_file, tap_names
+from stylenet.models.vgg import deepest, tap_names
+from stylenet.models.vgg_files import find_weights, reach_of_file
 from stylenet.transforms import channel_stats
+
+if TYPE_CHECKING:
+    from stylenet.config.protocol import Protocol
 
 
 class Scorer:
-    """The networks and the formulas. `missing` says of each metric that cannot be computed what it needs."""
+    """The networks and the formulas.
 
-    def __init__(self, protocol: Protocol, pairs: Pairs, device: torch.device, asked_for: Sequence[str] = ()) -> None:
+    `missing` says of each metric that cannot be computed what it needs.
+    """
+
+    def __init__(
+        self, protocol: Protocol, pairs: Pairs, device: torch.device, asked_for: Sequence[str] = ()
+    ) -> None:
         self.protocol, self.options, self.device = protocol, protocol.metrics, device
         self.missing: dict[str, str] = {}
         self.networks: dict[str, Any] = {}
@@ -36,7 +44,9 @@ class Scorer:
             self.missing |= dict.fromkeys(of_sets, "needs at least two pairs with two styles")
         refused = [name for name in asked_for if name in self.missing]
         if refused:
-            raise WeightsError(f"{refused[0]} was asked for, but cannot be computed: {self.missing[refused[0]]}")
+            raise WeightsError(
+                f"{refused[0]} was asked for, but cannot be computed: {self.missing[refused[0]]}"
+            )
 
     def wants(self, *names: str) -> bool:
         """Whether one of the metrics is wanted and can be computed."""
@@ -59,11 +69,20 @@ class Scorer:
             for metric in wanted:
                 last = deepest(name, self.taps_of(metric))
                 if order.index(last) > order.index(reach):
-                    self.missing[metric] = f"needs {name} weights up to {last}, but the file ends at {reach}"
-            self.judge_taps = {tap for metric in wanted if metric not in self.missing for tap in self.taps_of(metric)}
+                    self.missing[metric] = (
+                        f"needs {name} weights up to {last}, but the file ends at {reach}"
+                    )
+            self.judge_taps = {
+                tap
+                for metric in wanted
+                if metric not in self.missing
+                for tap in self.taps_of(metric)
+            }
             if not self.judge_taps:
                 return None
-            judge = build.make_judge(self.protocol, self.judge_taps, lambda: self.calibration_pictures(pairs))
+            judge = build.make_judge(
+                self.protocol, self.judge_taps, lambda: self.calibration_pictures(pairs)
+            )
         except WeightsError as error:
             self.missing |= dict.fromkeys(wanted, f"needs the {name} of the judge ({error})")
             return None
@@ -74,7 +93,10 @@ class Scorer:
 
     def calibration_pictures(self, pairs: Pairs) -> Iterator[Tensor]:
         """Every evaluated picture once."""
-        used = [[paths[i] for i in dict.fromkeys(pair[k] for pair in pairs.pairs)] for k, paths in enumerate(pairs[:2])]
+        used = [
+            [paths[i] for i in dict.fromkeys(pair[k] for pair in pairs.pairs)]
+            for k, paths in enumerate(pairs[:2])
+        ]
         return (load_picture(path, self.protocol) for path in (*used[0], *used[1]))
 
     def load(self, name: str, loader: Callable[[], tuple[Any, str]]) -> Any:
@@ -85,7 +107,11 @@ class Scorer:
         try:
             network, sha256 = loader()
         except WeightsError as error:
-            self.missing |= {metric: f"needs {name} ({error})" for metric in metrics if metric not in self.missing}
+            self.missing |= {
+                metric: f"needs {name} ({error})"
+                for metric in metrics
+                if metric not in self.missing
+            }
             return None
         self.networks[name] = {"sha256": sha256}
         return network
@@ -93,12 +119,16 @@ class Scorer:
     def load_lpips(self) -> tuple[extractors.Lpips, str]:
         """LPIPS on the device."""
         options = self.protocol.networks
-        network, sha256 = extractors.load_lpips(self.options.lpips_net, options.lpips, options.download)
+        network, sha256 = extractors.load_lpips(
+            self.options.lpips_net, options.lpips, options.download
+        )
         return network.to(self.device), sha256
 
     def load_inception(self) -> extractors.Extractor:
         """The Inception of FID."""
-        return extractors.load_inception(self.protocol.networks.inception, self.protocol.networks.download)
+        return extractors.load_inception(
+            self.protocol.networks.inception, self.protocol.networks.download
+        )
 
     def load_art_inception(self) -> extractors.Extractor:
         """The Inception of ArtFID."""
@@ -109,9 +139,19 @@ class Scorer:
         """Run every network on a picture [1, 3, H, W]."""
         image, options = image.to(self.device), self.options
         found = self.judge.network(image, sorted(self.judge_taps)) if self.judge else {}
-        kept = {tap: found[tap] for tap in (*options.content_taps, options.target_tap) if tap in found}
-        stats = {tap: channel_stats(found[tap]) for tap in (*options.style_taps, options.target_tap) if tap in found}
-        grams = {tap: gram(found[tap]) for tap in options.style_taps if tap in found and self.wants("gram")}
+        kept = {
+            tap: found[tap] for tap in (*options.content_taps, options.target_tap) if tap in found
+        }
+        stats = {
+            tap: channel_stats(found[tap])
+            for tap in (*options.style_taps, options.target_tap)
+            if tap in found
+        }
+        grams = {
+            tap: gram(found[tap])
+            for tap in options.style_taps
+            if tap in found and self.wants("gram")
+        }
         has_lpips = self.lpips is not None
         return Description(
             image,
@@ -143,7 +183,9 @@ class Scorer:
         return {name: vector[0].float().cpu() for name, vector in found.items()}
 
     @torch.inference_mode()
-    def score(self, output: Description, content: Description, style: Description) -> dict[str, float]:
+    def score(
+        self, output: Description, content: Description, style: Description
+    ) -> dict[str, float]:
         """All metrics of a picture that was made from the content and the style."""
         values: dict[str, Tensor] = {}
         for name in self.pair_metrics():
@@ -153,9 +195,15 @@ class Scorer:
 
     def pair_metrics(self) -> list[str]:
         """The metrics of a pair that are computed; ArtFID is made of LPIPS."""
-        return [name for name in catalogue.names_of("pair") if self.wants(name) or (name == "lpips" and self.wants("artfid"))]
+        return [
+            name
+            for name in catalogue.names_of("pair")
+            if self.wants(name) or (name == "lpips" and self.wants("artfid"))
+        ]
 
 
 def per_tap(name: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`name` as the mean over the layers, and `name/tap` for each."""
-    return {name: torch.stack(list(values.values())).mean()} | {f"{name}/{tap}": value for tap, value in values.items()}
+    return {name: torch.stack(list(values.values())).mean()} | {
+        f"{name}/{tap}": value for tap, value in values.items()
+    }

@@ -1,7 +1,7 @@
 """The metrics of a whole set, each a function of the name that it has in the catalogue. Pure.
 
-A function takes the vectors of outputs and of styles [N, D], the metrics of the pairs, the options of the protocol and
-the seed of its draws.
+A function takes the vectors of outputs and of styles [N, D], the metrics of the pairs, the options
+of the protocol and the seed of its draws.
 """
 
 from __future__ import annotations
@@ -29,9 +29,13 @@ def fid(outputs: Tensor, styles: Tensor, pairs: Columns, options: Any, seed: int
 
 def kid(outputs: Tensor, styles: Tensor, pairs: Columns, options: Any, seed: int) -> float:
     """The kernel inception distance, a mean over random subsets."""
-    return functional.kernel_distance(outputs, styles, options.kid_subsets, options.kid_subset_size, seed)
+    return functional.kernel_distance(
+        outputs, styles, options.kid_subsets, options.kid_subset_size, seed
+    )
 
 
 def artfid(outputs: Tensor, styles: Tensor, pairs: Columns, options: Any, seed: int) -> float:
     """ArtFID (Wright & Ommer 2022)."""
-    return functional.art_fid(statistics.fmean(pairs["lpips"]), functional.frechet_distance(outputs, styles))
+    return functional.art_fid(
+        statistics.fmean(pairs["lpips"]), functional.frechet_distance(outputs, styles)
+    )

@@ -16,7 +16,9 @@ from stylenet import runtime
 
 
 class Store:
-    """Scores as lines of `work/rows-*.jsonl`: each process appends to a file of its own and reads all of them."""
+    """Scores as lines of `work/rows-*.jsonl`: each process appends to a file of its own and reads
+    all of them.
+    """
 
     def __init__(self, folder: Path, settings: str) -> None:
         self.folder, self.settings = folder / "work", settings
@@ -66,7 +68,10 @@ def parse_row(line: str) -> dict[str, Any]:
 
 def pack(vectors: Mapping[str, Tensor]) -> dict[str, str]:
     """float32 vectors as text, exactly."""
-    return {name: base64.b64encode(vector.numpy().astype("<f4").tobytes()).decode() for name, vector in vectors.items()}
+    return {
+        name: base64.b64encode(vector.numpy().astype("<f4").tobytes()).decode()
+        for name, vector in vectors.items()
+    }
 
 
 def unpack(text: str) -> Tensor:

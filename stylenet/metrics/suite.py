@@ -1,7 +1,9 @@
-"""An evaluation: every pair scored for every candidate, the oracle, and what is said of a whole set.
+"""An evaluation: every pair scored for every candidate, the oracle, and what is said of a whole
+set.
 
-Every score is a line in the output folder as soon as it is known, under a name for all the settings that it depends
-on. So a restarted evaluation goes on where it stopped, processes share the pairs, and a changed setting starts anew.
+Every score is a line in the output folder as soon as it is known, under a name for all the settings
+that it depends on. So a restarted evaluation goes on where it stopped, processes share the pairs,
+and a changed setting starts anew.
 """
 
 from __future__ import annotations
@@ -11,16 +13,15 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
-from stylenet import build, images, runtime
+from stylenet import images, runtime
 from stylenet.applying.optimise import optimise_pixels
-from stylenet.build import Protocol
 from stylenet.errors import DataError, WeightsError
 from stylenet.losses import LossWeights
 from stylenet.metrics.candidates import Candidate, Model, measure_cost
@@ -29,31 +30,51 @@ from stylenet.metrics.functional import Point
 from stylenet.metrics.pairs import Pairs, load_picture
 from stylenet.metrics.scorer import Scorer
 from stylenet.metrics.store import Store, pack
-from stylenet.models.vgg import sha256_of_file
+from stylenet.models.vgg_files import sha256_of_file
 from stylenet.objective import Objective
+from stylenet.progress import shown
 from stylenet.transforms import ADAIN
+
+if TYPE_CHECKING:
+    from stylenet.config.protocol import Protocol
 
 
 class Evaluation:
-    """Scores every pair for every candidate, the oracle's course, and the models' cost, each once."""
+    """Scores each candidate's pairs, the oracle's course and the models' cost, each once."""
 
     def __init__(
-        self, protocol: Protocol, pairs: Pairs, candidates: Sequence[Candidate], scorer: Scorer, folder: Path, n_oracle: int = 0
+        self,
+        protocol: Protocol,
+        pairs: Pairs,
+        candidates: Sequence[Candidate],
+        scorer: Scorer,
+        folder: Path,
+        n_oracle: int = 0,
     ) -> None:
-        self.protocol, self.pairs, self.candidates, self.scorer = protocol, pairs, candidates, scorer
+        self.protocol, self.pairs, self.candidates, self.scorer = (
+            protocol,
+            pairs,
+            candidates,
+            scorer,
+        )
         self.n_oracle, self.settings = n_oracle, settings_name(protocol, pairs, scorer)
         self.store = Store(folder, self.settings)
         absent = [name for name in ("target", "style") if n_oracle and not scorer.wants(name)]
         if absent:
-            raise WeightsError(f"expected the judge for --oracle, but {absent[0]} is {scorer.missing.get(absent[0], 'left out')}")
+            raise WeightsError(
+                f"expected the judge for --oracle, but {absent[0]} is "
+                f"{scorer.missing.get(absent[0], 'left out')}"
+            )
 
-    def score_all(self, show: Callable[[int, int], None]) -> None:
-        """Score this process's share of the pairs; `show(done, total)` after each."""
+    def score_all(self) -> None:
+        """Score this process's share of the pairs."""
         share = range(runtime.rank(), len(self.pairs.pairs), runtime.world_size())
         # the pairs come in the contents' order, so one content is kept and several styles
-        self.content = functools.lru_cache(maxsize=1)(lambda i: self.describe(self.pairs.contents[i]))
+        self.content = functools.lru_cache(maxsize=1)(
+            lambda i: self.describe(self.pairs.contents[i])
+        )
         self.style = functools.lru_cache(maxsize=16)(lambda i: self.describe(self.pairs.styles[i]))
-        for done, number in enumerate(share, start=1):
+        for number in shown(share, len(share), "pair", runtime.is_main()):
             style = ("style", self.pairs.pairs[number][1])
             if style not in self.store:
                 self.store.add(style, vectors=pack(self.style(style[1]).vectors))
@@ -61,18 +82,22 @@ class Evaluation:
                 for alpha in candidate.alphas:
                     if ("pair", candidate.id, alpha, number) not in self.store:
                         self.score_one(candidate, alpha, number)
-            show(done, len(share))
 
     def score_one(self, candidate: Candidate, alpha: float | None, number: int) -> None:
         """Make a candidate's picture of a pair, and keep its score."""
         pair = self.pairs.pairs[number]
         content, style = self.content(pair[0]), self.style(pair[1])
         picture = candidate.picture(self.pairs, pair, content.image, style.image, alpha)
-        known = {id(content.image): content, id(style.image): style}  # what a control hands back is described already
+        known = {
+            id(content.image): content,
+            id(style.image): style,
+        }  # what a control hands back is described already
         output = known.get(id(picture)) or self.scorer.describe(images.quantised(picture))
         values = self.scorer.score(output, content, style)
         check_finite(values, candidate, self.pairs, pair)
-        self.store.add(("pair", candidate.id, alpha, number), values=values, vectors=pack(output.vectors))
+        self.store.add(
+            ("pair", candidate.id, alpha, number), values=values, vectors=pack(output.vectors)
+        )
 
     def describe(self, path: Path) -> Description:
         """A content or a style."""
@@ -81,7 +106,9 @@ class Evaluation:
     def load_pair(self, number: int) -> tuple[Tensor, Tensor]:
         """The content and the style of a pair, as the protocol prepares them."""
         c, s = self.pairs.pairs[number]
-        return load_picture(self.pairs.contents[c], self.protocol), load_picture(self.pairs.styles[s], self.protocol)
+        return load_picture(self.pairs.contents[c], self.protocol), load_picture(
+            self.pairs.styles[s], self.protocol
+        )
 
     def picture(self, candidate: Candidate, number: int) -> Tensor:
         """A candidate's picture of a pair at its full strength."""
@@ -89,28 +116,48 @@ class Evaluation:
         return images.quantised(candidate.picture(self.pairs, pair, *inputs, candidate.alphas[-1]))
 
     def pair_table(self, n_pictures: int = 20) -> tuple[list[str], list[list[Any]]]:
-        """Header and rows of all rivals' scores at full strength, with content, style and output for the first pairs."""
+        """Header and rows of all rivals' scores at full strength, with content, style and output
+        for the first pairs.
+        """
         rows, names = [], []
         for candidate in (c for c in self.candidates if c.kind != "control"):
             for i, (c, s) in enumerate(self.pairs.pairs):
                 values = self.store["pair", candidate.id, candidate.alphas[-1], i]["values"]
                 names = list(values)
-                shown = [*self.load_pair(i), self.picture(candidate, i)] if i < n_pictures else [None] * 3
-                labels = [candidate.name, self.pairs.names[self.pairs.contents[c]], self.pairs.names[self.pairs.styles[s]]]
-                rows.append([*labels, *shown, *values.values()])
+                pictures = (
+                    [*self.load_pair(i), self.picture(candidate, i)]
+                    if i < n_pictures
+                    else [None] * 3
+                )
+                labels = [
+                    candidate.name,
+                    self.pairs.names[self.pairs.contents[c]],
+                    self.pairs.names[self.pairs.styles[s]],
+                ]
+                rows.append([*labels, *pictures, *values.values()])
         header = ["candidate", "content file", "style file", "content", "style", "output"]
         return [*header, *(f"metric/{name}" for name in names)], rows
 
     def oracle_pairs(self) -> list[int]:
         """The numbers of the pairs whose pixels are optimised, spread evenly."""
         n = min(self.n_oracle, len(self.pairs.pairs))
-        return sorted({int(i) for i in np.linspace(0, len(self.pairs.pairs) - 1, n).round()}) if n else []
+        return (
+            sorted({int(i) for i in np.linspace(0, len(self.pairs.pairs) - 1, n).round()})
+            if n
+            else []
+        )
 
-    def run_oracle(self, show: Callable[[int, int], None]) -> None:
-        """Optimise this process's share of the oracle's pairs until every model is reached, or to the last iteration."""
+    def run_oracle(self) -> None:
+        """Optimise this process's share of the oracle's pairs until every model is reached, or to
+        the last iteration.
+        """
         share = self.oracle_pairs()[runtime.rank() :: runtime.world_size()]
-        for done, number in enumerate(share, start=1):
-            goals = [self.goal(candidate, number) for candidate in self.candidates if candidate.kind != "control"]
+        for number in shown(share, len(share), "oracle pair", runtime.is_main() and bool(share)):
+            goals = [
+                self.goal(candidate, number)
+                for candidate in self.candidates
+                if candidate.kind != "control"
+            ]
             kept = self.store.rows.get(("oracle", number), {}).get("course", [])
             if not is_enough(kept, goals, self.protocol.oracle.iterations):
                 course: list[Point] = []
@@ -119,7 +166,6 @@ class Evaluation:
                     if is_enough(course, goals, self.protocol.oracle.iterations):
                         break
                 self.store.add(("oracle", number), course=[list(point) for point in course])
-            show(done, len(share))
 
     def goal(self, candidate: Candidate, number: int) -> Point:
         """Content and style loss of a candidate's picture at its full strength."""
@@ -131,7 +177,9 @@ class Evaluation:
         content, style = (picture.to(self.scorer.device) for picture in self.load_pair(number))
         options, oracle = self.scorer.options, self.protocol.oracle
         taps = dict.fromkeys(options.style_taps, 1.0)
-        weights = LossWeights(content=1.0, style=oracle.style_weight, taps=taps, reduction=options.style_reduction)
+        weights = LossWeights(
+            content=1.0, style=oracle.style_weight, taps=taps, reduction=options.style_reduction
+        )
         objective = Objective(self.scorer.judge.network, options.target_tap, ADAIN, weights)
         for terms in optimise_pixels(objective, content, style, oracle.iterations, oracle.lr):
             yield Point(terms["content"], statistics.fmean(terms[f"style/{tap}"] for tap in taps))
@@ -140,38 +188,56 @@ class Evaluation:
         """Parameters, MACs, latency and memory of every model, each in a process of its own."""
         for candidate in self.candidates:
             key = ("cost", candidate.id, runtime.hardware(self.scorer.device))
-            if isinstance(candidate, Model) and self.scorer.wants("efficiency") and key not in self.store:
+            if (
+                isinstance(candidate, Model)
+                and self.scorer.wants("efficiency")
+                and key not in self.store
+            ):
                 rounds = self.scorer.options.timing_rounds
-                self.store.add(key, cost=measure_cost(candidate, self.protocol.images.resize_px, rounds))
+                self.store.add(
+                    key, cost=measure_cost(candidate, self.protocol.images.resize_px, rounds)
+                )
 
 
 def settings_name(protocol: Protocol, pairs: Pairs, scorer: Scorer) -> str:
     """Sixteen hex digits for all that a score depends on beside the candidate."""
     values = {
         name: value
-        for name, value in build.to_flat(protocol).items()
+        for name, value in protocol.to_flat().items()
         if not name.startswith(("tracking.", "networks.", "judge.weights"))
     }
-    used = [[paths[i] for i in sorted({pair[k] for pair in pairs.pairs})] for k, paths in enumerate(pairs[:2])]
+    used = [
+        [paths[i] for i in sorted({pair[k] for pair in pairs.pairs})]
+        for k, paths in enumerate(pairs[:2])
+    ]
     pictures = [[pairs.names[path], sha256_of_file(path)] for path in (*used[0], *used[1])]
     code = [runtime.git_commit(), scorer.device.type]
     facts = [values, scorer.networks, sorted(scorer.missing), pictures, pairs.pairs, code]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def check_finite(values: Mapping[str, float], candidate: Candidate, pairs: Pairs, pair: tuple[int, int]) -> None:
+def check_finite(
+    values: Mapping[str, float], candidate: Candidate, pairs: Pairs, pair: tuple[int, int]
+) -> None:
     """Raise DataError for a picture that has no finite score."""
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
         where = f"{pairs.names[pairs.contents[pair[0]]]} + {pairs.names[pairs.styles[pair[1]]]}"
-        raise DataError(f"expected finite metrics, but {bad[0]} of {candidate.name} on {where} is {values[bad[0]]}")
+        raise DataError(
+            f"expected finite metrics, but {bad[0]} of {candidate.name} on {where} is "
+            f"{values[bad[0]]}"
+        )
 
 
 def iterations_to(course: Sequence[Sequence[float]], goal: Point) -> int | None:
     """The first step at which both losses are at most the goal's; None if there is none."""
-    return next((k for k, (c, s) in enumerate(course) if c <= goal.content and s <= goal.style), None)
+    return next(
+        (k for k, (c, s) in enumerate(course) if c <= goal.content and s <= goal.style), None
+    )
 
 
 def is_enough(course: Sequence[Sequence[float]], goals: Sequence[Point], n_iterations: int) -> bool:
     """Whether a course ends only after every goal was reached, or after the last iteration."""
-    return len(course) > n_iterations or (bool(course) and all(iterations_to(course, goal) is not None for goal in goals))
+    return len(course) > n_iterations or (
+        bool(course) and all(iterations_to(course, goal) is not None for goal in goals)
+    )

@@ -1,4 +1,5 @@
-"""What an evaluation says: means with intervals, paired differences, set metrics, oracle, frontier, styles, failures.
+"""What an evaluation says: means with intervals, paired differences, set metrics, oracle, frontier,
+styles, failures.
 
 The result is plain data, the content of metrics.json; every other output is written from it.
 """
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylenet import build, runtime
+from stylenet import runtime
 from stylenet.metrics import functional, set_formulas
 from stylenet.metrics.candidates import Candidate
 from stylenet.metrics.catalogue import CATALOGUE, names_of
@@ -27,15 +28,30 @@ N_WORST = 3
 MIN_FOR_INTERVAL = 6  # pairs; of fewer a bootstrap interval says next to nothing
 
 
-def summarise(evaluation: Evaluation, protocol_name: str, overrides: Sequence[str]) -> dict[str, Any]:
+def summarise(
+    evaluation: Evaluation, protocol_name: str, overrides: Sequence[str]
+) -> dict[str, Any]:
     """The whole result, ready for JSON."""
     scorer, pairs = evaluation.scorer, evaluation.pairs
     n_unique = [len({pair[k] for pair in pairs.pairs}) for k in (0, 1)]
-    tracked = tuple(name for name in overrides if not name.removeprefix("--").startswith(("tracking.", "networks.")))
+    tracked = tuple(
+        name
+        for name in overrides
+        if not name.removeprefix("--").startswith(("tracking.", "networks."))
+    )
     return {
         "schema_version": SCHEMA_VERSION,
-        "protocol": {"name": protocol_name, "overrides": list(tracked), "values": build.to_flat(evaluation.protocol)},
-        "pairs": {"n": len(pairs.pairs), "unique_contents": n_unique[0], "unique_styles": n_unique[1], "sets": pairs.origins},
+        "protocol": {
+            "name": protocol_name,
+            "overrides": list(tracked),
+            "values": evaluation.protocol.to_flat(),
+        },
+        "pairs": {
+            "n": len(pairs.pairs),
+            "unique_contents": n_unique[0],
+            "unique_styles": n_unique[1],
+            "sets": pairs.origins,
+        },
         "settings": evaluation.settings,
         "seed": evaluation.protocol.pairs.seed,
         "networks": scorer.networks,
@@ -43,12 +59,16 @@ def summarise(evaluation: Evaluation, protocol_name: str, overrides: Sequence[st
         "git_commit": runtime.git_commit(),
         "versions": runtime.versions(),
         "hardware": runtime.hardware(scorer.device),
-        "candidates": [entry for c in evaluation.candidates for entry in describe_candidate(evaluation, c)],
+        "candidates": [
+            entry for c in evaluation.candidates for entry in describe_candidate(evaluation, c)
+        ],
         "differences": differences(evaluation),
         "oracle": oracle(evaluation),
         "frontier": frontier(evaluation),
         "per_style": {c.name: per_style(evaluation, c) for c in evaluation.candidates},
-        "worst": {c.name: worst(evaluation, c) for c in evaluation.candidates if c.kind != "control"},
+        "worst": {
+            c.name: worst(evaluation, c) for c in evaluation.candidates if c.kind != "control"
+        },
     }
 
 
@@ -56,20 +76,37 @@ def describe_candidate(evaluation: Evaluation, candidate: Candidate) -> list[dic
     """One entry for each strength: who it is, and its metrics."""
     key = ("cost", candidate.id, runtime.hardware(evaluation.scorer.device))
     cost = evaluation.store.rows.get(key, {}).get("cost")
-    about = {"name": candidate.name, "kind": candidate.kind, "facts": candidate.facts, "efficiency": cost}
+    about = {
+        "name": candidate.name,
+        "kind": candidate.kind,
+        "facts": candidate.facts,
+        "efficiency": cost,
+    }
     return [
-        about | {"alpha": alpha, "metrics": pair_metrics(evaluation, candidate, alpha) | set_metrics(evaluation, candidate, alpha)}
+        about
+        | {
+            "alpha": alpha,
+            "metrics": pair_metrics(evaluation, candidate, alpha)
+            | set_metrics(evaluation, candidate, alpha),
+        }
         for alpha in candidate.alphas
     ]
 
 
-def columns(evaluation: Evaluation, candidate: Candidate, alpha: float | None) -> dict[str, list[float]]:
+def columns(
+    evaluation: Evaluation, candidate: Candidate, alpha: float | None
+) -> dict[str, list[float]]:
     """{metric: its value for every pair, in the pairs' order}."""
-    rows = [evaluation.store["pair", candidate.id, alpha, i]["values"] for i in range(len(evaluation.pairs.pairs))]
+    rows = [
+        evaluation.store["pair", candidate.id, alpha, i]["values"]
+        for i in range(len(evaluation.pairs.pairs))
+    ]
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def pair_metrics(evaluation: Evaluation, candidate: Candidate, alpha: float | None) -> dict[str, dict[str, float]]:
+def pair_metrics(
+    evaluation: Evaluation, candidate: Candidate, alpha: float | None
+) -> dict[str, dict[str, float]]:
     """Mean, 95 % interval and median over the pairs."""
     options = evaluation.scorer.options
     found = {}
@@ -85,13 +122,25 @@ def mean_with_interval(values: Sequence[float], n_resamples: int, seed: int) -> 
     return interval if len(values) >= MIN_FOR_INTERVAL else {"mean": interval["mean"]}
 
 
-def set_metrics(evaluation: Evaluation, candidate: Candidate, alpha: float | None) -> dict[str, dict[str, float]]:
-    """FID, KID, ArtFID and the VGG Fréchet distance of all pictures to the styles they were made from."""
+def set_metrics(
+    evaluation: Evaluation, candidate: Candidate, alpha: float | None
+) -> dict[str, dict[str, float]]:
+    """FID, KID, ArtFID and the VGG Fréchet distance of all pictures to the styles they were made
+    from.
+    """
     styles = sorted({pair[1] for pair in evaluation.pairs.pairs})
-    pairs, options, seed = columns(evaluation, candidate, alpha), evaluation.scorer.options, evaluation.protocol.pairs.seed
+    pairs, options, seed = (
+        columns(evaluation, candidate, alpha),
+        evaluation.scorer.options,
+        evaluation.protocol.pairs.seed,
+    )
     found = {}
     for name in (name for name in names_of("set") if evaluation.scorer.wants(name)):
-        made = vectors(evaluation, [("pair", candidate.id, alpha, i) for i in range(len(evaluation.pairs.pairs))], name)
+        made = vectors(
+            evaluation,
+            [("pair", candidate.id, alpha, i) for i in range(len(evaluation.pairs.pairs))],
+            name,
+        )
         wanted = vectors(evaluation, [("style", number) for number in styles], name)
         value = getattr(set_formulas, name)(made, wanted, pairs, options, seed)
         found[name] = {"mean": value, "n": len(made), "n_styles": len(styles)}
@@ -100,7 +149,9 @@ def set_metrics(evaluation: Evaluation, candidate: Candidate, alpha: float | Non
 
 def vectors(evaluation: Evaluation, keys: Sequence[tuple], metric: str) -> Tensor:
     """The vectors of rows, [N, D]."""
-    return torch.stack([unpack(evaluation.store[key]["vectors"][CATALOGUE[metric].vectors]) for key in keys])
+    return torch.stack(
+        [unpack(evaluation.store[key]["vectors"][CATALOGUE[metric].vectors]) for key in keys]
+    )
 
 
 def rivals(evaluation: Evaluation) -> list[Candidate]:
@@ -115,12 +166,19 @@ def differences(evaluation: Evaluation) -> list[dict[str, Any]]:
     for other in others:
         base, own = (columns(evaluation, c, c.alphas[-1]) for c in (first, other))
         for name in (name for name in own if "/" not in name):
-            found.append({"metric": name, "a": first.name, "b": other.name} | difference(base[name], own[name], name, evaluation))
+            found.append(
+                {"metric": name, "a": first.name, "b": other.name}
+                | difference(base[name], own[name], name, evaluation)
+            )
     return found
 
 
-def difference(base: Sequence[float], own: Sequence[float], metric: str, evaluation: Evaluation) -> dict[str, float]:
-    """Mean of own - base with its interval, the median, and the share of pairs in which own is better."""
+def difference(
+    base: Sequence[float], own: Sequence[float], metric: str, evaluation: Evaluation
+) -> dict[str, float]:
+    """Mean of own - base with its interval, the median, and the share of pairs in which own is
+    better.
+    """
     gaps = np.subtract(own, base)
     seed, n = evaluation.protocol.pairs.seed, evaluation.scorer.options.bootstrap
     is_better = gaps > 0 if CATALOGUE[metric].higher_is_better else gaps < 0
@@ -129,23 +187,38 @@ def difference(base: Sequence[float], own: Sequence[float], metric: str, evaluat
 
 
 def oracle(evaluation: Evaluation) -> dict[str, Any] | None:
-    """How many steps of pixel optimisation reach each candidate's style loss at no more content loss."""
+    """How many steps of pixel optimisation reach each candidate's style loss at no more content
+    loss.
+    """
     numbers = evaluation.oracle_pairs()
     if not numbers:
         return None
     courses = {number: evaluation.store["oracle", number]["course"] for number in numbers}
     reached = {c.name: reach(evaluation, c, courses) for c in rivals(evaluation)}
     options = evaluation.protocol.oracle
-    about = {"iterations": options.iterations, "lr": options.lr, "style_weight": options.style_weight, "start": "content image"}
+    about = {
+        "iterations": options.iterations,
+        "lr": options.lr,
+        "style_weight": options.style_weight,
+        "start": "content image",
+    }
     return about | {"pairs": numbers, "courses": list(courses.values()), "reached": reached}
 
 
 def reach(evaluation: Evaluation, candidate: Candidate, courses: dict[int, list]) -> dict[str, Any]:
-    """The steps for each pair (None: not within the limit) and their median; the same where the content loss is let go."""
+    """The steps for each pair (None: not within the limit) and their median; the same where the
+    content loss is let go.
+    """
     goals = {number: evaluation.goal(candidate, number) for number in courses}
     each = [iterations_to(courses[number], goal) for number, goal in goals.items()]
-    style_alone = [iterations_to(courses[number], goal._replace(content=math.inf)) for number, goal in goals.items()]
-    losses = {name: statistics.fmean(getattr(goal, name) for goal in goals.values()) for name in Point._fields}
+    style_alone = [
+        iterations_to(courses[number], goal._replace(content=math.inf))
+        for number, goal in goals.items()
+    ]
+    losses = {
+        name: statistics.fmean(getattr(goal, name) for goal in goals.values())
+        for name in Point._fields
+    }
     counts = {"n_reached": sum(k is not None for k in each), "n": len(each)}
     medians = {"median": median_steps(each), "median_style_alone": median_steps(style_alone)}
     return {"each": each, "each_style_alone": style_alone} | medians | counts | losses
@@ -158,15 +231,22 @@ def median_steps(each: Sequence[int | None]) -> float | None:
 
 
 def frontier(evaluation: Evaluation) -> dict[str, Any] | None:
-    """The course of every model with several strengths from content to style, and the area under it."""
+    """The course of every model with several strengths from content to style, and the area under
+    it.
+    """
     several = [c for c in rivals(evaluation) if len(c.alphas) > 1]
-    if not several or not (evaluation.scorer.wants("content_norm") and evaluation.scorer.wants("style")):
+    if not several or not (
+        evaluation.scorer.wants("content_norm") and evaluation.scorer.wants("style")
+    ):
         return None
     copies = [point_of(evaluation, c, None) for c in evaluation.candidates if c.kind == "control"]
     curves = {}
     for candidate in several:
         points = [point_of(evaluation, candidate, alpha) for alpha in candidate.alphas]
-        rows = [{"alpha": a, "content_norm": p.content, "style": p.style} for a, p in zip(candidate.alphas, points)]
+        rows = [
+            {"alpha": a, "content_norm": p.content, "style": p.style}
+            for a, p in zip(candidate.alphas, points)
+        ]
         curves[candidate.name] = {"points": rows, "area": functional.frontier_area(points, *copies)}
     ends = dict(zip(("content copy", "style copy"), (copy._asdict() for copy in copies)))
     return {"curves": curves, "copies": ends}
@@ -184,7 +264,11 @@ def per_style(evaluation: Evaluation, candidate: Candidate) -> dict[str, dict[st
     found = {}
     for style in sorted({pair[1] for pair in pairs.pairs}):
         chosen = [i for i, pair in enumerate(pairs.pairs) if pair[1] == style]
-        means = {name: statistics.fmean(column[i] for i in chosen) for name, column in values.items() if "/" not in name}
+        means = {
+            name: statistics.fmean(column[i] for i in chosen)
+            for name, column in values.items()
+            if "/" not in name
+        }
         found[pairs.names[pairs.styles[style]]] = {"n": len(chosen)} | means
     return found
 
@@ -194,7 +278,11 @@ def worst(evaluation: Evaluation, candidate: Candidate) -> dict[str, list[dict[s
     pairs, values = evaluation.pairs, columns(evaluation, candidate, candidate.alphas[-1])
     found = {}
     for name in (name for name in values if "/" not in name):
-        order = sorted(range(len(values[name])), key=lambda i: values[name][i], reverse=not CATALOGUE[name].higher_is_better)
+        order = sorted(
+            range(len(values[name])),
+            key=lambda i: values[name][i],
+            reverse=not CATALOGUE[name].higher_is_better,
+        )
         found[name] = [
             {
                 "pair": i,

@@ -38,22 +38,38 @@ def wanted_columns(results: Mapping[str, Any]) -> list[str]:
 
 
 def metric_table(results: Mapping[str, Any], statistic: str) -> Table:
-    """Candidates against metrics: `mean` with its interval, or `median`. The best rival's value is marked."""
+    """Candidates against metrics: `mean` with its interval, or `median`.
+
+    The best rival's value is marked.
+    """
     names, entries = wanted_columns(results), results["candidates"]
-    rows = [[label_of(e), *(cell(e["metrics"].get(name), name, statistic) for name in names)] for e in entries]
-    title = "Mean over the pairs [95 % interval]" if statistic == "mean" else "Median over the pairs"
+    rows = [
+        [label_of(e), *(cell(e["metrics"].get(name), name, statistic) for name in names)]
+        for e in entries
+    ]
+    title = (
+        "Mean over the pairs [95 % interval]" if statistic == "mean" else "Median over the pairs"
+    )
     return Table(title, ["", *map(heading_of, names)], rows, best_cells(entries, names, statistic))
 
 
 def number(value: float, metric: str, sign: str = "") -> str:
-    """A metric's value with its number of digits, or with two significant ones where it would read as zero."""
+    """A metric's value with its number of digits, or with two significant ones where it would read
+    as zero.
+    """
     digits = CATALOGUE[metric].digits
-    return f"{value:{sign}.1e}" if 0 < abs(value) < 0.5 * 10**-digits else f"{value:{sign}.{digits}f}"
+    return (
+        f"{value:{sign}.1e}" if 0 < abs(value) < 0.5 * 10**-digits else f"{value:{sign}.{digits}f}"
+    )
 
 
 def signed(difference: Mapping[str, float], metric: str) -> str:
     """A mean difference with its interval, if it has one."""
-    shown = {key: number(difference[key], metric, "+") for key in ("mean", "low", "high") if key in difference}
+    shown = {
+        key: number(difference[key], metric, "+")
+        for key in ("mean", "low", "high")
+        if key in difference
+    }
     return f"{shown['mean']} [{shown['low']}, {shown['high']}]" if "low" in shown else shown["mean"]
 
 
@@ -64,12 +80,20 @@ def cell(value: Mapping[str, float] | None, metric: str, statistic: str) -> str:
     if statistic not in value:
         return "–"
     has_interval = statistic == "mean" and "low" in value
-    interval = f" [{number(value['low'], metric)}, {number(value['high'], metric)}]" if has_interval else ""
+    interval = (
+        f" [{number(value['low'], metric)}, {number(value['high'], metric)}]"
+        if has_interval
+        else ""
+    )
     return number(value[statistic], metric) + interval
 
 
-def best_cells(entries: Sequence[Mapping[str, Any]], names: Sequence[str], statistic: str) -> frozenset[tuple[int, int]]:
-    """Where the best value of each column stands among the rivals at their full strength; alone nobody is best."""
+def best_cells(
+    entries: Sequence[Mapping[str, Any]], names: Sequence[str], statistic: str
+) -> frozenset[tuple[int, int]]:
+    """Where the best value of each column stands among the rivals at their full strength; alone
+    nobody is best.
+    """
     found = set()
     last = {e["name"]: i for i, e in enumerate(entries) if e["kind"] != "control"}
     rivals = list(last.values())
@@ -89,7 +113,16 @@ def cost_table(results: Mapping[str, Any]) -> Table | None:
     rows = []
     for entry in {e["name"]: e for e in results["candidates"] if e["kind"] != "control"}.values():
         cost = entry["efficiency"]
-        rows.append([entry["name"], *(cost_cells(cost) if cost else [f"{NOT_COMPUTED}: only pictures came"] * len(COST_TITLES))])
+        rows.append(
+            [
+                entry["name"],
+                *(
+                    cost_cells(cost)
+                    if cost
+                    else [f"{NOT_COMPUTED}: only pictures came"] * len(COST_TITLES)
+                ),
+            ]
+        )
     known = next((e["efficiency"] for e in results["candidates"] if e["efficiency"]), None)
     where = f" at {known['px']} x {known['px']} on {known['hardware']}, float32" if known else ""
     return Table(f"Cost of one picture{where}", ["", *COST_TITLES], rows) if rows else None
@@ -103,13 +136,28 @@ def cost_cells(cost: Mapping[str, Any]) -> list[str]:
 
 
 def difference_table(results: Mapping[str, Any]) -> Table | None:
-    """Paired differences to the first candidate; an interval without 0 means that "better" or "worse" is no chance."""
+    """Paired differences to the first candidate; an interval without 0 means that "better" or
+    "worse" is no chance.
+    """
     rows = []
     for d in results["differences"]:
         median = number(d["median"], d["metric"], "+")
-        rows.append([d["b"], heading_of(d["metric"]), signed(d, d["metric"]), median, f"{d['better_in']:.0%}", verdict(d)])
+        rows.append(
+            [
+                d["b"],
+                heading_of(d["metric"]),
+                signed(d, d["metric"]),
+                median,
+                f"{d['better_in']:.0%}",
+                verdict(d),
+            ]
+        )
     header = ["", "metric", "mean difference [95 % interval]", "median", "better in", ""]
-    return Table(f"Paired differences to {results['differences'][0]['a']}", header, rows) if rows else None
+    return (
+        Table(f"Paired differences to {results['differences'][0]['a']}", header, rows)
+        if rows
+        else None
+    )
 
 
 def verdict(difference: Mapping[str, Any]) -> str:
@@ -118,11 +166,18 @@ def verdict(difference: Mapping[str, Any]) -> str:
         return "too few pairs"
     if difference["low"] <= 0 <= difference["high"]:
         return "undecided"
-    return "better" if (difference["mean"] > 0) == CATALOGUE[difference["metric"]].higher_is_better else "worse"
+    return (
+        "better"
+        if (difference["mean"] > 0) == CATALOGUE[difference["metric"]].higher_is_better
+        else "worse"
+    )
 
 
 def oracle_table(results: Mapping[str, Any]) -> Table | None:
-    """Steps of pixel optimisation that a feed-forward picture is worth. Content and style stand apart."""
+    """Steps of pixel optimisation that a feed-forward picture is worth.
+
+    Content and style stand apart.
+    """
     oracle = results["oracle"]
     if not oracle:
         return None
@@ -136,12 +191,31 @@ def oracle_table(results: Mapping[str, Any]) -> Table | None:
         )
         both, style_alone = medians
         counts = f"{found['n_reached']} of {found['n']}"
-        rows.append([name, f"{found['content']:.3f}", f"{found['style']:.3f}", both, spread, counts, style_alone])
+        rows.append(
+            [
+                name,
+                f"{found['content']:.3f}",
+                f"{found['style']:.3f}",
+                both,
+                spread,
+                counts,
+                style_alone,
+            ]
+        )
     title = (
-        f"Oracle: steps of Adam (rate {oracle['lr']:g}, style weight {oracle['style_weight']:g}) on the pixels, from the content image, "
+        f"Oracle: steps of Adam (rate {oracle['lr']:g}, style weight {oracle['style_weight']:g}) "
+        "on the pixels, from the content image, "
         f"until the style loss is reached at no more content loss; at most {oracle['iterations']}"
     )
-    header = ["", "AdaIN target", "style", "median steps", "smallest to largest", "pairs reached", "median, content let go"]
+    header = [
+        "",
+        "AdaIN target",
+        "style",
+        "median steps",
+        "smallest to largest",
+        "pairs reached",
+        "median, content let go",
+    ]
     return Table(title, header, rows)
 
 
@@ -150,7 +224,11 @@ def frontier_table(results: Mapping[str, Any]) -> Table | None:
     if not results["frontier"]:
         return None
     rows = [[name, f"{curve['area']:.4f}"] for name, curve in results["frontier"]["curves"].items()]
-    return Table("Area under the curve of style over normalised content loss, 0 best, 1 the content copy", ["", "area"], rows)
+    return Table(
+        "Area under the curve of style over normalised content loss, 0 best, 1 the content copy",
+        ["", "area"],
+        rows,
+    )
 
 
 def model_table(results: Mapping[str, Any]) -> Table:
@@ -158,7 +236,11 @@ def model_table(results: Mapping[str, Any]) -> Table:
     rows = []
     for entry in {e["name"]: e for e in results["candidates"] if e["kind"] != "control"}.values():
         facts = entry["facts"]
-        trained = f"step {facts['step']}, commit {(facts.get('git_commit') or 'unknown')[:10]}" if "step" in facts else "–"
+        trained = (
+            f"step {facts['step']}, commit {(facts.get('git_commit') or 'unknown')[:10]}"
+            if "step" in facts
+            else "–"
+        )
         rows.append([entry["name"], entry["kind"], facts["path"], facts["sha256"][:12], trained])
     return Table("Who took part", ["", "kind", "path", "sha256", "training"], rows)
 
@@ -176,13 +258,25 @@ def style_table(name: str, per_style: Mapping[str, Mapping[str, float]]) -> Tabl
         return None
     key = "style_relative" if "style_relative" in metrics else metrics[0]
     order = sorted(per_style, key=lambda style: per_style[style][key], reverse=True)
-    rows = [[style, str(per_style[style]["n"]), *(number(per_style[style][m], m) for m in metrics)] for style in order]
-    return Table(f"Means per style of {name}, worst {CATALOGUE[key].title} first", ["", "pairs", *map(heading_of, metrics)], rows)
+    rows = [
+        [style, str(per_style[style]["n"]), *(number(per_style[style][m], m) for m in metrics)]
+        for style in order
+    ]
+    return Table(
+        f"Means per style of {name}, worst {CATALOGUE[key].title} first",
+        ["", "pairs", *map(heading_of, metrics)],
+        rows,
+    )
 
 
 def all_tables(results: Mapping[str, Any]) -> list[Table]:
     """Every table that the results have."""
-    tables = [metric_table(results, "mean"), metric_table(results, "median"), difference_table(results), oracle_table(results)]
+    tables = [
+        metric_table(results, "mean"),
+        metric_table(results, "median"),
+        difference_table(results),
+        oracle_table(results),
+    ]
     tables += [frontier_table(results), cost_table(results), model_table(results)]
     return [table for table in tables if table]
 
@@ -191,7 +285,10 @@ def heading(results: Mapping[str, Any]) -> str:
     """The protocol and its numbers, in a line."""
     protocol, pairs = results["protocol"], results["pairs"]
     changed = f" changed by {', '.join(protocol['overrides'])}" if protocol["overrides"] else ""
-    counts = f"{pairs['n']} pairs of {pairs['unique_contents']} contents and {pairs['unique_styles']} styles"
+    counts = (
+        f"{pairs['n']} pairs of {pairs['unique_contents']} contents and "
+        f"{pairs['unique_styles']} styles"
+    )
     return f"Protocol {protocol['name']}{changed}: {counts}"
 
 
@@ -212,24 +309,37 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def protocol_text(results: Mapping[str, Any]) -> str:
-    """Every value of the protocol but tracking and the places of files, and what it leaves no choice in."""
+    """Every value of the protocol but tracking and the places of files, and what it leaves no
+    choice in.
+    """
     values = results["protocol"]["values"] | IMPLEMENTATIONS
     return "".join(
-        f"{key}: {value}\n" for key, value in values.items() if not key.startswith(("tracking.", "networks.", "judge.weights"))
+        f"{key}: {value}\n"
+        for key, value in values.items()
+        if not key.startswith(("tracking.", "networks.", "judge.weights"))
     )
 
 
 def provenance(results: Mapping[str, Any]) -> str:
     """Commit, versions and networks, in a line."""
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    networks = ", ".join(f"{name} {about['sha256'][:12]}" for name, about in results["networks"].items()) or "none"
-    return f"Commit {results['git_commit'] or 'unknown'}; networks: {networks}; {results['hardware']}; {versions}."
+    networks = (
+        ", ".join(f"{name} {about['sha256'][:12]}" for name, about in results["networks"].items())
+        or "none"
+    )
+    return (
+        f"Commit {results['git_commit'] or 'unknown'}; networks: {networks}; "
+        f"{results['hardware']}; {versions}."
+    )
 
 
 def markdown_table(table: Table) -> str:
     """One table, the best values bold."""
     rows = [
-        [f"**{markdown_text(text)}**" if (i, j) in table.best else markdown_text(text) for j, text in enumerate(row)]
+        [
+            f"**{markdown_text(text)}**" if (i, j) in table.best else markdown_text(text)
+            for j, text in enumerate(row)
+        ]
         for i, row in enumerate(table.rows)
     ]
     lines = [[markdown_text(text) for text in table.header], ["---"] * len(table.header), *rows]
@@ -250,13 +360,22 @@ def latex(results: Mapping[str, Any]) -> str:
 def latex_table(table: Table, source: str) -> str:
     """One table."""
     body = [
-        [rf"\textbf{{{latex_text(text)}}}" if (i, j) in table.best else latex_text(text) for j, text in enumerate(row)]
+        [
+            rf"\textbf{{{latex_text(text)}}}" if (i, j) in table.best else latex_text(text)
+            for j, text in enumerate(row)
+        ]
         for i, row in enumerate(table.rows)
     ]
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{latex_text(table.title)}. {latex_text(source)}.}}"]
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{latex_text(table.title)}. {latex_text(source)}.}}",
+    ]
     lines += [rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}", r"\toprule"]
     lines += [" & ".join(map(latex_text, table.header)) + r" \\", r"\midrule"]
-    lines += ["{}" + " & ".join(row) + r" \\" for row in body]  # a row that starts with [ would be an option of \\
+    lines += [
+        "{}" + " & ".join(row) + r" \\" for row in body
+    ]  # a row that starts with [ would be an option of \\
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 

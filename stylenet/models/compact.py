@@ -1,7 +1,8 @@
-"""The compact network: an encoder and a decoder of its own, small enough for a laptop, with AdaIN at three depths.
+"""The compact network: an encoder and a decoder of its own, small enough for a laptop, with AdaIN
+at three depths.
 
-It has no VGG at run time. A VGG teaches it: it learns with the losses of AdaIN on the VGG's features, as if the VGG's
-own decoder were trained.
+It has no VGG at run time. A VGG teaches it: it learns with the losses of AdaIN on the VGG's
+features, as if the VGG's own decoder were trained.
 """
 
 from __future__ import annotations
@@ -26,11 +27,14 @@ Maps = tuple[Tensor, ...]  # features at 1/2, 1/4 and 1/8 of the size
 
 
 class CompactNet(nn.Module):
-    """Contents restyled with styles. Images are RGB in [0, 1], [N, 3, H, W], any size; the output has the content's size.
+    """Contents restyled with styles.
 
-    Most of a convolutional network's time goes into its layers at full size. Here the first convolution has stride 2, and
-    the last one, which alone works at full size, has three outputs. A style is known by the channel means and
-    deviations of its features at every depth, and the decoder's own features are brought to them on their way up.
+    Images are RGB in [0, 1], [N, 3, H, W], any size; the output has the content's size.
+
+    Most of a convolutional network's time goes into its layers at full size. Here the first
+    convolution has stride 2, and the last one, which alone works at full size, has three outputs. A
+    style is known by the channel means and deviations of its features at every depth, and the
+    decoder's own features are brought to them on their way up.
     """
 
     def __init__(
@@ -41,20 +45,29 @@ class CompactNet(nn.Module):
         antialias: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
-        """`blocks` residual blocks work at 1/8 of the size, `encoder_blocks` of them in the encoder.
+        """`blocks` residual blocks work at 1/8 of the size, `encoder_blocks` of them in the
+        encoder.
 
-        With `antialias` the network blurs before each stride and upsamples bilinearly, so that its texture hangs less
-        on the grid of its strides (Zhang 2019).
+        With `antialias` the network blurs before each stride and upsamples bilinearly, so that its
+        texture hangs less on the grid of its strides (Zhang 2019).
         """
         super().__init__()
         half, quarter, eighth = channels
         down = BlurredConv if antialias else DownConv
         up = SmoothUpConv if antialias else UpConv
-        self.to_half, self.to_quarter, self.to_eighth = down(3, half, 5), down(half, quarter, 3), down(quarter, eighth, 3)
+        self.to_half, self.to_quarter, self.to_eighth = (
+            down(3, half, 5),
+            down(half, quarter, 3),
+            down(quarter, eighth, 3),
+        )
         self.encoder_block = ResidualBlock(eighth)
-        self.more_encoder_blocks = nn.ModuleList(ResidualBlock(eighth) for _ in range(encoder_blocks - 1))
+        self.more_encoder_blocks = nn.ModuleList(
+            ResidualBlock(eighth) for _ in range(encoder_blocks - 1)
+        )
         # in the decoder AdaIN follows, which takes out any bias
-        self.decoder_blocks = nn.ModuleList(ResidualBlock(eighth, bias=False) for _ in range(blocks - encoder_blocks))
+        self.decoder_blocks = nn.ModuleList(
+            ResidualBlock(eighth, bias=False) for _ in range(blocks - encoder_blocks)
+        )
         self.from_eighth = up(eighth, quarter, bias=False)
         self.quarter_block = ResidualBlock(quarter, bias=False)
         self.from_quarter = up(quarter, half, bias=False)
@@ -63,13 +76,22 @@ class CompactNet(nn.Module):
         init_weights(self, generator)
 
     def forward(self, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
-        """The content [N, 3, H, W] in the look of the style [N or 1, 3, h, w], at strength alpha in [0, 1]."""
+        """The content [N, 3, H, W] in the look of the style [N or 1, 3, h, w], at strength alpha in
+        [0, 1].
+        """
         return self.stylise(content, Look((self.encode_style(style),), alpha=alpha))
 
     def encode(self, image: Tensor) -> Maps:
-        """The image's features at the three depths. Sides are filled up to multiples of 8 with their last pixels."""
+        """The image's features at the three depths.
+
+        Sides are filled up to multiples of 8 with their last pixels.
+        """
         height, width = image.shape[-2:]
-        x = F.pad(image.to(self.to_half.weight.dtype), (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+        x = F.pad(
+            image.to(self.to_half.weight.dtype),
+            (0, -width % STRIDE, 0, -height % STRIDE),
+            mode="replicate",
+        )
         half = F.relu(self.to_half(x))
         quarter = self.to_quarter(half)
         eighth = self.encoder_block(self.to_eighth(F.relu(quarter)))
@@ -78,13 +100,17 @@ class CompactNet(nn.Module):
         return half, quarter, eighth
 
     def style_code(self, maps: Maps) -> StyleCode:
-        """Channel means and deviations at the three depths: six of [N, C, 1, 1], whose weighted sums are styles as well."""
+        """Channel means and deviations at the three depths: six of [N, C, 1, 1], whose weighted
+        sums are styles as well.
+        """
         return tuple(part for features in maps for part in channel_stats(features))
 
     has_content_stats = False
 
     def content_stats(self, maps: Maps) -> None:
-        """Nothing could stand for a whole content: the network measures the decoder's features as well."""
+        """Nothing could stand for a whole content: the network measures the decoder's features as
+        well.
+        """
 
     def encode_style(self, style: Tensor) -> StyleCode:
         """What the network keeps of a style image. It serves any number of contents."""
@@ -95,9 +121,11 @@ class CompactNet(nn.Module):
         return self.render(self.encode(content), content.shape, look)
 
     def render(self, maps: Maps, shape: Sequence[int], look: Look) -> Tensor:
-        """The same from the features of a content of the given shape; they serve any number of looks.
+        """The same from the features of a content of the given shape; they serve any number of
+        looks.
 
-        AdaIN is linear in the style's statistics, so the network mixes and weakens these, once for all depths.
+        AdaIN is linear in the style's statistics, so the network mixes and weakens these, once for
+        all depths.
         """
         code = mean_code(look.codes, look.mixture)
         if look.alpha != 1:
@@ -120,7 +148,10 @@ class CompactNet(nn.Module):
 
 def mean_code(codes: Sequence[StyleCode], shares: Sequence[float]) -> StyleCode:
     """The weighted mean of style codes; the shares sum to 1."""
-    return tuple(sum(share * part for share, part in zip(shares, parts, strict=True)) for parts in zip(*codes, strict=True))
+    return tuple(
+        sum(share * part for share, part in zip(shares, parts, strict=True))
+        for parts in zip(*codes, strict=True)
+    )
 
 
 class DownConv(nn.Conv2d):
@@ -139,17 +170,23 @@ class DownConv(nn.Conv2d):
 
 
 class BlurredConv(DownConv):
-    """The same behind a blur by the binomial (1, 2, 1) / 4, which is part of the kernel: two pixels wider, no pass more."""
+    """The same behind a blur by the binomial (1, 2, 1) / 4, which is part of the kernel: two pixels
+    wider, no pass more.
+    """
 
     def kernel(self) -> Tensor:
         taps = torch.tensor([0.25, 0.5, 0.25], dtype=self.weight.dtype, device=self.weight.device)
         blur = torch.outer(taps, taps)[None, None]
         n_out, n_in, side, _ = self.weight.shape
-        return F.conv_transpose2d(self.weight.reshape(-1, 1, side, side), blur).reshape(n_out, n_in, side + 2, side + 2)
+        return F.conv_transpose2d(self.weight.reshape(-1, 1, side, side), blur).reshape(
+            n_out, n_in, side + 2, side + 2
+        )
 
 
 def reflected(x: Tensor, n_px: int) -> Tensor:
-    """The map with a border of reflected pixels; one too narrow for that repeats its outermost pixels."""
+    """The map with a border of reflected pixels; one too narrow for that repeats its outermost
+    pixels.
+    """
     return F.pad(x, (n_px,) * 4, mode="reflect" if min(x.shape[-2:]) > n_px else "replicate")
 
 
@@ -178,11 +215,16 @@ class SmoothUpConv(SameConv):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions, the second with or without bias, beside a path that leaves the features as they are."""
+    """Two convolutions, the second with or without bias, beside a path that leaves the features as
+    they are.
+    """
 
     def __init__(self, n_channels: int, bias: bool = True) -> None:
         super().__init__()
-        self.first, self.second = SameConv(n_channels, n_channels), SameConv(n_channels, n_channels, bias)
+        self.first, self.second = (
+            SameConv(n_channels, n_channels),
+            SameConv(n_channels, n_channels, bias),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(F.relu_(self.first(F.relu(x))))
@@ -190,7 +232,9 @@ class ResidualBlock(nn.Module):
 
 @torch.no_grad()
 def init_weights(net: CompactNet, generator: torch.Generator | None) -> None:
-    """Start weights drawn from `generator`: He's, small in what is added to a residual path, and a first output near mid grey."""
+    """Start weights drawn from `generator`: He's, small in what is added to a residual path, and a
+    first output near mid grey.
+    """
     for conv in (module for module in net.modules() if isinstance(module, nn.Conv2d)):
         bound = (6 / conv.weight[0].numel()) ** 0.5  # He et al. 2015, eq. 10
         conv.weight.uniform_(-bound, bound, generator=generator)
@@ -204,7 +248,9 @@ def init_weights(net: CompactNet, generator: torch.Generator | None) -> None:
 
 @torch.no_grad()
 def grown(net: CompactNet, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Start weights of the network from those of one with fewer blocks: the blocks that it has more change nothing at first."""
+    """Start weights of the network from those of one with fewer blocks: the blocks that it has more
+    change nothing at first.
+    """
     start = {name: tensor.clone() for name, tensor in net.state_dict().items()} | tensors
     for name in start.keys() - tensors.keys():
         if ".second." in name:
@@ -213,7 +259,10 @@ def grown(net: CompactNet, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class CompactLearner:
-    """A compact network while it learns. `net` may be spread over processes, which average its gradients."""
+    """A compact network while it learns.
+
+    `net` may be spread over processes, which average its gradients.
+    """
 
     def __init__(self, net: nn.Module) -> None:
         self.net = net
@@ -232,8 +281,12 @@ class CompactLearner:
         return self.net(images, images)
 
 
-def make_fast(net: CompactNet, device: torch.device, dtype: torch.dtype = torch.float32) -> CompactNet:
-    """The network with its upsampling and its blurs merged into convolutions, for inference on the device in the dtype."""
+def make_fast(
+    net: CompactNet, device: torch.device, dtype: torch.dtype = torch.float32
+) -> CompactNet:
+    """The network with its upsampling and its blurs merged into convolutions, for inference on the
+    device in the dtype.
+    """
     fast = copy.deepcopy(net)
     for name, module in net.named_children():
         if isinstance(module, UpConv):

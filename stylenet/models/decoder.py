@@ -20,9 +20,10 @@ Init = Literal["uniform", "he"]
 class Decoder(nn.Module):
     """Features of an encoder's tap back to an image, [N, C, h, w] -> [N, 3, h * s, w * s].
 
-    Each layer is named after the encoder's convolution that it mirrors: a decoder for relu4_1 starts with conv4_1
-    (512 to 256 channels) and ends with conv1_1 (64 to 3). As in the paper there is no normalisation by default
-    (section 7.1), and the last layer has neither normalisation nor ReLU.
+    Each layer is named after the encoder's convolution that it mirrors: a decoder for relu4_1
+    starts with conv4_1 (512 to 256 channels) and ends with conv1_1 (64 to 3). As in the paper there
+    is no normalisation by default (section 7.1), and the last layer has neither normalisation nor
+    ReLU.
     """
 
     def __init__(
@@ -36,19 +37,27 @@ class Decoder(nn.Module):
         generator: torch.Generator | None = None,
         widening: int = 1,
     ) -> None:
-        """`widening`: input channels over the encoder's output channels (2 where a style is concatenated)."""
+        """`widening`: input channels over the encoder's output channels (2 where a style is
+        concatenated).
+        """
         super().__init__()
         self.padding, self.upsampling = padding, upsampling
-        mirrored = [(name, shape) for name, shape in reversed(conv_shapes(encoder_name, tap).items())]
-        self.convs = nn.ModuleDict({name: nn.Conv2d(n_out, n_in, 3) for name, (n_in, n_out) in mirrored})
+        mirrored = [
+            (name, shape) for name, shape in reversed(conv_shapes(encoder_name, tap).items())
+        ]
+        self.convs = nn.ModuleDict(
+            {name: nn.Conv2d(n_out, n_in, 3) for name, (n_in, n_out) in mirrored}
+        )
         if widening > 1:
             first, (n_in, n_out) = mirrored[0]
             self.convs[first] = nn.Conv2d(widening * n_out, n_in, 3)
-        self.norms = nn.ModuleDict({name: make_norm(norm, n_in) for name, (n_in, _) in mirrored[:-1] if norm != "none"})
+        self.norms = nn.ModuleDict(
+            {name: make_norm(norm, n_in) for name, (n_in, _) in mirrored[:-1] if norm != "none"}
+        )
         init_weights(self, init, generator)
 
     def train(self, mode: bool = True) -> Decoder:
-        """As every module's; the normalisation of a frozen layer keeps its running statistics too."""
+        """As every module's, but a frozen layer's normalisation keeps its running statistics."""
         super().train(mode)
         for norm in self.norms.values():
             norm.train(mode and norm.weight.requires_grad)
@@ -69,7 +78,9 @@ class Decoder(nn.Module):
 
 def upsample(x: Tensor, mode: Upsampling) -> Tensor:
     """Twice the size, [N, C, H, W] -> [N, C, 2H, 2W]."""
-    return F.interpolate(x, scale_factor=2, mode=mode, align_corners=None if mode == "nearest" else False)
+    return F.interpolate(
+        x, scale_factor=2, mode=mode, align_corners=None if mode == "nearest" else False
+    )
 
 
 def make_norm(norm: Norm, n_channels: int) -> nn.Module:
@@ -81,9 +92,10 @@ def make_norm(norm: Norm, n_channels: int) -> nn.Module:
 def init_weights(decoder: Decoder, init: Init, generator: torch.Generator | None) -> None:
     """Start weights drawn from `generator` instead of the global state.
 
-    `uniform` is what Torch 7 and PyTorch do by default and what the known implementations start from: U(±1/sqrt(n))
-    for n inputs, so that the signal shrinks by 0.4 a layer and the first output is an even grey. `he` keeps the
-    signal's size (He et al. 2015, eq. 10) and starts at mid grey with a tenth of it; docs/log.md has both curves.
+    `uniform` is what Torch 7 and PyTorch do by default and what the known implementations start
+    from: U(±1/sqrt(n)) for n inputs, so that the signal shrinks by 0.4 a layer and the first output
+    is an even grey. `he` keeps the signal's size (He et al. 2015, eq. 10) and starts at mid grey
+    with a tenth of it; docs/log.md has both curves.
     """
     convs = list(decoder.convs.values())
     for conv in convs:
@@ -107,16 +119,30 @@ def load_flat_decoder(decoder: Decoder, weights: Mapping[str, Tensor], origin: s
     shapes = [tuple(weights[f"{number}.weight"].shape) for number in numbers]
     expected = [tuple(conv.weight.shape) for conv in decoder.convs.values()]
     if shapes != expected or len(weights) != 2 * len(numbers):
-        raise WeightsError(f"expected {len(expected)} convolutions {expected[0]} to {expected[-1]} in {origin}, but {shapes} came")
+        raise WeightsError(
+            f"expected {len(expected)} convolutions {expected[0]} to {expected[-1]} in {origin}, "
+            f"but {shapes} came"
+        )
     for number, conv in zip(numbers, decoder.convs.values(), strict=True):
-        conv.load_state_dict({"weight": weights[f"{number}.weight"], "bias": weights[f"{number}.bias"]})
+        conv.load_state_dict(
+            {"weight": weights[f"{number}.weight"], "bias": weights[f"{number}.bias"]}
+        )
 
 
 def freeze_layers(decoder: Decoder, names: tuple[str, ...]) -> None:
-    """Take the named layers (convolution and its normalisation) out of training. Raises UsageError for unknown ones."""
+    """Take the named layers (convolution and its normalisation) out of training.
+
+    Raises UsageError for unknown ones.
+    """
     unknown = [name for name in names if name not in decoder.convs]
     if unknown:
-        raise UsageError(f"expected decoder layers out of {', '.join(decoder.convs)}, but {', '.join(unknown)} came")
+        raise UsageError(
+            f"expected decoder layers out of {', '.join(decoder.convs)}, but {', '.join(unknown)} "
+            "came"
+        )
     for name in names:
-        for module in (decoder.convs[name], *([decoder.norms[name]] if name in decoder.norms else [])):
+        for module in (
+            decoder.convs[name],
+            *([decoder.norms[name]] if name in decoder.norms else []),
+        ):
             module.requires_grad_(False)

@@ -1,7 +1,7 @@
 """The families: each kind of network, how it is made from plain parts, and what it can do.
 
-A configuration and a released file both become `Parts`, and `make(parts)` builds the network from them. Whoever trains,
-applies or measures a network asks its family; no other file knows the kinds.
+A configuration and a released file both become `Parts`, and `make(parts)` builds the network from
+them. Whoever trains, applies or measures a network asks its family; no other file knows the kinds.
 """
 
 from __future__ import annotations
@@ -26,22 +26,31 @@ class Parts(NamedTuple):
     """What must be known to build a network again; the description in a released file holds it."""
 
     family: str
-    encoder: Mapping[str, Any]  # the VGG of the network or of its losses: name, tap, padding, pooling
+    encoder: Mapping[
+        str, Any
+    ]  # the VGG of the network or of its losses: name, tap, padding, pooling
     trained: Mapping[str, Any]  # the family's own options, by the names in `Family.options`
     transform: str = "adain"
 
 
 class Family:
-    """A kind of network. `trained` is the module that learns: all of a network, or the part behind a frozen encoder."""
+    """A kind of network.
+
+    `trained` is the module that learns: all of a network, or the part behind a frozen encoder.
+    """
 
     network: ClassVar[type]  # what is applied
     options: ClassVar[Mapping[str, str]]  # {name in `Parts.trained`: option of the configuration}
     defaults: ClassVar[Mapping[str, Any]] = {}  # of options that files of earlier versions lack
-    idle: ClassVar[tuple[str, ...]] = ()  # options, or sections with a dot, that mean nothing to the family
+    idle: ClassVar[
+        tuple[str, ...]
+    ] = ()  # options, or sections with a dot, that mean nothing to the family
     transforms: ClassVar[tuple[str, ...]] = tuple(TRANSFORMS)
     has_encoder: ClassVar[bool]  # whether a network needs the VGG when it is applied
 
-    def make(self, parts: Parts, generator: torch.Generator | None = None, init: str = "uniform") -> nn.Module:
+    def make(
+        self, parts: Parts, generator: torch.Generator | None = None, init: str = "uniform"
+    ) -> nn.Module:
         """The module that learns, its start weights drawn from the generator."""
         raise NotImplementedError
 
@@ -58,14 +67,19 @@ class Family:
         raise NotImplementedError
 
     def compile(self, net: Network) -> None:
-        """Give the fast form to torch.compile, in place. Each new size of picture then costs a compilation."""
+        """Give the fast form to torch.compile, in place.
+
+        Each new size of picture then costs a compilation.
+        """
         raise NotImplementedError
 
     def can_tile(self, net: Network, shape: Sequence[int]) -> bool:
         """Whether tiles give the picture of the whole pass for a content [..., H, W]."""
         return False
 
-    def load_published(self, trained: nn.Module, weights: Mapping[str, Tensor], origin: str) -> bool:
+    def load_published(
+        self, trained: nn.Module, weights: Mapping[str, Tensor], origin: str
+    ) -> bool:
         """Load a decoder in pytorch-AdaIN's layout; False where the family has no such decoder."""
         return False
 
@@ -82,7 +96,9 @@ class Family:
 
 
 class VggFamily(Family):
-    """The paper's network: a frozen VGG, a transform at one of its layers, and a decoder, which learns."""
+    """The paper's network: a frozen VGG, a transform at one of its layers, and a decoder, which
+    learns.
+    """
 
     network = StyleNet
     options: ClassVar[Mapping[str, str]] = {
@@ -92,7 +108,9 @@ class VggFamily(Family):
     }
     has_encoder = True
 
-    def make(self, parts: Parts, generator: torch.Generator | None = None, init: str = "uniform") -> Decoder:
+    def make(
+        self, parts: Parts, generator: torch.Generator | None = None, init: str = "uniform"
+    ) -> Decoder:
         return Decoder(
             encoder_name=parts.encoder["name"],
             tap=parts.encoder["tap"],
@@ -117,7 +135,9 @@ class VggFamily(Family):
     def can_tile(self, net: StyleNet, shape: Sequence[int]) -> bool:
         return tiles.can_tile(net, shape)
 
-    def load_published(self, trained: nn.Module, weights: Mapping[str, Tensor], origin: str) -> bool:
+    def load_published(
+        self, trained: nn.Module, weights: Mapping[str, Tensor], origin: str
+    ) -> bool:
         decoder.load_flat_decoder(trained, weights, origin)
         return True
 
@@ -140,7 +160,9 @@ class CompactFamily(Family):
     transforms = ("adain",)
     has_encoder = False
 
-    def make(self, parts: Parts, generator: torch.Generator | None = None, init: str = "uniform") -> CompactNet:
+    def make(
+        self, parts: Parts, generator: torch.Generator | None = None, init: str = "uniform"
+    ) -> CompactNet:
         return CompactNet(**parts.trained, generator=generator)
 
     def assemble(self, trained: nn.Module, encoder: VGG | None, parts: Parts) -> CompactNet:
@@ -159,7 +181,11 @@ class CompactFamily(Family):
         return compact.grown(trained, tensors)
 
     def can_start_from(self, name: str, theirs: Any, ours: Any) -> bool:
-        return name == "antialias" or theirs == ours or (name in ("blocks", "encoder_blocks") and ours >= theirs)
+        return (
+            name == "antialias"
+            or theirs == ours
+            or (name in ("blocks", "encoder_blocks") and ours >= theirs)
+        )
 
 
 FAMILIES: dict[str, Family] = {"vgg": VggFamily(), "compact": CompactFamily()}

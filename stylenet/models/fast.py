@@ -1,7 +1,9 @@
-"""The fast form of a StyleNet: the same function from the same weights, arranged for the processor it runs on.
+"""The fast form of a StyleNet: the same function from the same weights, arranged for the processor
+it runs on.
 
-Everything is derived on the fly, so that checkpoints and the plain modules stay as the paper has them; a property test
-holds the two together. What is done, and what it brings: docs/results.md, benchmarks/.
+Everything is derived on the fly, so that checkpoints and the plain modules stay as the paper has
+them; a property test holds the two together. What is done, and what it brings: docs/results.md,
+benchmarks/.
 """
 
 from __future__ import annotations
@@ -17,14 +19,18 @@ from stylenet.models.decoder import Decoder, upsample
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.vgg import VGG, Padding, block_of, pad
 
-WINOGRAD_CHANNELS = 256  # from this many input channels on it wins on the CPU; below, its transforms cost more than it saves
+# from this many input channels on it wins on the CPU; below, its transforms cost more than it saves
+WINOGRAD_CHANNELS = 256
 TILES_PER_BLOCK = 256  # of Winograd: so many tiles' transforms stay in the cache
 
 
 def make_fast(net: StyleNet, device: torch.device, dtype: torch.dtype = torch.float32) -> StyleNet:
     """The network with fast encoder and decoder, for inference on the device in the dtype."""
     use_winograd = device.type == "cpu" and dtype == torch.float32
-    encoder, decoder = FastEncoder(net.encoder, use_winograd), FastDecoder(net.decoder, use_winograd)
+    encoder, decoder = (
+        FastEncoder(net.encoder, use_winograd),
+        FastDecoder(net.decoder, use_winograd),
+    )
     fast = StyleNet(encoder, net.transform, decoder, net.tap).eval().requires_grad_(False)
     return fast.to(device, dtype, memory_format=torch.channels_last)
 
@@ -35,12 +41,19 @@ class FastEncoder(nn.Module):
     def __init__(self, vgg: VGG, use_winograd: bool) -> None:
         super().__init__()
         self.pooling, self.padding = vgg.pooling, vgg.padding
-        self.convs = nn.ModuleDict({name: make_conv(conv, vgg.padding, use_winograd) for name, conv in vgg.convs.items()})
+        self.convs = nn.ModuleDict(
+            {name: make_conv(conv, vgg.padding, use_winograd) for name, conv in vgg.convs.items()}
+        )
         self.register_buffer("mean", vgg.mean.clone())
-        self.subtracts = vgg.padding == "zeros"  # there the border is the mean image, which no bias can express
+        self.subtracts = (
+            vgg.padding == "zeros"
+        )  # there the border is the mean image, which no bias can express
         if not self.subtracts:
             first = self.convs["conv1_1"]
-            first.bias = nn.Parameter(first.bias - (first.weight.double().sum((2, 3)) @ vgg.mean.double().flatten()).float())
+            first.bias = nn.Parameter(
+                first.bias
+                - (first.weight.double().sum((2, 3)) @ vgg.mean.double().flatten()).float()
+            )
 
     pool, walk = VGG.pool, VGG.walk
 
@@ -59,13 +72,21 @@ class FastDecoder(nn.Module):
 
     def __init__(self, decoder: Decoder, use_winograd: bool) -> None:
         super().__init__()
-        self.upsampling, self.padding, self.norms = decoder.upsampling, decoder.padding, copy.deepcopy(decoder.norms)
+        self.upsampling, self.padding, self.norms = (
+            decoder.upsampling,
+            decoder.padding,
+            copy.deepcopy(decoder.norms),
+        )
         names, steps = list(decoder.convs), {}
         for name, before in zip(names, [None, *names[:-1]], strict=True):
             follows_upsampling = before is not None and block_of(before) != block_of(name)
             is_merged = follows_upsampling and decoder.upsampling == "nearest"
             conv = decoder.convs[name]
-            steps[name] = SubPixelConv(conv, decoder.padding) if is_merged else make_conv(conv, decoder.padding, use_winograd)
+            steps[name] = (
+                SubPixelConv(conv, decoder.padding)
+                if is_merged
+                else make_conv(conv, decoder.padding, use_winograd)
+            )
             steps[name].upsamples_first = follows_upsampling and not is_merged
         self.convs = nn.ModuleDict(steps)
 
@@ -91,7 +112,11 @@ class PaddedConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, padding: Padding) -> None:
         super().__init__()
-        self.weight, self.bias, self.padding = nn.Parameter(conv.weight.clone()), nn.Parameter(conv.bias.clone()), padding
+        self.weight, self.bias, self.padding = (
+            nn.Parameter(conv.weight.clone()),
+            nn.Parameter(conv.bias.clone()),
+            padding,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.padding == "zeros":
@@ -100,11 +125,12 @@ class PaddedConv(nn.Module):
 
 
 class SubPixelConv(nn.Module):
-    """Nearest upsampling by two and a 3x3 convolution as one transposed convolution of the small map: 16 products for 36.
+    """Nearest upsampling by two and a 3x3 convolution as one transposed convolution of the small
+    map: 16 products for 36.
 
-    An output position sees only two different values of the small map in each direction, so the three taps of the
-    kernel fall on two: even positions have (w0, w1 + w2), odd ones (w0 + w1, w2). The border of the upsampled map,
-    reflected, is the border of the small map, replicated.
+    An output position sees only two different values of the small map in each direction, so the
+    three taps of the kernel fall on two: even positions have (w0, w1 + w2), odd ones (w0 + w1, w2).
+    The border of the upsampled map, reflected, is the border of the small map, replicated.
     """
 
     def __init__(self, conv: nn.Conv2d, padding: Padding) -> None:
@@ -116,7 +142,9 @@ class SubPixelConv(nn.Module):
         self.mode = {"reflect": "replicate", "zeros": "constant", "circular": "circular"}[padding]
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv_transpose2d(F.pad(x, (1, 1, 1, 1), mode=self.mode), self.weight, self.bias, stride=2, padding=3)
+        return F.conv_transpose2d(
+            F.pad(x, (1, 1, 1, 1), mode=self.mode), self.weight, self.bias, stride=2, padding=3
+        )
 
 
 # Winograd's F(4x4, 3x3) with the points 0, ±1, ±2 (Lavin & Gray 2016, section 4.3)
@@ -141,15 +169,24 @@ OUTPUT = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -
 
 
 class WinogradConv(nn.Module):
-    """A 3x3 convolution as 36 matrix products per 4x4 outputs instead of 144, in blocks of tiles that fit the cache."""
+    """A 3x3 convolution as 36 matrix products per 4x4 outputs instead of 144, in blocks of tiles
+    that fit the cache.
+    """
 
     def __init__(self, conv: nn.Conv2d, padding: Padding) -> None:
         super().__init__()
         kernel = torch.tensor(KERNEL, dtype=torch.float64)
-        spread = torch.einsum("ak,oikl,bl->abio", kernel, conv.weight.double(), kernel)  # [6, 6, in, out]
-        self.weight = nn.Parameter(spread.reshape(36, conv.in_channels, conv.out_channels).float().contiguous())
+        spread = torch.einsum(
+            "ak,oikl,bl->abio", kernel, conv.weight.double(), kernel
+        )  # [6, 6, in, out]
+        self.weight = nn.Parameter(
+            spread.reshape(36, conv.in_channels, conv.out_channels).float().contiguous()
+        )
         self.bias, self.padding = nn.Parameter(conv.bias.clone()), padding
-        both = [torch.kron(torch.tensor(m, dtype=torch.float64), torch.tensor(m, dtype=torch.float64)) for m in (INPUT, OUTPUT)]
+        both = [
+            torch.kron(torch.tensor(m, dtype=torch.float64), torch.tensor(m, dtype=torch.float64))
+            for m in (INPUT, OUTPUT)
+        ]
         self.register_buffer("spread_input", both[0].float())  # [36, 36]
         self.register_buffer("gather_output", both[1].float())  # [16, 36]
 
@@ -159,7 +196,9 @@ class WinogradConv(nn.Module):
         padded = pad(x, self.padding)
         if (height, width) != (4 * rows, 4 * columns):
             padded = F.pad(padded, (0, 4 * columns - width, 0, 4 * rows - height))
-        tiles = padded.permute(0, 2, 3, 1).unfold(1, 6, 4).unfold(2, 6, 4)  # [n, rows, columns, c, 6, 6], a view
+        tiles = (
+            padded.permute(0, 2, 3, 1).unfold(1, 6, 4).unfold(2, 6, 4)
+        )  # [n, rows, columns, c, 6, 6], a view
         out = x.new_empty(n, rows, 4, columns, 4, len(self.bias))
         step = max(1, TILES_PER_BLOCK // columns)
         for i in range(n):

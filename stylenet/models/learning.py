@@ -11,15 +11,22 @@ from stylenet.transforms import StyleCode
 
 
 class Observed(NamedTuple):
-    """A batch of N contents and N styles as a training step sees it, without gradient. Each content meets R styles."""
+    """A batch of N contents and N styles as a training step sees it, without gradient.
+
+    Each content meets R styles.
+    """
 
     content: Tensor  # [N, 3, H, W]
     style: Tensor  # [N, 3, H, W]
     n_styles: int  # R
-    content_features: dict[str, Tensor]  # [N, C, h, w] at the tap, and at those of the normalised content loss
+    content_features: dict[
+        str, Tensor
+    ]  # [N, C, h, w] at the tap, and at those of the normalised content loss
     style_features: Tensor  # [N, C, h, w] at the tap
     style_stats: dict[str, StyleCode]  # of [R * N, C, 1, 1] at the style taps
-    style_grams: dict[str, Tensor]  # [R * N, C, C] at the style taps, where a Gram loss has a weight
+    style_grams: dict[
+        str, Tensor
+    ]  # [R * N, C, C] at the style taps, where a Gram loss has a weight
     target: Tensor  # [R * N, C, h, w] at the tap
 
 
@@ -29,5 +36,7 @@ def repeated(contents: Tensor, times: int) -> Tensor:
 
 
 def rolled(styles: Tensor, times: int) -> Tensor:
-    """The batch over and over, each time moved by one more, so that `repeated` contents meet other styles."""
+    """The batch over and over, each time moved by one more, so that `repeated` contents meet other
+    styles.
+    """
     return torch.cat([styles.roll(-k, 0) for k in range(times)]) if times > 1 else styles

@@ -19,12 +19,16 @@ class StyleNet(nn.Module):
     Images are RGB in [0, 1], [N, 3, H, W], any size; the output has the content's size.
     """
 
-    def __init__(self, encoder: VGG, transform: FeatureTransform, decoder: nn.Module, tap: str = "relu4_1") -> None:
+    def __init__(
+        self, encoder: VGG, transform: FeatureTransform, decoder: nn.Module, tap: str = "relu4_1"
+    ) -> None:
         super().__init__()
         self.encoder, self.transform, self.decoder, self.tap = encoder, transform, decoder, tap
 
     def forward(self, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
-        """The content [N, 3, H, W] in the look of the style [N or 1, 3, h, w], at strength alpha in [0, 1]."""
+        """The content [N, 3, H, W] in the look of the style [N or 1, 3, h, w], at strength alpha in
+        [0, 1].
+        """
         return self.stylise(content, Look((self.encode_style(style),), alpha=alpha))
 
     def encode(self, image: Tensor) -> Tensor:
@@ -45,7 +49,9 @@ class StyleNet(nn.Module):
         return self.transform.survey is not None
 
     def content_stats(self, features: Tensor) -> StyleCode | None:
-        """What the transform measures of a whole content; None where it needs the whole content itself."""
+        """What the transform measures of a whole content; None where it needs the whole content
+        itself.
+        """
         return self.transform.survey(features) if self.transform.survey else None
 
     def stylise(self, content: Tensor, look: Look) -> Tensor:
@@ -53,37 +59,48 @@ class StyleNet(nn.Module):
         return self.render(self.encode(content), content.shape, look)
 
     def render(self, features: Tensor, shape: Sequence[int], look: Look) -> Tensor:
-        """The same from the features of a content of the given shape; they serve any number of looks."""
+        """The same from the features of a content of the given shape; they serve any number of
+        looks.
+        """
         return self.decode(self.align(features, look), shape)
 
     def align(self, features: Tensor, look: Look) -> Tensor:
-        """Content features brought to the look: aligned with each style, mixed, blended with what they were."""
+        """Content features brought to the look: aligned with each style, mixed, blended with what
+        they were.
+        """
         mixed = mix(self.transform, features, look.codes, look.mixture, look.content_stats)
         return blend(self.transform.unchanged(features), mixed, look.alpha)
 
     def decode(self, features: Tensor, shape: Sequence[int]) -> Tensor:
         """Features as an image of the given [..., H, W].
 
-        The encoder pools with ceiling, so that the decoder's image covers the input from its top left corner on:
-        sides that are no multiple of 8 need a crop and no resampling.
+        The encoder pools with ceiling, so that the decoder's image covers the input from its top
+        left corner on: sides that are no multiple of 8 need a crop and no resampling.
         """
         return self.decoder(features)[..., : shape[-2], : shape[-1]]
 
     def learn(self, seen: Observed) -> Tensor:
-        """The outputs g(t) of a training step (eq. 10), [R * N, 3, H, W]; the content's features are the observed ones."""
+        """The outputs g(t) of a training step (eq.
+
+        10), [R * N, 3, H, W]; the content's features are the observed ones.
+        """
         aligned = seen.target if self.transform.widening == 1 else self.aligned(seen)
         return self.decode(aligned, seen.content.shape)
 
     @torch.no_grad()
     def aligned(self, seen: Observed) -> Tensor:
         """What the decoder inverts where that is not the target."""
-        contents, styles = repeated(seen.content_features[self.tap], seen.n_styles), rolled(seen.style_features, seen.n_styles)
+        contents, styles = (
+            repeated(seen.content_features[self.tap], seen.n_styles),
+            rolled(seen.style_features, seen.n_styles),
+        )
         return self.transform.apply(contents, self.transform.describe(styles), None)
 
     def restore(self, seen: Observed) -> Tensor:
         """Contents, then styles, each stylised with itself: [2 * N, 3, H, W].
 
-        An image's features aligned with its own statistics are its features, so no transform is applied.
+        An image's features aligned with its own statistics are its features, so no transform is
+        applied.
         """
         features = torch.cat([seen.content_features[self.tap], seen.style_features])
         return self.decode(self.transform.unchanged(features), seen.content.shape)

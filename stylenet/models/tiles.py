@@ -1,9 +1,11 @@
-"""Exact tiling: a picture of any size through a StyleNet piece by piece, equal to the whole pass up to rounding.
+"""Exact tiling: a picture of any size through a StyleNet piece by piece, equal to the whole pass up
+to rounding.
 
-AdaIN needs only the channel statistics of the whole content, so a picture is encoded in tiles into its full feature
-map (1/32 of the activations of a whole pass), surveyed once, and aligned and decoded in tiles. Every tile carries a
-halo as wide as the network sees, which is cut off again; at the picture's own border the tile ends there too, so that
-the network's padding is that of the whole pass. With circular padding the halo goes on at the other side.
+AdaIN needs only the channel statistics of the whole content, so a picture is encoded in tiles into
+its full feature map (1/32 of the activations of a whole pass), surveyed once, and aligned and
+decoded in tiles. Every tile carries a halo as wide as the network sees, which is cut off again; at
+the picture's own border the tile ends there too, so that the network's padding is that of the whole
+pass. With circular padding the halo goes on at the other side.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ def cell_px(net: StyleNet) -> int:
 
 
 def halo_px(net: StyleNet) -> int:
-    """How far a picture's pixel can be from a feature that it moves (or the reverse), in whole cells."""
+    """How far a picture's pixel can be from a feature that it moves (or the reverse), in whole
+    cells.
+    """
     radius = sum(2 ** (block_of(name) - 1) for name in net.decoder.convs)
     if net.decoder.upsampling == "bilinear":  # a neighbour of the small map more at every doubling
         radius += sum(2**level for level in range(1, block_of(net.tap)))
@@ -66,8 +70,13 @@ def spans(length: int, tile: int, halo: int, wraps: bool = False) -> list[Span]:
     """The tiles of a side; `wraps`: their halos reach beyond it."""
     starts = range(0, length, tile)
     if wraps:
-        return [Span(a, min(a + tile, length), a - halo, min(a + tile, length) + halo) for a in starts]
-    return [Span(a, min(a + tile, length), max(0, a - halo), min(length, a + tile + halo)) for a in starts]
+        return [
+            Span(a, min(a + tile, length), a - halo, min(a + tile, length) + halo) for a in starts
+        ]
+    return [
+        Span(a, min(a + tile, length), max(0, a - halo), min(length, a + tile + halo))
+        for a in starts
+    ]
 
 
 def tiles(net: StyleNet, shape: Sequence[int], tile_px: int) -> Iterator[tuple[Span, Span]]:
@@ -78,7 +87,9 @@ def tiles(net: StyleNet, shape: Sequence[int], tile_px: int) -> Iterator[tuple[S
 
 
 def piece_of(whole: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
-    """The part of [..., H, W] between two rows and two columns; beyond a border it goes on at the opposite one."""
+    """The part of [..., H, W] between two rows and two columns; beyond a border it goes on at the
+    opposite one.
+    """
     for dim, (start, stop) in ((-2, rows), (-1, columns)):
         length = whole.shape[dim]
         if start >= 0 and stop <= length:
@@ -88,14 +99,20 @@ def piece_of(whole: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> 
     return whole
 
 
-def encode_tiled(net: StyleNet, read: Callable[[Span, Span], Tensor], shape: Sequence[int], tile_px: int) -> Tensor:
-    """The full feature map [N, C, ceil(H / cell), ceil(W / cell)]; `read` gives a tile's pixels with their halo."""
+def encode_tiled(
+    net: StyleNet, read: Callable[[Span, Span], Tensor], shape: Sequence[int], tile_px: int
+) -> Tensor:
+    """The full feature map [N, C, ceil(H / cell), ceil(W / cell)]; `read` gives a tile's pixels
+    with their halo.
+    """
     cell, features = cell_px(net), None
     for rows, columns in tiles(net, shape, tile_px):
         piece = net.encode(read(rows, columns))
         if features is None:
             size = [-(-side // cell) for side in shape[-2:]]
-            features = piece.new_empty(len(piece), piece.shape[1], *size).contiguous(memory_format=torch.channels_last)
+            features = piece.new_empty(len(piece), piece.shape[1], *size).contiguous(
+                memory_format=torch.channels_last
+            )
         target = [slice(span.start // cell, -(-span.stop // cell)) for span in (rows, columns)]
         offset = [(span.start - span.wide_start) // cell for span in (rows, columns)]
         core = [slice(o, o + t.stop - t.start) for o, t in zip(offset, target, strict=True)]
@@ -111,15 +128,25 @@ def render_tiled(
     tile_px: int,
     write: Write,
 ) -> None:
-    """Align and decode the full feature map of a picture of the given [..., H, W]; `write` takes piece after piece."""
+    """Align and decode the full feature map of a picture of the given [..., H, W]; `write` takes
+    piece after piece.
+    """
     cell, content_stats = cell_px(net), look.content_stats or net.content_stats(features)
     needs_whole = content_stats is None  # so does the transform: it aligns the whole map at once
     if needs_whole:
         features = net.align(features, look)
     for rows, columns in tiles(net, shape, tile_px):
-        piece = piece_of(features, *((span.wide_start // cell, -(-span.wide_stop // cell)) for span in (rows, columns)))
-        pixels = net.decoder(piece if needs_whole else net.align(piece, look.with_stats(content_stats)))
-        core = [slice(span.start - span.wide_start, span.stop - span.wide_start) for span in (rows, columns)]
+        piece = piece_of(
+            features,
+            *((span.wide_start // cell, -(-span.wide_stop // cell)) for span in (rows, columns)),
+        )
+        pixels = net.decoder(
+            piece if needs_whole else net.align(piece, look.with_stats(content_stats))
+        )
+        core = [
+            slice(span.start - span.wide_start, span.stop - span.wide_start)
+            for span in (rows, columns)
+        ]
         write(rows.start, columns.start, pixels[:, :, core[0], core[1]])
 
 

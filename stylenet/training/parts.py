@@ -24,7 +24,10 @@ class Part(NamedTuple):
 
     def state(self) -> dict[str, Any]:
         """All that a resumed run needs."""
-        return {name: item.state_dict() if item is not None else None for name, item in self._asdict().items()}
+        return {
+            name: item.state_dict() if item is not None else None
+            for name, item in self._asdict().items()
+        }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over what `state` gave."""

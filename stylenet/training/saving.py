@@ -23,13 +23,21 @@ class Saver:
     """Writes the files of a run's folder."""
 
     def __init__(self, setup: Setup, folder: Path, tracking_id: str, tracker: Tracker) -> None:
-        self.setup, self.folder, self.tracking_id, self.tracker = setup, folder, tracking_id, tracker
+        self.setup, self.folder, self.tracking_id, self.tracker = (
+            setup,
+            folder,
+            tracking_id,
+            tracker,
+        )
         self.options = setup.config.tracking
 
     def write_state(self, progress: Progress, name: str, alias: str) -> None:
         """Write a resume state, and log it as an artifact if each one is wanted."""
         path = self.folder / "checkpoints" / name
-        release = {"tensors": self.release_tensors(), "description": self.release_description(progress)}
+        release = {
+            "tensors": self.release_tensors(),
+            "description": self.release_description(progress),
+        }
         state = progress._asdict() | {"tracking_id": self.tracking_id, "release": release}
         state |= {"parts": parts.states(self.setup.parts), "scaler": self.setup.scaler.state_dict()}
         checkpoint.save_state(state, path)
@@ -38,12 +46,22 @@ class Saver:
 
     def release_tensors(self) -> dict[str, Any]:
         """The tensors of the model as it would be released now."""
-        return build.release_tensors(self.setup.config, self.setup.encoder, self.setup.network.shown)
+        return build.release_tensors(
+            self.setup.config, self.setup.encoder, self.setup.network.shown
+        )
 
     def release_description(self, progress: Progress) -> dict[str, Any]:
         """The description of the model as it would be released now."""
-        wandb_run = {"project": self.options.project, "entity": self.options.entity, "id": self.tracking_id}
-        about = self.setup.description | {"step": progress.step, "best": progress.best, "wandb_run": wandb_run}
+        wandb_run = {
+            "project": self.options.project,
+            "entity": self.options.entity,
+            "id": self.tracking_id,
+        }
+        about = self.setup.description | {
+            "step": progress.step,
+            "best": progress.best,
+            "wandb_run": wandb_run,
+        }
         return about | {"training_sha256": build.describe_training(about)["training_sha256"]}
 
     def write_model(self, progress: Progress) -> Path:
@@ -53,10 +71,14 @@ class Saver:
         return target
 
     def log_final_artifacts(self, progress: Progress) -> None:
-        """The newest and the best state as artifacts, unless each one was logged already or none is wanted."""
+        """The newest and the best state as artifacts, unless each one was logged already or none is
+        wanted.
+        """
         if self.options.artifacts != "final":
             return
         if progress.best:
             best = self.folder / "checkpoints" / checkpoint.BEST_FILE
             self.tracker.log_checkpoint(best, ["best"], {"step": progress.best["step"]})
-        self.tracker.log_checkpoint(checkpoint.state_path(self.folder, progress.step), ["latest"], {"step": progress.step})
+        self.tracker.log_checkpoint(
+            checkpoint.state_path(self.folder, progress.step), ["latest"], {"step": progress.step}
+        )

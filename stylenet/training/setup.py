@@ -1,21 +1,25 @@
-"""The objects of a run: data, networks, and what trains them, at the start or as a checkpoint left them."""
+"""The objects of a run: data, networks, and what trains them, at the start or as a checkpoint left
+them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from stylenet import build, checkpoint, datasets, runtime
-from stylenet.build import Config
 from stylenet.datasets import Batch
 from stylenet.errors import DataError, UsageError
 from stylenet.training import parts
 from stylenet.training.parts import Part
+
+if TYPE_CHECKING:
+    from stylenet.config.training import Config
 
 NETWORK = "network"  # the part that is released
 
@@ -23,12 +27,16 @@ NETWORK = "network"  # the part that is released
 class Setup:
     """Everything that computes in a run. `folder` is named in messages only."""
 
-    def __init__(self, config: Config, device: torch.device, state: dict[str, Any] | None, folder: Path) -> None:
+    def __init__(
+        self, config: Config, device: torch.device, state: dict[str, Any] | None, folder: Path
+    ) -> None:
         self.config, self.device, self.folder = config, device, folder
         self.layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         self.make_data()
         self.make_networks(state)
-        self.description = build.describe_run(config, self.encoder, self.data, device) | {"started_from": self.started_from}
+        self.description = build.describe_run(config, self.encoder, self.data, device) | {
+            "started_from": self.started_from
+        }
         if state:
             self.load(state)
         self.net = self.make_learner()
@@ -41,7 +49,9 @@ class Setup:
         self.bad_files = datasets.BadFiles(sum(map(len, self.sources)), self.config.data.max_bad)
 
     def make_networks(self, state: dict[str, Any] | None) -> None:
-        """The calibrated encoder, the objective on it, and the network at its starting point with what trains it."""
+        """The calibrated encoder, the objective on it, and the network at its starting point with
+        what trains it.
+        """
         config = self.config
         raw = build.make_raw_encoder(config)
         raw.network.to(self.device, memory_format=self.layout)
@@ -50,12 +60,24 @@ class Setup:
             trained.load_state_dict(self.start.trained)
         self.encoder = build.calibrate_encoder(raw, mu)
         trained.to(self.device, memory_format=self.layout)
-        self.parts = {NETWORK: Part(trained, build.make_optimizer(config, trained), build.make_average(config, trained))}
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.train.precision == "fp16")
-        self.learning_rate, self.objective = build.make_schedule(config), build.make_objective(config, self.encoder)
+        self.parts = {
+            NETWORK: Part(
+                trained, build.make_optimizer(config, trained), build.make_average(config, trained)
+            )
+        }
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=config.train.precision == "fp16"
+        )
+        self.learning_rate, self.objective = (
+            build.make_schedule(config),
+            build.make_objective(config, self.encoder),
+        )
 
     def take_start(self, raw: build.Encoder, state: dict[str, Any] | None) -> dict[str, Tensor]:
-        """The calibration: the resumed run's, the starting point's, or a new measurement. Notes the starting point."""
+        """The calibration: the resumed run's, the starting point's, or a new measurement.
+
+        Notes the starting point.
+        """
         self.start = None
         if state:
             before = state["release"]["description"]
@@ -67,22 +89,30 @@ class Setup:
         if self.start and self.start.mu is not None:
             return self.start.mu
         # one process measures for all, lest rounding make the ranks' encoders differ
-        return runtime.from_main(build.measure_mu(self.config, raw, self.sources) if runtime.is_main() else None)
+        return runtime.from_main(
+            build.measure_mu(self.config, raw, self.sources) if runtime.is_main() else None
+        )
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take over a resume state. Raises DataError if the sets are not those that it was trained on."""
+        """Take over a resume state.
+
+        Raises DataError if the sets are not those that it was trained on.
+        """
         for kind, before in state["release"]["description"]["data"].items():
             now = self.description["data"][kind]
             if (now["train"], now["list_sha256"]) != (before["train"], before["list_sha256"]):
                 raise DataError(
-                    f"expected the {before['train']} {kind} images that the run began with, but {now['origin']} holds other "
+                    f"expected the {before['train']} {kind} images that the run began with, but "
+                    f"{now['origin']} holds other "
                     f"files; put them back, or fine-tune a new run: train.init_from={self.folder}"
                 )
         parts.load_states(self.parts, state["parts"])
         self.scaler.load_state_dict(state["scaler"])
 
     def make_learner(self) -> Any:
-        """The network of the loop: compiled, and with gradients averaged over the processes, where asked for."""
+        """The network of the loop: compiled, and with gradients averaged over the processes, where
+        asked for.
+        """
         trained = self.parts[NETWORK].module
         if self.config.train.compile:
             self.encoder.network.compile()
@@ -93,7 +123,8 @@ class Setup:
             if any(isinstance(module, nn.BatchNorm2d) for module in trained.modules()):
                 if self.device.type != "cuda":
                     raise UsageError(
-                        "expected GPUs for decoder.norm=batch in several processes, since only there its statistics are shared; "
+                        "expected GPUs for decoder.norm=batch in several processes, since only "
+                        "there its statistics are shared; "
                         "use one"
                     )
                 trained = nn.SyncBatchNorm.convert_sync_batchnorm(trained)
@@ -104,9 +135,13 @@ class Setup:
     def make_batches(self, samples_seen: int) -> Iterator[Batch]:
         """The endless batches of this process, from the first sample not yet seen."""
         options = self.config.data
-        sampler = datasets.EndlessSampler(samples_seen, options.batch_size, runtime.rank(), runtime.world_size())
+        sampler = datasets.EndlessSampler(
+            samples_seen, options.batch_size, runtime.rank(), runtime.world_size()
+        )
         pin = self.device.type == "cuda" and options.cache != "device"
-        return datasets.make_batches(self.dataset, sampler, options.workers if options.cache == "none" else 0, pin)
+        return datasets.make_batches(
+            self.dataset, sampler, options.workers if options.cache == "none" else 0, pin
+        )
 
     @property
     def network(self) -> Part:
@@ -114,7 +149,9 @@ class Setup:
         return self.parts[NETWORK]
 
     def make_shown(self) -> Any:
-        """The network that is validated and released, for evaluation: the averaged one if there is one."""
+        """The network that is validated and released, for evaluation: the averaged one if there is
+        one.
+        """
         return build.make_learner(self.config, self.encoder, self.network.shown.eval())
 
     def make_present(self) -> Any:

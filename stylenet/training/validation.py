@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from stylenet import datasets, images, runtime
-from stylenet.build import Config, Data
+from stylenet.build import Data
 from stylenet.losses import weighted_total
 from stylenet.objective import Objective
+
+if TYPE_CHECKING:
+    from stylenet.config.training import Config
 
 Pairs = list[tuple[Tensor, Tensor]]  # contents and styles [3, crop_px, crop_px] in [0, 1]
 
 
 class Validation:
-    """The held-out pairs of a run, with what is computed on them. Pairs are read once, when they are needed first."""
+    """The held-out pairs of a run, with what is computed on them.
+
+    Pairs are read once, when they are needed first.
+    """
 
     def __init__(
         self,
@@ -40,10 +46,13 @@ class Validation:
             options, sets = self.config.data, (self.data.content.held_out, self.data.style.held_out)
             n = max(self.config.val.pairs, self.config.val.grid_pairs)
             floor_px = options.crop_px if options.scales else None
-            self._pairs = datasets.held_out_pairs(*sets, n, options.crop_px, options.resize_px, floor_px)
+            self._pairs = datasets.held_out_pairs(
+                *sets, n, options.crop_px, options.resize_px, floor_px
+            )
             if not self._pairs:
                 self.say(
-                    "no held-out images of both kinds: no validation (set data.held_out, or give manifests that hold some out)"
+                    "no held-out images of both kinds: no validation (set data.held_out, or give "
+                    "manifests that hold some out)"
                 )
         return self._pairs
 
@@ -52,7 +61,10 @@ class Validation:
         sums: dict[str, float] = {}
         pairs, size = self.pairs[: self.config.val.pairs], self.config.data.batch_size
         for start in range(0, len(pairs), size):
-            stacked = (torch.stack(part).to(self.device) for part in zip(*pairs[start : start + size], strict=True))
+            stacked = (
+                torch.stack(part).to(self.device)
+                for part in zip(*pairs[start : start + size], strict=True)
+            )
             content, style = (batch.contiguous(memory_format=self.layout) for batch in stacked)
             for name, value in self.losses_of(net, content, style).items():
                 sums[name] = sums.get(name, 0.0) + value * len(content)
@@ -74,5 +86,7 @@ class Validation:
         for content, style in self.pairs[: self.config.val.grid_pairs]:
             batch = content[None].to(self.device), style[None].to(self.device)
             with runtime.autocast(self.device, self.config.train.precision):
-                rows.append([content, style, *(net(*batch, alpha)[0] for alpha in self.config.val.alphas)])
+                rows.append(
+                    [content, style, *(net(*batch, alpha)[0] for alpha in self.config.val.alphas)]
+                )
         images.save_image(images.make_grid(rows), path)

@@ -1,4 +1,4 @@
-"""The losses since the last logged line, kept on the device so that a step does not wait for them."""
+"""The losses since the last logged line, kept on the device: no step waits for them."""
 
 from __future__ import annotations
 
@@ -36,12 +36,19 @@ class LossWindow:
 
     def note(self, step: int, first_sample: int, terms: Mapping[str, Tensor]) -> None:
         """Keep a batch's losses."""
-        self.noted.append(BatchLosses(step, first_sample, {name: value.detach() for name, value in terms.items()}))
+        self.noted.append(
+            BatchLosses(step, first_sample, {name: value.detach() for name, value in terms.items()})
+        )
 
     def read(self) -> tuple[dict[str, float], float]:
-        """The mean of each loss, and the steps a second; then begin anew. Raises NonFiniteLossError."""
+        """The mean of each loss, and the steps a second; then begin anew.
+
+        Raises NonFiniteLossError.
+        """
         names = list(self.noted[0].terms)
-        rows = torch.stack([torch.stack([batch.terms[name] for name in names]) for batch in self.noted]).cpu()
+        rows = torch.stack(
+            [torch.stack([batch.terms[name] for name in names]) for batch in self.noted]
+        ).cpu()
         for row, batch in zip(rows, self.noted, strict=True):
             self.check(dict(zip(names, row.tolist(), strict=True)), batch.step, batch.first_sample)
         n_steps = len({batch.step for batch in self.noted})
@@ -50,13 +57,17 @@ class LossWindow:
         return dict(zip(names, rows.mean(0).tolist(), strict=True)), rate
 
     def check(self, losses: Mapping[str, float], step: int, first_sample: int) -> None:
-        """Raise NonFiniteLossError, with all that is needed to look at the case again, unless all are finite."""
+        """Raise NonFiniteLossError, with all that is needed to look at the case again, unless all
+        are finite.
+        """
         if all(map(math.isfinite, losses.values())):
             return
         indices = range(first_sample, first_sample + self.n_batch)
         pairs = "; ".join(f"{i}: {' + '.join(self.paths_of(i))}" for i in indices)
         values = ", ".join(f"{name}={value:g}" for name, value in losses.items())
         raise NonFiniteLossError(
-            f"expected finite losses, but at step {step + 1} came {values}; samples {indices[0]} to {indices[-1]} ({pairs}); "
-            f"the last checkpoint is untouched: look at these images, or lower optim.lr, or set optim.clip_norm"
+            f"expected finite losses, but at step {step + 1} came {values}; samples {indices[0]} "
+            f"to {indices[-1]} ({pairs}); "
+            "the last checkpoint is untouched: look at these images, or lower optim.lr, or set "
+            "optim.clip_norm"
         )

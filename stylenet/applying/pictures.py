@@ -1,4 +1,6 @@
-"""Making the pictures of a plan: decoding, computing and encoding overlap, contents of one size go in batches."""
+"""Making the pictures of a plan: decoding, computing and encoding overlap, contents of one size go
+in batches.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +15,26 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stylenet import images, pipeline, runtime
+from stylenet import images, runtime
+from stylenet.applying import overlap
+from stylenet.applying.plan import Job, Plan
+from stylenet.applying.record import Record
+from stylenet.applying.stylizer import Features, Stylizer, join, separate
 from stylenet.errors import DataError
-from stylenet.inference import Features, Stylizer, join, separate
-from stylenet.jobs import Job, Plan
 from stylenet.looks import Look, make_look
-from stylenet.pipeline import Progress
-from stylenet.record import Record
+from stylenet.progress import Progress
 from stylenet.transforms import StyleCode
 
-CODE_BYTES = 1 << 30  # of encoded styles kept: AdaIN's take 4 kB each, those of EFDM at 512² take 8 MB
+CODE_BYTES = (
+    1 << 30
+)  # of encoded styles kept: AdaIN's take 4 kB each, those of EFDM at 512² take 8 MB
 CUDA_BATCH = 8
 
 
 class Sizes(NamedTuple):
-    """How pictures are read: shortest sides in pixels, 0 for as they are, and whether only a content's square is taken."""
+    """How pictures are read: shortest sides in pixels, 0 for as they are, and whether only a
+    content's square is taken.
+    """
 
     content_px: int
     style_px: int
@@ -43,7 +50,11 @@ class Ready(NamedTuple):
 
     def kind(self) -> Hashable:
         """What is the same for all of a batch."""
-        return self.look.alpha, self.pixels.shape, tuple(part.shape for code in self.look.codes for part in code)
+        return (
+            self.look.alpha,
+            self.pixels.shape,
+            tuple(part.shape for code in self.look.codes for part in code),
+        )
 
 
 class Outcome(NamedTuple):
@@ -65,20 +76,27 @@ def make_pictures(
     n_batch: int | None = None,
     n_threads: int | None = None,
 ) -> Outcome:
-    """Make and write every picture of this process's share that is not there; broken inputs are reported and passed over."""
+    """Make and write every picture of this process's share that is not there; broken inputs are
+    reported and passed over.
+    """
     n_threads = n_threads or runtime.n_threads()
     n_batch = n_batch or (CUDA_BATCH if stylizer.device.type == "cuda" else 1)
     n_jobs = plan.count(runtime.rank(), runtime.world_size())
     with (
         ThreadPoolExecutor(n_threads) as pool,
         Progress(n_jobs, "picture", is_shown=runtime.is_main()) as progress,
-        pipeline.Writer(pool, 2 * n_threads) as writer,
+        overlap.Writer(pool, 2 * n_threads) as writer,
     ):
         making = Making(stylizer, plan, folder, record, sizes, mixture, pool, progress)
-        started = pipeline.look_ahead(making.missing(), making.start, n_threads + 2 * n_batch)
-        for batch in pipeline.batches(making.readable(started), Ready.kind, n_batch, n_waiting=4 * n_batch):
+        started = overlap.look_ahead(making.missing(), making.start, n_threads + 2 * n_batch)
+        for batch in overlap.batches(
+            making.readable(started), Ready.kind, n_batch, n_waiting=4 * n_batch
+        ):
             for item, pixels in zip(batch, making.render(batch), strict=True):
-                writer.submit(functools.partial(making.save, item.job, pixels), functools.partial(making.note, item.job))
+                writer.submit(
+                    functools.partial(making.save, item.job, pixels),
+                    functools.partial(making.note, item.job),
+                )
     if record:
         record.close()
     return Outcome(n_jobs, progress.n_made, progress.n_kept, progress.n_skipped)
@@ -109,7 +127,9 @@ class Making:
         """This process's jobs, without those whose pictures a data set has already."""
         for job in self.plan.jobs(runtime.rank(), runtime.world_size()):
             if self.record and self.plan.row(job) in self.record:
-                self.record.add(self.plan.row(job))  # it has none if the process was killed just then; twice does not matter
+                self.record.add(
+                    self.plan.row(job)
+                )  # it has none if the process was killed just then; twice does not matter
                 self.progress.step("kept")
             else:
                 yield job
@@ -119,7 +139,10 @@ class Making:
         for path in self.plan.styles[job.style]:
             self.codes.expect(path)
         if self.last is None or self.last[0] != job.content:
-            self.last = job.content, self.pool.submit(self.read_content, self.plan.contents.paths[job.content])
+            self.last = (
+                job.content,
+                self.pool.submit(self.read_content, self.plan.contents.paths[job.content]),
+            )
         return job, self.last[1]
 
     def read_content(self, path: Path) -> Tensor:
@@ -131,7 +154,9 @@ class Making:
         return self.pool.submit(images.load_bytes, path, self.sizes.style_px or None)
 
     def readable(self, started: Iterable[tuple[Job, Future]]) -> Iterator[Ready]:
-        """The jobs with their inputs; what cannot be read is reported once, and its jobs are passed over."""
+        """The jobs with their inputs; what cannot be read is reported once, and its jobs are passed
+        over.
+        """
         for job, content in started:
             try:
                 codes = [self.codes[path] for path in self.plan.styles[job.style]]
@@ -147,7 +172,9 @@ class Making:
         self.broken.add(str(error))
 
     def render(self, batch: Sequence[Ready]) -> Tensor:
-        """The pictures of a batch, uint8 [N, H, W, 3]; in halves where the GPU's memory does not hold it even in tiles."""
+        """The pictures of a batch, uint8 [N, H, W, 3]; in halves where the GPU's memory does not
+        hold it even in tiles.
+        """
         try:
             return self.render_at_once(batch)
         except torch.OutOfMemoryError:
@@ -158,7 +185,9 @@ class Making:
 
     def render_at_once(self, batch: Sequence[Ready]) -> Tensor:
         """The same in one pass; a content is encoded once for its jobs in a row."""
-        fresh = {item.job.content: item.pixels for item in batch if item.job.content not in self.features}
+        fresh = {
+            item.job.content: item.pixels for item in batch if item.job.content not in self.features
+        }
         if fresh:
             encoded = self.stylizer.encode_content(torch.stack(list(fresh.values())))[0]
             self.features |= dict(zip(fresh, separate(encoded), strict=True))
@@ -169,7 +198,9 @@ class Making:
 
     def save(self, job: Job, pixels: Tensor) -> None:
         """Write a picture."""
-        images.save_image(pixels, self.folder / job.output, self.record.scratch if self.record else None)
+        images.save_image(
+            pixels, self.folder / job.output, self.record.scratch if self.record else None
+        )
 
     def note(self, job: Job) -> None:
         """Keep account of a picture that is written."""
@@ -179,9 +210,16 @@ class Making:
 
 
 class StyleCodes:
-    """Encoded styles by their path, the latest used within `max_bytes`; an unreadable one raises its DataError each time."""
+    """Encoded styles by their path, the latest used within `max_bytes`; an unreadable one raises
+    its DataError each time.
+    """
 
-    def __init__(self, encode: Callable[[Tensor], StyleCode], read: Callable[[Path], Future], max_bytes: int = CODE_BYTES) -> None:
+    def __init__(
+        self,
+        encode: Callable[[Tensor], StyleCode],
+        read: Callable[[Path], Future],
+        max_bytes: int = CODE_BYTES,
+    ) -> None:
         self.encode, self.read, self.max_bytes, self.n_bytes = encode, read, max_bytes, 0
         self.coming: dict[Path, Future] = {}
         self.known: OrderedDict[Path, StyleCode | DataError] = OrderedDict()

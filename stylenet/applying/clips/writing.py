@@ -1,4 +1,6 @@
-"""Writing clips: video files with the source's sound and frame times, folders of frames, standard output."""
+"""Writing clips: video files with the source's sound and frame times, folders of frames, standard
+output.
+"""
 
 from __future__ import annotations
 
@@ -12,38 +14,57 @@ from typing import Any
 import numpy as np
 
 from stylenet import images
-from stylenet.clips.reading import EXACT, INPUT_SUFFIXES, PIPE, Frame, Source, import_av
+from stylenet.applying.clips.reading import EXACT, INPUT_SUFFIXES, PIPE, Frame, Source, import_av
 from stylenet.errors import UsageError, one_line
 
 # those that keep frame times and that browsers and players know; AVI has only one rate
 OUTPUT_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ts")
-BT709, LIMITED = 1, 1  # FFmpeg's numbers for the colour matrix (primaries, curve) and for the range 16 to 235
+BT709, LIMITED = (
+    1,
+    1,
+)  # FFmpeg's numbers for the colour matrix (primaries, curve) and for the range 16 to 235
 FRAME_DURATION = 1 << 8  # FFmpeg's flag for: the packets have the durations of the frames
-# without B-frames the times of decoding are those of showing, and changing rates and the last frame's duration survive
+# without B-frames the times of decoding are those of showing, and changing rates and the last
+# frame's duration survive
 H264 = {"crf": "18", "preset": "medium", "bf": "0"}
 H264_QUICK = {"crf": "18", "preset": "veryfast", "tune": "zerolatency", "bf": "0"}
 VP9 = {"crf": "24", "cpu-used": "3", "row-mt": "1"}
-VP9_QUICK = {"crf": "24", "cpu-used": "8", "row-mt": "1", "deadline": "realtime", "lag-in-frames": "0"}
+VP9_QUICK = {
+    "crf": "24",
+    "cpu-used": "8",
+    "row-mt": "1",
+    "deadline": "realtime",
+    "lag-in-frames": "0",
+}
 
 
 @contextlib.contextmanager
 def open_target(name: str, source: Source) -> Iterator[FolderTarget | VideoTarget]:
-    """Where the frames go: a video by its suffix, standard output for `-`, else a folder; all or nothing.
+    """Where the frames go: a video by its suffix, standard output for `-`, else a folder; all or
+    nothing.
 
-    Raises UsageError for a place that cannot be written and for a sound track that the container does not take.
+    Raises UsageError for a place that cannot be written and for a sound track that the container
+    does not take.
     """
     suffix = Path(name).suffix.lower()
     if Path(name).exists() and Path(source.name).exists() and Path(name).samefile(source.name):
-        raise UsageError(f"expected another name than the content's as --output, but both are {name}")
+        raise UsageError(
+            f"expected another name than the content's as --output, but both are {name}"
+        )
     if name == PIPE:
         with VideoTarget("pipe:1", "standard output", source, "matroska") as target:
             yield target
     elif suffix in OUTPUT_SUFFIXES:
-        with images.replaced_file(name) as temporary, VideoTarget(f"file:{temporary}", name, source) as target:
+        with (
+            images.replaced_file(name) as temporary,
+            VideoTarget(f"file:{temporary}", name, source) as target,
+        ):
             yield target
     elif suffix in (*INPUT_SUFFIXES, *images.SUFFIXES):
         kinds = ", ".join(OUTPUT_SUFFIXES)
-        raise UsageError(f"expected a video ({kinds}), a folder or - as --output for a clip, but {name} came")
+        raise UsageError(
+            f"expected a video ({kinds}), a folder or - as --output for a clip, but {name} came"
+        )
     else:
         with whole_folder(Path(name)) as folder:
             yield FolderTarget(folder)
@@ -51,14 +72,22 @@ def open_target(name: str, source: Source) -> Iterator[FolderTarget | VideoTarge
 
 @contextlib.contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder beside the target, renamed to it on success, removed on failure. Raises UsageError."""
+    """A temporary folder beside the target, renamed to it on success, removed on failure.
+
+    Raises UsageError.
+    """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"expected a new or an empty folder as --output for the frames, but {target} is there and not empty")
+        raise UsageError(
+            f"expected a new or an empty folder as --output for the frames, but {target} is there "
+            "and not empty"
+        )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=images.UNFINISHED))
     except OSError as error:
-        raise UsageError(f"expected a folder that can be written, but {target.parent} cannot ({error.strerror})") from None
+        raise UsageError(
+            f"expected a folder that can be written, but {target.parent} cannot ({error.strerror})"
+        ) from None
     try:
         yield temporary
         temporary.chmod(0o777 & ~images.current_umask())
@@ -94,7 +123,9 @@ class VideoTarget:
 
     def __init__(self, place: str, name: str, source: Source, kind: str | None = None) -> None:
         self.av, self.name, self.source, self.is_gone = import_av(), name, source, False
-        self.waiting: list[Any] | None = []  # sound that came before the first frame, whose size the header needs
+        self.waiting: (
+            list[Any] | None
+        ) = []  # sound that came before the first frame, whose size the header needs
         # a viewer behind a pipe waits for whole clusters: they are cut every 100 ms
         options = {"cluster_time_limit": "100", "flush_packets": "1"} if kind else {}
         self.container = self.av.open(place, "w", format=kind, options=options)
@@ -105,12 +136,15 @@ class VideoTarget:
         return self
 
     def add_pictures(self, source: Source, is_quick: bool) -> Any:
-        """The picture track: H.264 (VP9 in WebM) of visually lossless quality, faster and without delay for a viewer."""
+        """The picture track: H.264 (VP9 in WebM) of visually lossless quality, faster and without
+        delay for a viewer.
+        """
         is_webm = self.name.lower().endswith(".webm")
         codec = "libvpx-vp9" if is_webm else "libx264"
         if codec not in self.av.codecs_available:
             raise UsageError(
-                f"expected an encoder {codec}, but this PyAV has none; install it from PyPI, or write a folder of frames"
+                f"expected an encoder {codec}, but this PyAV has none; install it from PyPI, or "
+                "write a folder of frames"
             )
         video = self.container.add_stream(codec, rate=source.rate)
         video.pix_fmt, video.codec_context.time_base = "yuv420p", source.time_base
@@ -120,21 +154,30 @@ class VideoTarget:
         context.flags |= FRAME_DURATION
         if is_webm:
             context.bit_rate = 0  # or the quality would only be a limit
-        context.options = (VP9_QUICK if is_quick else VP9) if is_webm else (H264_QUICK if is_quick else H264)
+        context.options = (
+            (VP9_QUICK if is_quick else VP9) if is_webm else (H264_QUICK if is_quick else H264)
+        )
         return video
 
     def add_sound(self, track: Any) -> Any:
-        """A sound track that takes the source's packets as they are. Raises UsageError if the container does not."""
+        """A sound track that takes the source's packets as they are.
+
+        Raises UsageError if the container does not.
+        """
         try:
             return self.container.add_stream_from_template(track)
         except (self.av.FFmpegError, ValueError):
             raise UsageError(
-                f"expected a container that holds the clip's sound ({track.codec_context.name}) as it is, "
+                f"expected a container that holds the clip's sound ({track.codec_context.name}) "
+                "as it is, "
                 f"but {self.name} does not; give an --output ending in .mkv"
             ) from None
 
     def add(self, item: Any) -> None:
-        """Write a frame or a packet of sound. Raises UsageError if that fails; a viewer that has left sets `is_gone`."""
+        """Write a frame or a packet of sound.
+
+        Raises UsageError if that fails; a viewer that has left sets `is_gone`.
+        """
         with self.failures():
             if isinstance(item, Frame):
                 self.add_frame(item)
@@ -151,17 +194,27 @@ class VideoTarget:
         except BrokenPipeError:
             self.is_gone = True
         except (self.av.FFmpegError, OSError) as error:
-            raise UsageError(f"expected to write {self.name}, but it failed ({one_line(error)})") from None
+            raise UsageError(
+                f"expected to write {self.name}, but it failed ({one_line(error)})"
+            ) from None
 
     def add_frame(self, frame: Frame) -> None:
         """Encode a frame; the first one fixes the size."""
         height, width = frame.pixels.shape[:2]
         # 4:2:0 needs even sides: the last row and column are repeated
-        pixels = np.pad(frame.pixels.numpy(), ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        pixels = np.pad(
+            frame.pixels.numpy(), ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"
+        )
         made = self.av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-        made = made.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", interpolation=EXACT)
+        made = made.reformat(
+            format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", interpolation=EXACT
+        )
         tick = self.video.codec_context.time_base
-        made.time_base, made.pts, made.duration = tick, round(frame.time / tick), round(frame.duration / tick)
+        made.time_base, made.pts, made.duration = (
+            tick,
+            round(frame.time / tick),
+            round(frame.duration / tick),
+        )
         if self.waiting is not None:
             self.video.height, self.video.width = pixels.shape[:2]
             self.video.codec_context.sample_aspect_ratio = self.source.aspect

@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from stylenet import pipeline
+from stylenet.applying import overlap
 
 
 def test_looking_ahead_keeps_the_order_and_the_bound():
     begun = []
-    results = pipeline.look_ahead(range(10), lambda i: begun.append(i) or i, 3)
+    results = overlap.look_ahead(range(10), lambda i: begun.append(i) or i, 3)
     assert next(results) == 0 and begun == [0, 1, 2, 3]
     assert next(results) == 1 and begun == [0, 1, 2, 3, 4]
     assert list(results) == list(range(2, 10)) and begun == list(range(10))
@@ -20,13 +20,13 @@ def test_looking_ahead_keeps_the_order_and_the_bound():
 @pytest.mark.parametrize("n", [1, 2, 3, 100])
 def test_batches_hold_one_kind_and_everything_once(n):
     items = [(7 * i * i) % 5 for i in range(50)]
-    made = list(pipeline.batches(enumerate(items), lambda item: item[1], n, 6))
+    made = list(overlap.batches(enumerate(items), lambda item: item[1], n, 6))
     assert sorted(item for batch in made for item in batch) == list(enumerate(items))
     assert all(len(batch) <= n and len({kind for _, kind in batch}) == 1 for batch in made)
 
 
 def test_batches_of_one_come_in_order_and_a_rare_kind_does_not_wait_for_ever():
-    assert list(pipeline.batches("abca", str, 1, 0)) == [["a"], ["b"], ["c"], ["a"]]
+    assert list(overlap.batches("abca", str, 1, 0)) == [["a"], ["b"], ["c"], ["a"]]
     taken = []
 
     def items():
@@ -34,7 +34,7 @@ def test_batches_of_one_come_in_order_and_a_rare_kind_does_not_wait_for_ever():
             taken.append(i)
             yield "rare" if i == 0 else f"kind {i % 4}"
 
-    made = pipeline.batches(items(), str, 8, 12)
+    made = overlap.batches(items(), str, 8, 12)
     assert next(made) == ["rare"] and len(taken) <= 14
 
 
@@ -47,9 +47,11 @@ def test_writing_is_bounded_and_noted_in_order_in_this_thread():
         time.sleep(0.002 * (i % 3))
         running.remove(i)
 
-    with ThreadPoolExecutor(4) as pool, pipeline.Writer(pool, 2) as writer:
+    with ThreadPoolExecutor(4) as pool, overlap.Writer(pool, 2) as writer:
         for i in range(30):
-            writer.submit(lambda i=i: action(i), lambda i=i: noted.append((i, threading.current_thread())))
+            writer.submit(
+                lambda i=i: action(i), lambda i=i: noted.append((i, threading.current_thread()))
+            )
             assert len(writer.running) <= 2
     assert noted == [(i, threading.main_thread()) for i in range(30)] and max(most) <= 3
 
@@ -60,32 +62,30 @@ def test_an_error_is_raised_here_and_what_was_done_still_counts():
     def fail():
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"), ThreadPoolExecutor(1) as pool, pipeline.Writer(pool, 2) as writer:
+    with (
+        pytest.raises(OSError, match="disk full"),
+        ThreadPoolExecutor(1) as pool,
+        overlap.Writer(pool, 2) as writer,
+    ):
         for action in (int, fail, int, int, int, int):
             writer.submit(action, lambda: noted.append(1))
     assert noted
-    with pytest.raises(OSError, match="disk full"), ThreadPoolExecutor(1) as pool, pipeline.Writer(pool, 9) as writer:
+    with (
+        pytest.raises(OSError, match="disk full"),
+        ThreadPoolExecutor(1) as pool,
+        overlap.Writer(pool, 9) as writer,
+    ):
         writer.submit(fail, lambda: None)
 
 
 def test_reading_and_writing_overlap_with_work():
-    """Three steps of 20 ms each, ten times: one after another 600 ms, overlapping little more than 200."""
+    """Three steps of 20 ms each, ten times: one after another 600 ms, overlapping little more than
+    200.
+    """
     start = time.perf_counter()
-    with ThreadPoolExecutor(4) as pool, pipeline.Writer(pool, 4) as writer:
-        for future in pipeline.look_ahead(range(10), lambda i: pool.submit(time.sleep, 0.02), 4):
+    with ThreadPoolExecutor(4) as pool, overlap.Writer(pool, 4) as writer:
+        for future in overlap.look_ahead(range(10), lambda i: pool.submit(time.sleep, 0.02), 4):
             future.result()
             time.sleep(0.02)
             writer.submit(lambda: time.sleep(0.02), lambda: None)
     assert time.perf_counter() - start < 0.45
-
-
-def test_progress_says_rate_and_time_left(capsys):
-    with pipeline.Progress(100, "picture", every_s=0) as progress:
-        for outcome in ("kept",) * 50 + ("skipped",) * 10 + ("made",) * 20:
-            progress.step(outcome)
-    assert progress.line(10.0) == "80/100 pictures  2.00 pictures/s  00:00:10 left"
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 80 and lines[0] == "1/100 pictures  0.00 pictures/s  ? left"
-    with pipeline.Progress(3, "picture", is_shown=False, every_s=0) as silent:
-        silent.step("made")
-    assert capsys.readouterr().err == ""

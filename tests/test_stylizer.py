@@ -8,9 +8,9 @@ from test_fast import image, random_net
 
 import train
 from stylenet import images
+from stylenet.applying.stylizer import Stylizer, identify, load_network
 from stylenet.checkpoint import load_model, save_model, state_path
 from stylenet.errors import UsageError, WeightsError
-from stylenet.inference import Stylizer, identify, load_network
 from stylenet.looks import make_look
 from stylenet.models.decoder import Decoder
 from stylenet.models.stylenet import StyleNet
@@ -24,13 +24,22 @@ def stylizer(trained_run):
 
 @pytest.fixture
 def pictures(tmp_path):
-    return draw(tmp_path / "c.png", 1, 37, 29), draw(tmp_path / "s.png", 2), draw(tmp_path / "t.png", 3)
+    return (
+        draw(tmp_path / "c.png", 1, 37, 29),
+        draw(tmp_path / "s.png", 2),
+        draw(tmp_path / "t.png", 3),
+    )
 
 
 def test_paths_pil_and_tensors_are_the_same(stylizer, pictures):
     content, style, _ = pictures
     expected = stylizer(content, style)
-    assert expected.shape == (3, 29, 37) and expected.dtype == torch.float32 and expected.min() >= 0 and expected.max() <= 1
+    assert (
+        expected.shape == (3, 29, 37)
+        and expected.dtype == torch.float32
+        and expected.min() >= 0
+        and expected.max() <= 1
+    )
     assert torch.equal(stylizer(Image.open(content), Image.open(style)), expected)
     assert torch.equal(stylizer(images.load_image(content), str(style)), expected)
     batch = stylizer(images.load_image(content)[None].repeat(2, 1, 1, 1), style)
@@ -54,7 +63,9 @@ def test_mixing(stylizer, pictures):
     content, a, b = pictures
     assert torch.equal(stylizer(content, [a, b], mixture=[1, 0]), stylizer(content, a))
     torch.testing.assert_close(stylizer(content, [a, b]), stylizer(content, [b, a], mixture=[2, 2]))
-    assert not torch.allclose(stylizer(content, [a, b], mixture=[1, 3]), stylizer(content, [a, b], mixture=[3, 1]))
+    assert not torch.allclose(
+        stylizer(content, [a, b], mixture=[1, 3]), stylizer(content, [a, b], mixture=[3, 1])
+    )
 
 
 def test_low_precision_is_near(stylizer, pictures, trained_run):
@@ -75,7 +86,9 @@ def test_weights_that_do_not_match_are_refused(stylizer, pictures, weights):
         stylizer(pictures[0], list(pictures[1:]), mixture=weights)
 
 
-@pytest.mark.parametrize("image", [torch.zeros(1, 8, 8), torch.zeros(3, 8), torch.zeros(3, 8, 8, dtype=torch.int64)])
+@pytest.mark.parametrize(
+    "image", [torch.zeros(1, 8, 8), torch.zeros(3, 8), torch.zeros(3, 8, 8, dtype=torch.int64)]
+)
 def test_tensors_of_another_kind_are_refused(stylizer, pictures, image):
     with pytest.raises(UsageError, match="expected an image"):
         stylizer(image, pictures[1])
@@ -84,18 +97,30 @@ def test_tensors_of_another_kind_are_refused(stylizer, pictures, image):
 def test_release_checkpoint_and_folder_are_the_same_model(stylizer, pictures, trained_run):
     expected = stylizer(pictures[0], pictures[1])
     for path in (trained_run, state_path(trained_run, 4)):
-        torch.testing.assert_close(Stylizer.load(path, device="cpu")(pictures[0], pictures[1]), expected)
+        torch.testing.assert_close(
+            Stylizer.load(path, device="cpu")(pictures[0], pictures[1]), expected
+        )
 
 
-def test_a_model_without_its_encoder_wants_the_same_one(tiny_options, tmp_path, pictures, vgg19_file, stylizer, monkeypatch):
+def test_a_model_without_its_encoder_wants_the_same_one(
+    tiny_options, tmp_path, pictures, vgg19_file, stylizer, monkeypatch
+):
     recipe = ["--config", "configs/adain.yaml"]
-    assert train.main([*recipe, *tiny_options, f"run.dir={tmp_path / 'x'}", "checkpoint.carry_encoder=false"]) == 0
+    assert (
+        train.main(
+            [*recipe, *tiny_options, f"run.dir={tmp_path / 'x'}", "checkpoint.carry_encoder=false"]
+        )
+        == 0
+    )
     model = tmp_path / "x/model.safetensors"
     assert not any(name.startswith("encoder.") for name in load_model(model)[0])
     named = Stylizer.load(model, device="cpu", encoder_weights=str(vgg19_file))
     torch.testing.assert_close(named(pictures[0], pictures[1]), stylizer(pictures[0], pictures[1]))
     monkeypatch.setenv("STYLENET_VGG19", str(vgg19_file))
-    assert torch.equal(Stylizer.load(model, device="cpu")(pictures[0], pictures[1]), named(pictures[0], pictures[1]))
+    assert torch.equal(
+        Stylizer.load(model, device="cpu")(pictures[0], pictures[1]),
+        named(pictures[0], pictures[1]),
+    )
     torch.save(random_torchvision_weights("vgg19", 9, seed=5), tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="expected the encoder that"):
         Stylizer.load(model, encoder_weights=str(tmp_path / "other.pth"))
@@ -114,10 +139,14 @@ def test_tensors_that_do_not_fit_are_refused(trained_run, tmp_path):
 def test_a_batch_is_each_content_with_its_own_styles(name, tile):
     widening = TRANSFORMS[name].widening
     net = random_net(tap="relu2_1")
-    net = StyleNet(net.encoder, TRANSFORMS[name], Decoder("vgg19", "relu2_1", widening=widening), "relu2_1").eval()
+    net = StyleNet(
+        net.encoder, TRANSFORMS[name], Decoder("vgg19", "relu2_1", widening=widening), "relu2_1"
+    ).eval()
     stylizer = Stylizer(net, "cpu", tile=tile)
     contents, styles = image(3, 70, 90), image(6, 20, 20, seed=1)
-    codes = [[stylizer.encode_style(styles[i]), stylizer.encode_style(styles[i + 3])] for i in range(3)]
+    codes = [
+        [stylizer.encode_style(styles[i]), stylizer.encode_style(styles[i + 3])] for i in range(3)
+    ]
     features, shape = stylizer.encode_content(contents)
     looks = [make_look(mixed, [1, 2], 0.7) for mixed in codes]
     batch = stylizer.render_pixels(features, shape, looks)
@@ -144,4 +173,6 @@ def test_given_statistics_replace_the_content_s_own(pictures, trained_run, tile)
     other = stylizer.content_stats(stylizer.encode_content(pictures[2])[0])
     expected = stylizer.render(features, shape, look)
     assert torch.equal(stylizer.render(features, shape, look.with_stats(own)), expected)
-    assert not torch.allclose(stylizer.render(features, shape, look.with_stats(other)), expected, atol=0.01)
+    assert not torch.allclose(
+        stylizer.render(features, shape, look.with_stats(other)), expected, atol=0.01
+    )

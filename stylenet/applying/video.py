@@ -1,4 +1,6 @@
-"""Stylising clips: statistics smoothed within a shot, scene cuts, and reading, computing and writing at the same time."""
+"""Stylising clips: statistics smoothed within a shot, scene cuts, and reading, computing and
+writing at the same time.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +21,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylenet import images, runtime
-from stylenet.clips.reading import Frame, Source
-from stylenet.clips.writing import Target
+from stylenet.applying.clips.reading import Frame, Source
+from stylenet.applying.clips.writing import Target
+from stylenet.applying.stylizer import Stylizer
 from stylenet.errors import DataError
-from stylenet.inference import Stylizer
 from stylenet.looks import Look
+from stylenet.progress import make_bar
 from stylenet.transforms import StyleCode
 
 SMOOTH_S = 0.15  # measured: docs/results.md
 AHEAD = 4  # frames that are read before, and that wait to be written after, the one being computed
-# On crops of 256 from photos: 99 % of 199 pairs of photos count as a cut; of 200 photos none panned by 18 % of the width
+# On crops of 256 from photos: 99 % of 199 pairs of photos count as a cut; of 200 photos none panned
+# by 18 % of the width
 # between two frames, zoomed by 15 %, or 1.6 times as bright as before; of pans by a quarter 14 %.
 CUT_COLOURS, CUT_LAYOUT = 0.85, 0.7
 EXPOSURE_S = 2.0  # the time constant of a shot's usual brightness
@@ -54,16 +58,22 @@ def glimpse(pixels: Tensor) -> Glimpse:
 def is_cut(before: Glimpse, now: Glimpse) -> bool:
     """Whether a new shot begins: both the colours and the layout have changed.
 
-    A pan keeps the colours (and the layout, shifted), a flash or a change of exposure keeps the layout.
+    A pan keeps the colours (and the layout, shifted), a flash or a change of exposure keeps the
+    layout.
     """
-    colours = torch.minimum(before.colours, now.colours).sum()  # the intersection of the histograms, 1 for the same
+    colours = torch.minimum(
+        before.colours, now.colours
+    ).sum()  # the intersection of the histograms, 1 for the same
     return bool(colours < CUT_COLOURS) and layout_likeness(before.grey, now.grey) < CUT_LAYOUT
 
 
 def layout_likeness(before: Tensor, now: Tensor) -> float:
     """The largest correlation of two pictures [n, n] over shifts by up to a sixth of their side."""
     reach = range(-len(now) // 6, len(now) // 6 + 1)
-    pairs = ((overlap(before, dy, dx), overlap(now, -dy, -dx)) for dy, dx in itertools.product(reach, reach))
+    pairs = (
+        (overlap(before, dy, dx), overlap(now, -dy, -dx))
+        for dy, dx in itertools.product(reach, reach)
+    )
     return max(float(F.cosine_similarity(a - a.mean(), b - b.mean(), dim=0)) for a, b in pairs)
 
 
@@ -74,17 +84,23 @@ def overlap(picture: Tensor, dy: int, dx: int) -> Tensor:
 
 
 def brightening(before: Glimpse, now: Glimpse) -> float:
-    """The logarithm of the factor of brightness between two frames: the median over cells, which no single object moves."""
-    ratios = (now.grey / before.grey)[(before.grey > 8) & (now.grey > 8) & (before.grey < 247) & (now.grey < 247)]
+    """The logarithm of the factor of brightness between two frames: the median over cells, which no
+    single object moves.
+    """
+    ratios = (now.grey / before.grey)[
+        (before.grey > 8) & (now.grey > 8) & (before.grey < 247) & (now.grey < 247)
+    ]
     return float(ratios.log().median()) if len(ratios) else 0.0
 
 
 class Smoother:
-    """Makes what a frame is aligned by change slowly within a shot, so that the look does not flicker.
+    """Makes what a frame is aligned by change slowly within a shot, so that the look does not
+    flicker.
 
-    Content statistics are averaged over the past, exponentially, with a time constant in seconds: it means the same at
-    any frame rate. They alone would make changes of exposure visible, which frame-wise AdaIN takes out: so `evened`
-    first takes every frame to the usual brightness of its shot.
+    Content statistics are averaged over the past, exponentially, with a time constant in seconds:
+    it means the same at any frame rate. They alone would make changes of exposure visible, which
+    frame-wise AdaIN takes out: so `evened` first takes every frame to the usual brightness of its
+    shot.
     """
 
     def __init__(self, smooth_s: float) -> None:
@@ -94,7 +110,9 @@ class Smoother:
     def begin(self) -> None:
         """Forget the shot."""
         self.average: StyleCode | None = None
-        self.level = self.usual = 0.0  # logarithms of the brightness, relative to the shot's first frame
+        self.level = self.usual = (
+            0.0  # logarithms of the brightness, relative to the shot's first frame
+        )
 
     def see(self, pixels: Tensor, at_s: float) -> None:
         """Take note of the next frame uint8 [3, H, W] and its time; a scene cut begins anew."""
@@ -109,14 +127,18 @@ class Smoother:
         self.last = now, at_s
 
     def evened(self, pixels: Tensor) -> Tensor:
-        """The frame in [0, 1] at the usual brightness, brightened or darkened by no more than the factor two."""
+        """The frame in [0, 1] at the usual brightness, brightened or darkened by no more than the
+        factor two.
+        """
         return images.to_unit(pixels) * math.exp(max(-LOG_2, min(LOG_2, self.usual - self.level)))
 
     def averaged(self, stats: StyleCode) -> StyleCode:
         """The average of the shot's statistics including the frame's own."""
         weight = share(self.elapsed_s, self.smooth_s)
         past = self.average or stats
-        self.average = tuple(torch.lerp(old, new, weight) for old, new in zip(past, stats, strict=True))
+        self.average = tuple(
+            torch.lerp(old, new, weight) for old, new in zip(past, stats, strict=True)
+        )
         return self.average
 
 
@@ -132,19 +154,34 @@ def stylise(
     look: Look,
     smooth_s: float = SMOOTH_S,
 ) -> str:
-    """Stylise the clip from source to target; what was done, in words. `source.damage` says what could not be read.
+    """Stylise the clip from source to target; what was done, in words.
 
-    Ctrl-C ends a pipe or a camera as its last frame does; of a file it leaves nothing, by SystemExit.
+    `source.damage` says what could not be read.
+
+    Ctrl-C ends a pipe or a camera as its last frame does; of a file it leaves nothing, by
+    SystemExit.
     """
     smoother, n_frames, start_s = Smoother(smooth_s), 0, time.perf_counter()
     is_smoothed = smooth_s > 0 and can_smooth(stylizer)
-    with runtime.StopRequest() as stop, Behind(target.add) as write, progress(source) as bar:
+    with (
+        runtime.StopRequest() as stop,
+        Behind(target.add) as write,
+        make_bar(source.n_frames, "frame") as bar,
+    ):
         for item in ahead(source, lambda: stop.exit_code or target.is_gone, source.is_live):
             if isinstance(item, Frame):
                 smoother.see(item.pixels, float(item.time))
-                features, shape = stylizer.encode_content(smoother.evened(item.pixels) if is_smoothed else item.pixels)
-                frame_look = look.with_stats(smoother.averaged(stylizer.content_stats(features))) if is_smoothed else look
-                item = item._replace(pixels=stylizer.render_pixels(features, shape, [frame_look])[0])
+                features, shape = stylizer.encode_content(
+                    smoother.evened(item.pixels) if is_smoothed else item.pixels
+                )
+                frame_look = (
+                    look.with_stats(smoother.averaged(stylizer.content_stats(features)))
+                    if is_smoothed
+                    else look
+                )
+                item = item._replace(
+                    pixels=stylizer.render_pixels(features, shape, [frame_look])[0]
+                )
                 n_frames += 1
                 bar.update()
             write(item)
@@ -157,26 +194,28 @@ def stylise(
 
 
 def can_smooth(stylizer: Stylizer) -> bool:
-    """Whether the network works by statistics of the content; says so on stderr where it does not."""
+    """Whether the network works by statistics of the content; if not, stderr hears it."""
     if not stylizer.net.has_content_stats:
-        print("note: this model has no statistics of the whole content to be smoothed; each frame is by itself", file=sys.stderr)
+        print(
+            "note: this model has no statistics of the whole content to be smoothed; each frame "
+            "is by itself",
+            file=sys.stderr,
+        )
     return stylizer.net.has_content_stats
 
 
 def summary(n_frames: int, elapsed_s: float, n_cuts: int) -> str:
     """Frames, seconds, speed and cuts."""
-    return f"{n_frames} frames in {elapsed_s:.1f} s, {n_frames / elapsed_s:.2f} frames/s, scene cuts: {n_cuts}"
-
-
-def progress(source: Source) -> Any:
-    """A bar with frames a second and, where the end is known, the time left."""
-    from tqdm import tqdm
-
-    return tqdm(total=source.n_frames, unit="frame", disable=not sys.stderr.isatty())
+    return (
+        f"{n_frames} frames in {elapsed_s:.1f} s, {n_frames / elapsed_s:.2f} frames/s, scene "
+        f"cuts: {n_cuts}"
+    )
 
 
 class Behind:
-    """Context: calls of `action` in a thread of its own, in order, a few behind; an error comes out at a later call."""
+    """Context: calls of `action` in a thread of its own, in order, a few behind; an error comes out
+    at a later call.
+    """
 
     def __init__(self, action: Callable[[Any], None]) -> None:
         self.action, self.pool, self.pending = action, ThreadPoolExecutor(1), deque[Future]()
@@ -199,11 +238,14 @@ class Behind:
 END = object()
 
 
-def ahead(items: Iterable[Any], is_stopped: Callable[[], Any], keeps_newest: bool = False) -> Iterator[Any]:
-    """The items, made a few ahead by a thread of its own, whose error comes out here; ends early when `is_stopped`.
+def ahead(
+    items: Iterable[Any], is_stopped: Callable[[], Any], keeps_newest: bool = False
+) -> Iterator[Any]:
+    """The items, made a few ahead by a thread of its own, whose error comes out here; ends early
+    when `is_stopped`.
 
-    `keeps_newest`: what is not asked for in time is dropped for what came after it, as a camera needs. The thread is a
-    daemon, since a wait for a pipe or a camera cannot be ended.
+    `keeps_newest`: what is not asked for in time is dropped for what came after it, as a camera
+    needs. The thread is a daemon, since a wait for a pipe or a camera cannot be ended.
     """
     ready: queue.Queue[Any] = queue.Queue(1 if keeps_newest else AHEAD)
     is_over = threading.Event()

@@ -14,11 +14,11 @@ from stylenet import images, runtime
 from stylenet.checkpoint import check_encoder, find_release, read_release, with_prefix
 from stylenet.errors import UsageError, WeightsError, one_line
 from stylenet.looks import Look, make_look, stack
+from stylenet.models.calibration import calibrate
 from stylenet.models.families import FAMILIES, PUBLISHED, Network, family_of, parts_of
 from stylenet.models.tiles import Span, Write, encode_tiled, piece_of, render_tiled
-from stylenet.models.vgg import (
-    VGG,
-    calibrate,
+from stylenet.models.vgg import VGG
+from stylenet.models.vgg_files import (
     find_weights,
     is_flat_layout,
     load_vgg,
@@ -31,14 +31,17 @@ from stylenet.transforms import StyleCode
 SHIPPED_MODEL = Path(__file__).parent / "weights" / "compact.safetensors"  # docs/model_card.md
 
 ImageLike = Tensor | Image.Image | str | Path
-Features = Tensor | tuple[Tensor, ...]  # [N, C, h, w] at the tap; of a compact network at its three depths
+Features = (
+    Tensor | tuple[Tensor, ...]
+)  # [N, C, h, w] at the tap; of a compact network at its three depths
 
 
 class Stylizer:
     """Restyles pictures with a trained network.
 
-    A picture is a path, a PIL image, or a tensor [3, H, W] or [N, 3, H, W], float in [0, 1] or uint8. Large ones go
-    through the network in tiles, which changes nothing but the memory: `tile` is the side in pixels, "off", or "auto".
+    A picture is a path, a PIL image, or a tensor [3, H, W] or [N, 3, H, W], float in [0, 1] or
+    uint8. Large ones go through the network in tiles, which changes nothing but the memory: `tile`
+    is the side in pixels, "off", or "auto".
     """
 
     def __init__(
@@ -51,13 +54,17 @@ class Stylizer:
     ) -> None:
         self.device, self.tile = runtime.pick_device(device), tile
         self.family = family_of(net)
-        self.net = self.family.make_fast(net, self.device, runtime.DTYPES.get(precision, torch.float32))
+        self.net = self.family.make_fast(
+            net, self.device, runtime.DTYPES.get(precision, torch.float32)
+        )
         if is_compiled:
             self.family.compile(self.net)
         if isinstance(tile, int) and not self.family.can_tile(self.net, (0, 0)):
             raise UsageError(
-                "expected a network that sees only its neighbourhood for tiling, but this one has instance normalisation, "
-                "AdaIN at several depths or circular padding in one half only, which need the whole picture; use --tile off"
+                "expected a network that sees only its neighbourhood for tiling, but this one has "
+                "instance normalisation, "
+                "AdaIN at several depths or circular padding in one half only, which need the "
+                "whole picture; use --tile off"
             )
 
     @classmethod
@@ -70,11 +77,13 @@ class Stylizer:
         tile: str | int = "auto",
         is_compiled: bool = False,
     ) -> Stylizer:
-        """From a released model (stylenet's small one if none is named), a checkpoint, a run folder, or pytorch-AdaIN's decoder.pth.
+        """From a released model (stylenet's small one if none is named), a checkpoint, a run
+        folder, or pytorch-AdaIN's decoder.pth.
 
-        `encoder_weights` is for a model that does not carry its encoder. Raises WeightsError for a file that is
-        damaged or foreign, and for another encoder than the model was trained with. precision: fp32, tf32 (float32 whose
-        products a GPU may round, where the process allows it: runtime.allow_tf32), bf16, fp16.
+        `encoder_weights` is for a model that does not carry its encoder. Raises WeightsError for a
+        file that is damaged or foreign, and for another encoder than the model was trained with.
+        precision: fp32, tf32 (float32 whose products a GPU may round, where the process allows it:
+        runtime.allow_tf32), bf16, fp16.
         """
         return cls(load_network(path, encoder_weights), device, precision, tile, is_compiled)
 
@@ -86,15 +95,19 @@ class Stylizer:
         alpha: float = 1.0,
         mixture: Sequence[float] | None = None,
     ) -> Tensor:
-        """The content in the look of the style: float32 in [0, 1] on the CPU, [3, H, W] (or [N, 3, H, W] for a batch).
+        """The content in the look of the style: float32 in [0, 1] on the CPU, [3, H, W] (or [N, 3,
+        H, W] for a batch).
 
-        alpha: 0 gives the content back as the decoder can, 1 the full style. A list of styles is mixed in the
-        proportion `mixture` (equal parts if None). A style may also be the result of `encode_style`. Raises UsageError
-        for an alpha outside [0, 1] and for a mixture that does not match the styles.
+        alpha: 0 gives the content back as the decoder can, 1 the full style. A list of styles is
+        mixed in the proportion `mixture` (equal parts if None). A style may also be the result of
+        `encode_style`. Raises UsageError for an alpha outside [0, 1] and for a mixture that does
+        not match the styles.
         """
         styles = style if isinstance(style, list) else [style]
         features, shape = self.encode_content(content)
-        output = self.render(features, shape, make_look([self.encode_style(s) for s in styles], mixture, alpha))
+        output = self.render(
+            features, shape, make_look([self.encode_style(s) for s in styles], mixture, alpha)
+        )
         is_batch = isinstance(content, Tensor) and content.ndim == 4
         return output if is_batch else output[0]
 
@@ -113,7 +126,9 @@ class Stylizer:
 
     @torch.inference_mode()
     def content_stats(self, features: Features) -> StyleCode | None:
-        """What the network measures of a content as a whole, for a look; None where nothing stands for the whole."""
+        """What the network measures of a content as a whole, for a look; None where nothing stands
+        for the whole.
+        """
         return self.net.content_stats(features)
 
     def features_of(self, batch: Tensor) -> Features:
@@ -123,7 +138,11 @@ class Stylizer:
             return self.on_device(piece_of(batch, rows[2:], columns[2:]))
 
         def encode(tile_px: int | None) -> Tensor:
-            return encode_tiled(self.net, read, batch.shape, tile_px) if tile_px else self.net.encode(self.on_device(batch))
+            return (
+                encode_tiled(self.net, read, batch.shape, tile_px)
+                if tile_px
+                else self.net.encode(self.on_device(batch))
+            )
 
         return self.in_memory(encode, batch.shape)
 
@@ -132,21 +151,27 @@ class Stylizer:
         output = torch.empty(shape[0], 3, *shape[-2:])
 
         def write(top: int, left: int, piece: Tensor) -> None:
-            output[..., top : top + piece.shape[-2], left : left + piece.shape[-1]] = piece.float().clamp(0, 1).cpu()
+            output[..., top : top + piece.shape[-2], left : left + piece.shape[-1]] = (
+                piece.float().clamp(0, 1).cpu()
+            )
 
         self.draw(features, shape, look, write)
         return output
 
-    def render_pixels(self, features: Features, shape: Sequence[int], looks: Sequence[Look]) -> Tensor:
+    def render_pixels(
+        self, features: Features, shape: Sequence[int], looks: Sequence[Look]
+    ) -> Tensor:
         """N encoded contents, each in its own look, as uint8 [N, H, W, 3].
 
-        The looks have one mixture and strength, and codes alike in shape. Tiles fill the pixels, so that a large picture
-        never exists in float32 as a whole.
+        The looks have one mixture and strength, and codes alike in shape. Tiles fill the pixels, so
+        that a large picture never exists in float32 as a whole.
         """
         pixels = torch.empty(len(looks), *shape[-2:], 3, dtype=torch.uint8)
 
         def write(top: int, left: int, piece: Tensor) -> None:
-            pixels[:, top : top + piece.shape[-2], left : left + piece.shape[-1]] = images.to_pixels(piece).cpu()
+            pixels[:, top : top + piece.shape[-2], left : left + piece.shape[-1]] = (
+                images.to_pixels(piece).cpu()
+            )
 
         self.draw(features, shape, stack(looks), write)
         return pixels
@@ -174,17 +199,27 @@ class Stylizer:
         is_small = self.tile == "auto" and shape[-2] * shape[-1] <= WHOLE_PIXELS
         if self.tile == "off" or is_small or not self.family.can_tile(self.net, shape):
             return None
-        return best_tile(runtime.free_memory(self.device), self.device) if self.tile == "auto" else int(self.tile)
+        return (
+            best_tile(runtime.free_memory(self.device), self.device)
+            if self.tile == "auto"
+            else int(self.tile)
+        )
 
     def in_memory(self, action: Callable[[int | None], Any], shape: Sequence[int]) -> Any:
-        """The result of `action(tile)`; where the GPU's memory does not hold it, once more with tiles half as large."""
+        """The result of `action(tile)`; where the GPU's memory does not hold it, once more with
+        tiles half as large.
+        """
         tile_px = self.tile_px(shape)
         while True:
             try:
                 return action(tile_px)
             except torch.OutOfMemoryError:
                 smaller = (tile_px or max(shape[-2:])) // 2
-                if self.tile == "off" or smaller < SMALLEST_TILE or not self.family.can_tile(self.net, shape):
+                if (
+                    self.tile == "off"
+                    or smaller < SMALLEST_TILE
+                    or not self.family.can_tile(self.net, shape)
+                ):
                     raise
                 tile_px = smaller
                 torch.cuda.empty_cache()
@@ -192,13 +227,21 @@ class Stylizer:
 
 WHOLE_PIXELS = 1280 * 1280  # up to this a picture goes through as a whole
 SMALLEST_TILE = 64
-BYTES_PER_PIXEL = 1000  # of a tile with its halo, float32; the largest activations are three of 64 channels
+BYTES_PER_PIXEL = (
+    1000  # of a tile with its halo, float32; the largest activations are three of 64 channels
+)
 
 
 def best_tile(free_bytes: int | None, device: torch.device) -> int:
-    """The side of the tiles that fit into a quarter of the memory; on the CPU more than 512 gains nothing."""
+    """The side of the tiles that fit into a quarter of the memory; on the CPU more than 512 gains
+    nothing.
+    """
     sizes = (2048, 1024, 512, 256) if device.type == "cuda" else (512, 256)
-    fitting = [size for size in sizes if free_bytes is None or (size + 64) ** 2 * BYTES_PER_PIXEL <= free_bytes / 4]
+    fitting = [
+        size
+        for size in sizes
+        if free_bytes is None or (size + 64) ** 2 * BYTES_PER_PIXEL <= free_bytes / 4
+    ]
     return fitting[0] if fitting else 128
 
 
@@ -220,20 +263,26 @@ def to_batch(image: ImageLike) -> Tensor:
     """A picture of any kind as [N, 3, H, W], float in [0, 1] or uint8."""
     if isinstance(image, (str, Path)):
         image = images.open_rgb(image)
-    tensor = images.to_bytes_tensor(images.to_rgb(image)) if isinstance(image, Image.Image) else image
+    tensor = (
+        images.to_bytes_tensor(images.to_rgb(image)) if isinstance(image, Image.Image) else image
+    )
     batch = tensor if tensor.ndim == 4 else tensor[None]
     is_known = batch.is_floating_point() or batch.dtype == torch.uint8
     if batch.ndim != 4 or batch.shape[1] != 3 or not is_known:
         raise UsageError(
-            f"expected an image [3, H, W] or [N, 3, H, W], float in [0, 1] or uint8, but {tuple(tensor.shape)} of {tensor.dtype} came"
+            "expected an image [3, H, W] or [N, 3, H, W], float in [0, 1] or uint8, but "
+            f"{tuple(tensor.shape)} of {tensor.dtype} came"
         )
     return batch
 
 
 def load_network(path: str | Path, encoder_weights: str | None = None) -> Network:
-    """The network of a released model, a checkpoint or a run folder, on the CPU. Raises WeightsError.
+    """The network of a released model, a checkpoint or a run folder, on the CPU.
 
-    A file ending in .pth is a decoder published by pytorch-AdaIN; its encoder is the normalised VGG.
+    Raises WeightsError.
+
+    A file ending in .pth is a decoder published by pytorch-AdaIN; its encoder is the normalised
+    VGG.
     """
     if Path(path).suffix == ".pth":
         return load_published(path, encoder_weights)
@@ -241,17 +290,22 @@ def load_network(path: str | Path, encoder_weights: str | None = None) -> Networ
     parts = parts_of(description)
     family = FAMILIES[parts.family]
     trained = family.make(parts)
-    encoder = load_encoder(tensors, description, encoder_weights, path) if family.has_encoder else None
+    encoder = (
+        load_encoder(tensors, description, encoder_weights, path) if family.has_encoder else None
+    )
     fill(trained, with_prefix(tensors, "decoder."), path)
     return family.assemble(trained, encoder, parts).eval()
 
 
 def load_published(path: str | Path, encoder_weights: str | None) -> Network:
-    """A decoder in pytorch-AdaIN's layout with the normalised VGG that such decoders were trained with."""
+    """A decoder in pytorch-AdaIN's layout with the normalised VGG that such decoders were trained
+    with.
+    """
     weights = find_weights("vgg19", encoder_weights)
     if not is_flat_layout(read_weights(weights)):
         raise WeightsError(
-            f"expected the normalised VGG for {path}, a decoder of pytorch-AdaIN, but {weights} is another network; "
+            f"expected the normalised VGG for {path}, a decoder of pytorch-AdaIN, but {weights} "
+            "is another network; "
             "give its vgg_normalised.pth as --encoder"
         )
     family = FAMILIES[PUBLISHED.family]
@@ -262,22 +316,36 @@ def load_published(path: str | Path, encoder_weights: str | None) -> Network:
 
 
 def identify(path: str | Path, encoder_weights: str | None = None) -> tuple[str, ...]:
-    """The sha256 of every file that a model is made of: its own, and its encoder's where that decides. Raises WeightsError."""
+    """The sha256 of every file that a model is made of: its own, and its encoder's where that
+    decides. Raises WeightsError.
+    """
     found = find_release(path)
     files = [found]
-    if found.suffix == ".pth" or encoder_weights:  # the other half of the network lies in another file
+    if (
+        found.suffix == ".pth" or encoder_weights
+    ):  # the other half of the network lies in another file
         files.append(find_weights("vgg19", encoder_weights))
     return tuple(map(sha256_of_file, files))
 
 
-def load_encoder(tensors: dict[str, Tensor], description: dict, weights: str | None, origin: str | Path) -> VGG:
-    """The model's own encoder if it carries one, else the named weights, checked and calibrated as in training."""
+def load_encoder(
+    tensors: dict[str, Tensor], description: dict, weights: str | None, origin: str | Path
+) -> VGG:
+    """The model's own encoder if it carries one, else the named weights, checked and calibrated as
+    in training.
+    """
     about = description["encoder"]
     if about["is_carried"]:
         encoder = VGG(about["name"], about["tap"], about["padding"], about["pooling"])
         fill(encoder, with_prefix(tensors, "encoder."), origin)
         return encoder.eval()
-    encoder = load_vgg(about["name"], find_weights(about["name"], weights), [about["tap"]], about["padding"], about["pooling"])
+    encoder = load_vgg(
+        about["name"],
+        find_weights(about["name"], weights),
+        [about["tap"]],
+        about["padding"],
+        about["pooling"],
+    )
     check_encoder(description, sha256_of_encoder(encoder, about["tap"]), origin)
     mu = with_prefix(tensors, "mu.")
     if mu:
@@ -291,5 +359,6 @@ def fill(module: torch.nn.Module, tensors: dict[str, Tensor], origin: str | Path
         module.load_state_dict(tensors)
     except RuntimeError as error:
         raise WeightsError(
-            f"expected the weights of a {type(module).__name__} in {origin}, but they do not fit ({one_line(error)[:200]})"
+            f"expected the weights of a {type(module).__name__} in {origin}, but they do not fit "
+            f"({one_line(error)[:200]})"
         ) from None

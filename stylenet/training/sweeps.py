@@ -1,6 +1,8 @@
-"""W&B's sweep files without W&B: reading them, expanding them to cells, and the command line of a cell.
+"""W&B's sweep files without W&B: reading them, expanding them to cells, and the command line of a
+cell.
 
-The same file runs under `wandb sweep` and `wandb agent`; there is no sweep offline, so `ablate.py` does it here.
+The same file runs under `wandb sweep` and `wandb agent`; there is no sweep offline, so `ablate.py`
+does it here.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ PROTOCOL_LINE = re.compile(r"^protocol:[ \t]*(\S+)[ \t]*$", re.MULTILINE)
 SAMPLERS: dict[str, Callable[[np.random.Generator, float, float], float]] = {
     "uniform": lambda random, low, high: float(random.uniform(low, high)),
     "int_uniform": lambda random, low, high: int(random.integers(int(low), int(high) + 1)),
-    "log_uniform_values": lambda random, low, high: float(math.exp(random.uniform(math.log(low), math.log(high)))),
+    "log_uniform_values": lambda random, low, high: float(
+        math.exp(random.uniform(math.log(low), math.log(high)))
+    ),
 }
 
 
@@ -36,21 +40,30 @@ class Sweep(NamedTuple):
     command: list[str]
     parameters: dict[str, dict[str, Any]]
     run_cap: int | None
-    protocol: str  # of eval.py, from the line `protocol: NAME` in the description: the format has no key for it
+    # of eval.py, from the line `protocol: NAME` in the description: the format has no key for it
+    protocol: str
     about: dict[str, str]  # W&B's project and entity, where the file names them
 
 
 def read_sweep(path: str | Path) -> Sweep:
-    """The file. Raises UsageError for one that is no sweep, or asks for what only a server can do."""
+    """The file.
+
+    Raises UsageError for one that is no sweep, or asks for what only a server can do.
+    """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"expected a sweep file in YAML, but {path} cannot be read ({error})") from None
+        raise UsageError(
+            f"expected a sweep file in YAML, but {path} cannot be read ({error})"
+        ) from None
     if not isinstance(content, dict) or not isinstance(content.get("parameters"), dict):
         raise UsageError(f"expected a W&B sweep with parameters in {path}, but it has none")
     method = content.get("method")
     if method not in ("grid", "random"):
-        raise UsageError(f"expected method grid or random in {path}, but {method!r} came; bayes needs W&B's server")
+        raise UsageError(
+            f"expected method grid or random in {path}, but {method!r} came; bayes needs W&B's "
+            "server"
+        )
     found = PROTOCOL_LINE.search(str(content.get("description") or ""))
     command = content.get("command", DEFAULT_COMMAND)
     if not isinstance(command, list):
@@ -59,7 +72,14 @@ def read_sweep(path: str | Path) -> Sweep:
     about = {key: content[key] for key in ("project", "entity") if content.get(key)}
     protocol = found.group(1) if found else "quick"
     sweep = Sweep(
-        name, program, method, [str(part) for part in command], content["parameters"], content.get("run_cap"), protocol, about
+        name,
+        program,
+        method,
+        [str(part) for part in command],
+        content["parameters"],
+        content.get("run_cap"),
+        protocol,
+        about,
     )
     check_sweep(sweep, path)
     return sweep
@@ -70,7 +90,10 @@ def check_sweep(sweep: Sweep, path: str | Path) -> None:
     if Path(sweep.program).name != "train.py":
         raise UsageError(f"expected program: train.py in {path}, but {sweep.program!r} came")
     if sweep.method == "random" and not (isinstance(sweep.run_cap, int) and sweep.run_cap > 0):
-        raise UsageError(f"expected a run_cap in {path}, since method random has no end of its own, but {sweep.run_cap!r} came")
+        raise UsageError(
+            f"expected a run_cap in {path}, since method random has no end of its own, but "
+            f"{sweep.run_cap!r} came"
+        )
     for key, spec in sweep.parameters.items():
         reason = fault_of(spec, sweep.method)
         if reason:
@@ -79,7 +102,9 @@ def check_sweep(sweep: Sweep, path: str | Path) -> None:
 
 def fault_of(spec: Any, method: str) -> str | None:
     """What is expected of a parameter and not fulfilled."""
-    if not isinstance(spec, dict) or not ("value" in spec or "values" in spec or {"min", "max"} <= spec.keys()):
+    if not isinstance(spec, dict) or not (
+        "value" in spec or "values" in spec or {"min", "max"} <= spec.keys()
+    ):
         return "value, values, or min and max (keys are dotted, not nested)"
     if "value" in spec:
         return None
@@ -87,7 +112,9 @@ def fault_of(spec: Any, method: str) -> str | None:
         chances = spec.get("probabilities", [1.0])
         if not isinstance(spec["values"], list) or not spec["values"]:
             return "a list of at least one value as values"
-        is_whole = "probabilities" not in spec or (len(chances) == len(spec["values"]) and math.isclose(sum(chances), 1))
+        is_whole = "probabilities" not in spec or (
+            len(chances) == len(spec["values"]) and math.isclose(sum(chances), 1)
+        )
         return None if is_whole else "one probability for each of values, together 1,"
     return fault_of_range(spec, method)
 
@@ -96,11 +123,18 @@ def fault_of_range(spec: Mapping[str, Any], method: str) -> str | None:
     """The same of a range."""
     if method == "grid":
         return "values, since a grid has no ranges,"
-    if not all(isinstance(spec[end], (int, float)) for end in ("min", "max")) or spec["min"] > spec["max"]:
+    if (
+        not all(isinstance(spec[end], (int, float)) for end in ("min", "max"))
+        or spec["min"] > spec["max"]
+    ):
         return "two numbers, min no larger than max,"
     if distribution_of(spec) not in SAMPLERS:
         return f"a distribution out of {', '.join(SAMPLERS)}"
-    return "min above 0, since the distribution is logarithmic," if "log" in distribution_of(spec) and spec["min"] <= 0 else None
+    return (
+        "min above 0, since the distribution is logarithmic,"
+        if "log" in distribution_of(spec) and spec["min"] <= 0
+        else None
+    )
 
 
 def distribution_of(spec: Mapping[str, Any]) -> str:
@@ -110,13 +144,21 @@ def distribution_of(spec: Mapping[str, Any]) -> str:
 
 
 def expand(sweep: Sweep, seed: int = 0) -> list[dict[str, Any]]:
-    """The cells: every combination of a grid, or `run_cap` draws that depend on the seed alone; no cell twice."""
+    """The cells: every combination of a grid, or `run_cap` draws that depend on the seed alone; no
+    cell twice.
+    """
     if sweep.method == "grid":
         choices = [spec.get("values", [spec.get("value")]) for spec in sweep.parameters.values()]
-        cells = [dict(zip(sweep.parameters, chosen, strict=True)) for chosen in itertools.product(*choices)]
+        cells = [
+            dict(zip(sweep.parameters, chosen, strict=True))
+            for chosen in itertools.product(*choices)
+        ]
     else:
         random = np.random.default_rng(seed)
-        cells = [{key: draw(spec, random) for key, spec in sweep.parameters.items()} for _ in range(sweep.run_cap)]
+        cells = [
+            {key: draw(spec, random) for key, spec in sweep.parameters.items()}
+            for _ in range(sweep.run_cap)
+        ]
     return [cell for i, cell in enumerate(cells) if cell not in cells[:i]]
 
 
@@ -131,13 +173,23 @@ def draw(spec: Mapping[str, Any], random: np.random.Generator) -> Any:
 
 def varied(sweep: Sweep) -> list[str]:
     """The parameters with more than one value, the seed last."""
-    names = [key for key, spec in sweep.parameters.items() if "value" not in spec and len(spec.get("values", [0, 1])) > 1]
+    names = [
+        key
+        for key, spec in sweep.parameters.items()
+        if "value" not in spec and len(spec.get("values", [0, 1])) > 1
+    ]
     return [name for name in names if name != SEED] + [name for name in names if name == SEED]
 
 
 def arguments_of(sweep: Sweep, cell: Mapping[str, Any]) -> list[str]:
-    """What train.py is given for a cell, as W&B's agent would: the command behind the program, its macros replaced."""
-    behind = sweep.command[sweep.command.index("${program}") + 1 :] if "${program}" in sweep.command else ["${args}"]
+    """What train.py is given for a cell, as W&B's agent would: the command behind the program, its
+    macros replaced.
+    """
+    behind = (
+        sweep.command[sweep.command.index("${program}") + 1 :]
+        if "${program}" in sweep.command
+        else ["${args}"]
+    )
     macros = {
         "${args}": [f"--{key}={value}" for key, value in cell.items()],
         "${args_no_hyphens}": [f"{key}={value}" for key, value in cell.items()],

@@ -1,6 +1,9 @@
-"""Reading clips: video files, folders of frames, pipes and cameras. PyAV is needed for all but the folders.
+"""Reading clips: video files, folders of frames, pipes and cameras.
 
-A clip is an iterable of frames, with the packets of its sound between them, which pass through as they are.
+PyAV is needed for all but the folders.
+
+A clip is an iterable of frames, with the packets of its sound between them, which pass through as
+they are.
 """
 
 from __future__ import annotations
@@ -30,11 +33,17 @@ EXTRAS = "pip install -r requirements-video.txt"
 PIPE = "-"
 DEFAULT_FPS = Fraction(25)
 UNTAGGED = 2  # FFmpeg's number for a colour matrix that is not named
-UNTAGGED_HD_LINES = 577  # from here on a clip that does not name its colour matrix is taken for BT.709, as players do
+# from here on a clip that does not name its colour matrix is taken for BT.709, as players do
+UNTAGGED_HD_LINES = 577
 MISSING_S = 0.5  # a file that ends so much before its announced end is a damaged one
-# FFmpeg's flags: bilinear, full chroma in and out, rounding; by default its conversions are up to 3 of 255 too dark
+# FFmpeg's flags: bilinear, full chroma in and out, rounding; by default its conversions are up to 3
+# of 255 too dark
 EXACT = 0x2 | 0x2000 | 0x4000 | 0x40000
-TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
+TURNS = {
+    90: Image.Transpose.ROTATE_90,
+    180: Image.Transpose.ROTATE_180,
+    270: Image.Transpose.ROTATE_270,
+}
 
 
 class Frame(NamedTuple):
@@ -46,12 +55,16 @@ class Frame(NamedTuple):
 
 
 def import_av() -> ModuleType:
-    """PyAV, which brings its own FFmpeg. Raises WeightsError if it is not there, as for the other optional packages."""
+    """PyAV, which brings its own FFmpeg.
+
+    Raises WeightsError if it is not there, as for the other optional packages.
+    """
     try:
         import av
     except ImportError:
         raise WeightsError(
-            f"expected the package av (PyAV) for video files, pipes and cameras, but it is missing; {EXTRAS}"
+            "expected the package av (PyAV) for video files, pipes and cameras, but it is "
+            f"missing; {EXTRAS}"
         ) from None
     av.logging.set_level(av.logging.PANIC)  # what is wrong with a clip is said once, in our words
     return av
@@ -64,10 +77,15 @@ def is_camera(name: str) -> bool:
 
 def is_clip(names: Sequence[str], is_forced: bool = False) -> bool:
     """Whether the content is one clip. Raises UsageError for a clip among other contents."""
-    found = [name for name in names if name == PIPE or is_camera(name) or Path(name).suffix.lower() in INPUT_SUFFIXES]
+    found = [
+        name
+        for name in names
+        if name == PIPE or is_camera(name) or Path(name).suffix.lower() in INPUT_SUFFIXES
+    ]
     if (found or is_forced) and len(names) > 1:
         raise UsageError(
-            f"expected one clip as --content, but {len(names)} names came ({' '.join(names)[:200]}); give one at a time"
+            f"expected one clip as --content, but {len(names)} names came "
+            f"({' '.join(names)[:200]}); give one at a time"
         )
     return bool(found) or is_forced
 
@@ -78,8 +96,13 @@ def natural(path: Path) -> list[str | int]:
     return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
-def open_source(name: str, size_px: int = 0, fps: Fraction | None = None) -> FolderSource | StreamSource:
-    """The clip of that name, frames with their shortest side at `size_px` (0: as they are). Raises DataError, UsageError."""
+def open_source(
+    name: str, size_px: int = 0, fps: Fraction | None = None
+) -> FolderSource | StreamSource:
+    """The clip of that name, frames with their shortest side at `size_px` (0: as they are).
+
+    Raises DataError, UsageError.
+    """
     if Path(name).is_dir():
         return FolderSource(Path(name), size_px, fps or DEFAULT_FPS)
     return StreamSource(name, size_px, fps)
@@ -109,38 +132,64 @@ class FolderSource:
 
 
 class StreamSource:
-    """A video file, a pipe or a camera, decoded by PyAV; upright, in the colours that its matrix and range mean."""
+    """A video file, a pipe or a camera, decoded by PyAV; upright, in the colours that its matrix
+    and range mean.
+    """
 
     def __init__(self, name: str, size_px: int, fps: Fraction | None) -> None:
-        self.name, self.size_px, self.size, self.damage = "standard input" if name == PIPE else name, size_px, None, ""
+        self.name, self.size_px, self.size, self.damage = (
+            "standard input" if name == PIPE else name,
+            size_px,
+            None,
+            "",
+        )
         self.is_live = is_camera(name)
         self.is_endless = self.is_live or name == PIPE
         if fps and not self.is_endless:
-            raise UsageError(f"expected --fps with a folder of frames, a pipe or a camera, but {name} has its own frame times")
+            raise UsageError(
+                f"expected --fps with a folder of frames, a pipe or a camera, but {name} has its "
+                "own frame times"
+            )
         self.av = import_av()
         self.container = self.opened(name, fps)
-        self.video, self.sound = self.container.streams.best("video"), tuple(self.container.streams.audio)
+        self.video, self.sound = (
+            self.container.streams.best("video"),
+            tuple(self.container.streams.audio),
+        )
         if self.video is None:
             raise DataError(f"{self.name}: expected a video, but it has no picture track")
         self.video.thread_type = "AUTO"
         self.time_base = self.video.time_base
         self.rate = fps or self.video.average_rate or self.video.guessed_rate or DEFAULT_FPS
-        self.n_frames = None if self.is_endless else self.video.frames or round(self.length_s() * self.rate) or None
-        # a stream that begins late is moved to 0; one that begins early (the run-in of AAC) stays as it is
+        self.n_frames = (
+            None
+            if self.is_endless
+            else self.video.frames or round(self.length_s() * self.rate) or None
+        )
+        # a stream that begins late is moved to 0; one that begins early (the run-in of AAC) stays
+        # as it is
         self.start = max(Fraction(0), Fraction(self.container.start_time or 0, self.av.time_base))
         self.aspect = self.video.sample_aspect_ratio or Fraction(1)
         self.n_broken, self.end, self.next_time, self.last_time = 0, Fraction(0), Fraction(0), None
 
     def opened(self, name: str, fps: Fraction | None) -> Any:
         """The container. Raises DataError if there is none that can be read."""
-        place, kind = camera_address(name) if self.is_live else ("pipe:0" if name == PIPE else f"file:{name}", None)
+        place, kind = (
+            camera_address(name)
+            if self.is_live
+            else ("pipe:0" if name == PIPE else f"file:{name}", None)
+        )
         try:
             with interruptible():
-                return self.av.open(place, format=kind, options={"framerate": str(fps)} if fps else {})
+                return self.av.open(
+                    place, format=kind, options={"framerate": str(fps)} if fps else {}
+                )
         except FileNotFoundError:
             raise DataError(f"expected a clip, but there is no {name}; check the path") from None
         except (self.av.FFmpegError, OSError, ValueError) as error:
-            raise DataError(f"{self.name}: expected a video, but it cannot be read ({one_line(error)})") from None
+            raise DataError(
+                f"{self.name}: expected a video, but it cannot be read ({one_line(error)})"
+            ) from None
 
     def length_s(self) -> Fraction:
         """Seconds that the file says it has; 0 if it does not say."""
@@ -152,12 +201,21 @@ class StreamSource:
             if packet.stream is self.video:
                 yield from map(self.made, self.decoded(packet))
             elif packet.size:  # an empty packet marks the end
-                self.end = max(self.end, ((packet.pts or 0) + (packet.duration or 0)) * packet.time_base - self.start)
+                self.end = max(
+                    self.end,
+                    ((packet.pts or 0) + (packet.duration or 0)) * packet.time_base - self.start,
+                )
                 yield self.moved(packet)
         if self.n_broken:
-            self.damage = f"{self.name}: expected a whole video, but {self.n_broken} of its parts do not decode"
+            self.damage = (
+                f"{self.name}: expected a whole video, but {self.n_broken} of its parts "
+                "do not decode"
+            )
         elif self.end < self.length_s() - MISSING_S and not self.is_endless:
-            self.damage = f"{self.name}: expected {float(self.length_s()):.1f} s, but it ends after {float(self.end):.1f} s"
+            self.damage = (
+                f"{self.name}: expected {float(self.length_s()):.1f} s, but it ends "
+                f"after {float(self.end):.1f} s"
+            )
 
     def packets(self) -> Iterator[Any]:
         """What the file has, until it ends or cannot be read on."""
@@ -177,9 +235,14 @@ class StreamSource:
         return frames
 
     def made(self, frame: Any) -> Frame:
-        """A decoded frame as ours. Times grow strictly, whatever the file says, since no container takes others."""
+        """A decoded frame as ours.
+
+        Times grow strictly, whatever the file says, since no container takes others.
+        """
         if self.is_live and self.last_time is None:
-            self.start = (frame.pts or 0) * self.time_base  # a camera counts from when the machine was started
+            self.start = (
+                frame.pts or 0
+            ) * self.time_base  # a camera counts from when the machine was started
         duration = (frame.duration or 0) * self.time_base or 1 / self.rate
         time = self.next_time if frame.pts is None else frame.pts * self.time_base - self.start
         time = max(time, self.last_time + self.time_base) if self.last_time is not None else time
@@ -192,7 +255,9 @@ class StreamSource:
     def moved(self, packet: Any) -> Any:
         """A packet of sound in the time of the clip, which begins at 0."""
         ticks = round(self.start / packet.time_base)
-        packet.pts, packet.dts = (None if stamp is None else stamp - ticks for stamp in (packet.pts, packet.dts))
+        packet.pts, packet.dts = (
+            None if stamp is None else stamp - ticks for stamp in (packet.pts, packet.dts)
+        )
         return packet
 
 
@@ -201,7 +266,9 @@ Source = FolderSource | StreamSource
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Context in which Ctrl-C ends the process at once: the wait for a pipe's first bytes does not let Python act on it."""
+    """Context in which Ctrl-C ends the process at once: the wait for a pipe's first bytes does not
+    let Python act on it.
+    """
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, signal.SIG_DFL) if is_main else None
     try:
@@ -222,10 +289,14 @@ def camera_address(name: str) -> tuple[str, str]:
 
 
 def upright_rgb(frame: Any) -> Image.Image:
-    """A decoded frame as RGB, turned as its display matrix says (telephones film in one position and note the other)."""
+    """A decoded frame as RGB, turned as its display matrix says (telephones film in one position
+    and note the other).
+    """
     guess = "ITU709" if frame.height >= UNTAGGED_HD_LINES else "ITU601"
     matrix = guess if frame.colorspace == UNTAGGED else None
-    image = Image.fromarray(frame.reformat(format="rgb24", interpolation=EXACT, src_colorspace=matrix).to_ndarray())
+    image = Image.fromarray(
+        frame.reformat(format="rgb24", interpolation=EXACT, src_colorspace=matrix).to_ndarray()
+    )
     turn = TURNS.get(frame.rotation % 360)
     return image.transpose(turn) if turn is not None else image
 
@@ -233,5 +304,9 @@ def upright_rgb(frame: Any) -> Image.Image:
 def fitted(source: Source, image: Image.Image) -> Tensor:
     """The frame as uint8 [3, H, W] at the size asked for; all frames have the size of the first."""
     if source.size is None:
-        source.size = (images.resize_shortest(image, source.size_px) if source.size_px else image).size
-    return images.to_bytes_tensor(image if image.size == source.size else image.resize(source.size, Image.Resampling.BILINEAR))
+        source.size = (
+            images.resize_shortest(image, source.size_px) if source.size_px else image
+        ).size
+    return images.to_bytes_tensor(
+        image if image.size == source.size else image.resize(source.size, Image.Resampling.BILINEAR)
+    )

@@ -1,12 +1,13 @@
-"""Which pictures a set of contents and styles is to become: pairs, names and shares, each a function of a job's number.
+"""Which pictures a set of contents and styles is to become: pairs, names and shares, each a
+function of a job's number.
 
-Nothing is planned in memory, so that a million contents with 80,000 styles start at once; and every process, on
-whatever machine and after whatever interruption, finds the same names for the same pairs.
+Nothing is planned in memory, so that a million contents with 80,000 styles start at once; and every
+process, on whatever machine and after whatever interruption, finds the same names for the same
+pairs.
 """
 
 from __future__ import annotations
 
-import csv
 import functools
 import hashlib
 import itertools
@@ -18,15 +19,19 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
 from stylenet import images
+from stylenet.csv_files import read_rows
 from stylenet.datasets import generator_for
 from stylenet.errors import DataError, UsageError
 
-STYLES_PER_BLOCK = 32  # made of a content in a row: its features, and the codes of so many styles, are needed at a time
+# made of a content in a row: its features, and the codes of so many styles, are needed at a time
+STYLES_PER_BLOCK = 32
 NAME_BYTES = 100  # of a content and of a style in a file's name; file systems take 255 in all
 
 
 class Job(NamedTuple):
-    """One picture to be made: number of the content, number of the style (or mixture), strength, file below OUT."""
+    """One picture to be made: number of the content, number of the style (or mixture), strength,
+    file below OUT.
+    """
 
     content: int
     style: int
@@ -57,7 +62,9 @@ class Pictures:
         return str(self.paths[i])[self.starts[i] :].replace(os.sep, "/")
 
     def name(self, i: int) -> str:
-        """What a manifest calls the file: as below its folder, or its whole path where there are several folders."""
+        """What a manifest calls the file: as below its folder, or its whole path where there are
+        several folders.
+        """
         return self.below(i) if len(self.roots) == 1 else self.paths[i].as_posix()
 
     def describe(self) -> dict[str, Any]:
@@ -69,21 +76,30 @@ class Pictures:
         return {"folders": roots, "n": len(self), "sha256": digest.hexdigest()}
 
     def labels(self, keeps_folders: bool = False) -> list[str]:
-        """A name for each file's products, no two alike: its stem, with its folder's name before it where stems are alike.
+        """A name for each file's products, no two alike: its stem, with its folder's name before it
+        where stems are alike.
 
         Or its path below its root, without the suffix.
         """
         if keeps_folders:
             named = enumerate(self.paths)
-            return distinct(f"{self.below(i)[: -len(path.name)]}{shortened(path.stem)}" for i, path in named)
+            return distinct(
+                f"{self.below(i)[: -len(path.name)]}{shortened(path.stem)}" for i, path in named
+            )
         stems = Counter(path.stem for path in self.paths)
         parents = ("" if stems[path.stem] == 1 else f"{path.parent.name}_" for path in self.paths)
-        return distinct(shortened(parent + path.stem) for parent, path in zip(parents, self.paths, strict=True))
+        return distinct(
+            shortened(parent + path.stem) for parent, path in zip(parents, self.paths, strict=True)
+        )
 
 
 def shortened(name: str) -> str:
     """The name's first NAME_BYTES bytes, in whole characters."""
-    return os.fsencode(name)[:NAME_BYTES].decode(errors="ignore") if len(name) > NAME_BYTES // 4 else name
+    return (
+        os.fsencode(name)[:NAME_BYTES].decode(errors="ignore")
+        if len(name) > NAME_BYTES // 4
+        else name
+    )
 
 
 def distinct(names: Iterable[str]) -> list[str]:
@@ -109,7 +125,11 @@ class Names:
         self.contents, self.styles = contents, styles
 
     def __call__(self, content: int, style: int) -> str:
-        """The pair's name. "a" + "b__c" and "a__b" + "c" are alike: all but the first get a number that makes no pair's name."""
+        """The pair's name.
+
+        "a" + "b__c" and "a__b" + "c" are alike: all but the first get a number that makes no pair's
+        name.
+        """
         name = f"{self.contents[content]}__{self.styles[style]}"
         rank = self.pairs_called(name).index((content, style)) if len(cuts(name)) > 1 else 0
         numbered = (f"{name}_{i}" for i in itertools.count(2))
@@ -125,7 +145,9 @@ class Names:
     @functools.cached_property
     def numbers(self) -> tuple[dict[str, int], dict[str, int]]:
         """{label: number} of contents and of styles; seldom needed."""
-        return tuple({label: i for i, label in enumerate(labels)} for labels in (self.contents, self.styles))
+        return tuple(
+            {label: i for i, label in enumerate(labels)} for labels in (self.contents, self.styles)
+        )
 
 
 def cuts(name: str) -> list[int]:
@@ -146,7 +168,9 @@ class Pairing(Protocol):
 
 
 class AllPairs:
-    """Every content with every style; STYLES_PER_BLOCK styles meet all contents before the next ones do."""
+    """Every content with every style; STYLES_PER_BLOCK styles meet all contents before the next
+    ones do.
+    """
 
     def __init__(self, n_contents: int, n_styles: int) -> None:
         self.n_contents, self.n_styles = n_contents, n_styles
@@ -165,8 +189,13 @@ class AllPairs:
         """As Pairing."""
         parts = range(self.n_blocks // self.n_contents)
         starts = (part * self.n_contents for part in parts)
-        shares = (share_of(range(start, start + self.n_contents), rank, world_size) for start in starts)
-        return sum(len(share) * len(self.styles_of(part)) for share, part in zip(shares, parts, strict=True))
+        shares = (
+            share_of(range(start, start + self.n_contents), rank, world_size) for start in starts
+        )
+        return sum(
+            len(share) * len(self.styles_of(part))
+            for share, part in zip(shares, parts, strict=True)
+        )
 
 
 class RandomPairs:
@@ -175,7 +204,10 @@ class RandomPairs:
     def __init__(self, n_contents: int, n_styles: int, n: int, seed: int) -> None:
         """Raises UsageError for more styles than there are."""
         if n > n_styles:
-            raise UsageError(f"expected at most random:{n_styles} for {n_styles} styles, but random:{n} came; give more styles")
+            raise UsageError(
+                f"expected at most random:{n_styles} for {n_styles} styles, but random:{n} came; "
+                "give more styles"
+            )
         self.n_styles, self.n, self.seed, self.n_blocks = n_styles, n, seed, n_contents
 
     def block(self, number: int) -> list[tuple[int, int, float | None, str]]:
@@ -192,9 +224,17 @@ class ListedPairs:
     """The pairs of a CSV, contents in their order."""
 
     def __init__(self, file: Path, contents: Pictures, styles: Pictures) -> None:
-        """Columns content and style, named as below the folders; optionally output and alpha. Raises DataError."""
-        numbers = [{pictures.name(i): i for i in range(len(pictures))} for pictures in (contents, styles)]
-        rows = [read_row(row, line, numbers, file) for line, row in read_rows(file)]
+        """Columns content and style, named as below the folders; optionally output and alpha.
+
+        Raises DataError.
+        """
+        numbers = [
+            {pictures.name(i): i for i in range(len(pictures))} for pictures in (contents, styles)
+        ]
+        rows = [
+            read_row(row, line, numbers, file)
+            for line, row in read_rows(file, ("content", "style"))
+        ]
         if not rows:
             raise DataError(f"expected pairs in {file}, but it lists none")
         by_content = itertools.groupby(sorted(rows, key=lambda row: row[0]), key=lambda row: row[0])
@@ -210,25 +250,19 @@ class ListedPairs:
         return sum(map(len, self.blocks[rank::world_size]))
 
 
-def read_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line, row) of a CSV with at least the columns content and style. Raises DataError."""
-    try:
-        # file names are bytes; spreadsheets begin with a mark
-        with open(file, newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
-            reader = csv.DictReader(stream)
-            if not {"content", "style"} <= set(reader.fieldnames or ()):
-                came = ", ".join(reader.fieldnames or ()) or "nothing"
-                raise DataError(f"expected the columns content and style in {file}, but {came} came")
-            yield from ((reader.line_num, row) for row in reader)
-    except (OSError, csv.Error) as error:
-        raise DataError(f"expected a CSV with the columns content and style, but {file} cannot be read ({error})") from None
+def read_row(
+    row: dict[str, str], line: int, numbers: Sequence[dict[str, int]], file: Path
+) -> tuple[int, int, float | None, str]:
+    """One pair of a CSV.
 
-
-def read_row(row: dict[str, str], line: int, numbers: Sequence[dict[str, int]], file: Path) -> tuple[int, int, float | None, str]:
-    """One pair of a CSV. Raises DataError for a picture that is not there, a bad strength, and a place outside OUT."""
+    Raises DataError for a picture that is not there, a bad strength, and a place outside OUT.
+    """
     for kind, known in zip(("content", "style"), numbers, strict=True):
         if row[kind] not in known:
-            raise DataError(f"expected a {kind} as named below --{kind} in {file} line {line}, but {row[kind]!r} is not there")
+            raise DataError(
+                f"expected a {kind} as named below --{kind} in {file} line {line}, but "
+                f"{row[kind]!r} is not there"
+            )
     alpha, output = row.get("alpha") or "", row.get("output") or ""
     try:
         strength = float(alpha) if alpha else None
@@ -238,10 +272,19 @@ def read_row(row: dict[str, str], line: int, numbers: Sequence[dict[str, int]], 
         raise DataError(f"expected alpha in [0, 1] in {file} line {line}, but {alpha!r} came")
     place = PurePosixPath(output)
     # hidden names are those of temporary files
-    is_odd = any(part.startswith(".") or "\0" in part or len(os.fsencode(part)) > 255 for part in place.parts)
+    is_odd = any(
+        part.startswith(".") or "\0" in part or len(os.fsencode(part)) > 255 for part in place.parts
+    )
     if output and (place.is_absolute() or is_odd or place.suffix.lower() not in images.SUFFIXES):
-        raise DataError(f"expected an image file below OUT as output in {file} line {line}, but {output!r} came")
-    return numbers[0][row["content"]], numbers[1][row["style"]], strength, str(place) if output else ""
+        raise DataError(
+            f"expected an image file below OUT as output in {file} line {line}, but {output!r} came"
+        )
+    return (
+        numbers[0][row["content"]],
+        numbers[1][row["style"]],
+        strength,
+        str(place) if output else "",
+    )
 
 
 def share_of(numbers: range, rank: int, world_size: int) -> range:
@@ -261,7 +304,10 @@ class Plan:
         name: Callable[[int, int], str],
         alpha: float,
     ) -> None:
-        """`name` gives the file below OUT for a pair without one of its own. Raises DataError for two to one place."""
+        """`name` gives the file below OUT for a pair without one of its own.
+
+        Raises DataError for two to one place.
+        """
         self.contents, self.styles, self.style_names = contents, styles, style_names
         self.pairing, self.name, self.alpha = pairing, name, alpha
         if isinstance(pairing, ListedPairs):
@@ -275,7 +321,7 @@ class Plan:
         return self.pairing.count(rank, world_size)
 
     def jobs(self, rank: int = 0, world_size: int = 1) -> Iterator[Job]:
-        """A process's share, those of a content in a row; the shares are disjoint and together all."""
+        """A process's share, a content's jobs in a row. The shares are disjoint and complete."""
         for number in range(rank, self.pairing.n_blocks, world_size):
             for content, style, alpha, output in self.pairing.block(number):
                 strength = self.alpha if alpha is None else alpha
@@ -283,7 +329,12 @@ class Plan:
 
     def row(self, job: Job) -> tuple[str, str, str, str]:
         """The job in a manifest: content, style, output, alpha."""
-        return self.contents.name(job.content), self.style_names(job.style), job.output, repr(job.alpha).removesuffix(".0")
+        return (
+            self.contents.name(job.content),
+            self.style_names(job.style),
+            job.output,
+            repr(job.alpha).removesuffix(".0"),
+        )
 
 
 def check_distinct(outputs: Iterable[str]) -> None:
@@ -292,13 +343,19 @@ def check_distinct(outputs: Iterable[str]) -> None:
     for output in outputs:
         if output in seen:
             raise DataError(
-                f"expected a place of its own for every picture, but two of the pairs go to {output}; give them outputs"
+                "expected a place of its own for every picture, but two of the pairs go to "
+                f"{output}; give them outputs"
             )
         seen.add(output)
 
 
-def make_pairing(pairs: str | None, contents: Pictures, styles: Pictures, n_styles: int, seed: int) -> Pairing:
-    """What --pairs asks for: all (the default), random:K or a CSV. Raises UsageError and DataError."""
+def make_pairing(
+    pairs: str | None, contents: Pictures, styles: Pictures, n_styles: int, seed: int
+) -> Pairing:
+    """What --pairs asks for: all (the default), random:K or a CSV.
+
+    Raises UsageError and DataError.
+    """
     kind, _, number = (pairs or "all").partition(":")
     if kind == "all" and not number:
         return AllPairs(len(contents), n_styles)
@@ -322,18 +379,23 @@ def make_plan(
 ) -> Plan:
     """The jobs of a call. `file` is the name of its only picture. Raises UsageError and DataError.
 
-    A mixture makes one style of all. With `keeps_folders` a picture lies where its content does, under the content's
-    name if each content is made once.
+    A mixture makes one style of all. With `keeps_folders` a picture lies where its content does,
+    under the content's name if each content is made once.
     """
     numbers = range(len(styles))
     groups = [tuple(styles.paths)] if is_mixture else [(path,) for path in styles.paths]
     pairing = make_pairing(pairs, contents, styles, len(groups), seed)
     style_labels = styles.labels()
-    pair_name = Names(contents.labels(keeps_folders), [shortened("+".join(style_labels))] if is_mixture else style_labels)
+    pair_name = Names(
+        contents.labels(keeps_folders),
+        [shortened("+".join(style_labels))] if is_mixture else style_labels,
+    )
     is_once = not isinstance(pairing, ListedPairs) and pairing.count(0, 1) == len(contents)
 
     def name(content: int, style: int) -> str:
-        stem = pair_name.contents[content] if keeps_folders and is_once else pair_name(content, style)
+        stem = (
+            pair_name.contents[content] if keeps_folders and is_once else pair_name(content, style)
+        )
         return file or stem + suffix
 
     def style_name(style: int) -> str:

@@ -1,0 +1,452 @@
+"""The stylise command: pictures, data sets and clips, with the small model that stylenet includes
+or with one of your own.
+
+stylenet --content photo.jpg --style painting.jpg --output out.png stylenet --content photos/
+--style paintings/ --output out/ --model runs/mine --alpha 0.8 stylenet --content photos/ --style
+paintings/ --output set/ --model runs/mine --pairs random:2 --keep-folders stylenet --content
+clip.mp4 --style painting.jpg --output out.mp4 --model runs/mine
+
+With --pairs the folder is a data set: it gets a manifest.csv, the same command again makes what is
+missing, other settings are refused, and torchrun shares the pictures among processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stylenet.errors import DataError, Parser, UsageError, lasting_imports
+
+if TYPE_CHECKING:
+    from stylenet.applying.pictures import Outcome
+    from stylenet.applying.plan import Pictures, Plan
+    from stylenet.applying.record import Record
+    from stylenet.applying.stylizer import Stylizer
+
+
+def main(arguments: list[str], program: str = "stylenet") -> int:
+    """Exit code of one call: 0, or 3 if a picture or a part of a clip could not be read."""
+    options = make_parser(program).parse_args(arguments)
+    with lasting_imports():
+        import torch
+
+        from stylenet import looks, runtime
+        from stylenet.applying import pictures, stylizer  # noqa: F401 - the heavy ones, for all that follows
+        from stylenet.applying.clips import reading
+
+    if options.model is None:
+        options.model = stylizer.SHIPPED_MODEL
+    if not str(options.model).strip():
+        raise UsageError(
+            "expected a model as --model, but an empty name came; leave it out for the small one "
+            "brought along"
+        )
+    looks.check_alpha(options.alpha)
+    if not options.output.strip():
+        raise UsageError("expected a file or a folder as --output, but an empty name came")
+    runtime.keep_freed_memory()
+    runtime.allow_tf32(options.precision == "tf32")
+    is_clip = reading.is_clip(options.content, options.video)
+    try:
+        return stylise_clip(options) if is_clip else stylise_pictures(options)
+    except torch.OutOfMemoryError:
+        raise UsageError(
+            "expected pictures that fit the GPU's memory, but one does not, even in tiles where "
+            "they are possible; give a smaller "
+            "--size or --style-size, --precision bf16, or --device cpu"
+        ) from None
+
+
+def make_parser(program: str) -> Parser:
+    """The command line."""
+    parser = Parser(
+        prog=program,
+        description=__doc__.replace("stylenet --", f"{program} --"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--content",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="pictures or folders to restyle; or a clip: a video file, - for standard input, "
+        "camera:0",
+    )
+    parser.add_argument(
+        "--style",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="pictures or folders whose look is taken",
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="a file for one picture, else a folder for <content>__<style>.png; of a clip a "
+        "video, a folder, or -",
+    )
+    parser.add_argument(
+        "--model",
+        metavar="PATH",
+        help="model.safetensors, a checkpoint, a run folder, or pytorch-AdaIN's decoder.pth "
+        "(default: the small model brought along)",
+    )
+    parser.add_argument(
+        "--encoder", metavar="FILE", help="VGG weights, for a model that does not carry its encoder"
+    )
+    parser.add_argument("--alpha", type=float, default=1.0, help="strength in [0, 1] (default 1)")
+    parser.add_argument(
+        "--weights",
+        type=weights,
+        metavar="W,W",
+        help="mix all styles into one picture, with these weights",
+    )
+    for name, what in (("--size", "content"), ("--style-size", "style")):
+        parser.add_argument(
+            name,
+            type=size,
+            default=512,
+            metavar="PX",
+            help=f"shortest side of the {what}; 0: as it is (default 512)",
+        )
+    add_data_set_options(parser.add_argument_group("many pictures"))
+    add_clip_options(parser.add_argument_group("clips"))
+    add_arithmetic_options(parser.add_argument_group("arithmetic"))
+    return parser
+
+
+def add_data_set_options(group: argparse._ArgumentGroup) -> None:
+    """What is made of folders, and how fast."""
+    group.add_argument(
+        "--pairs",
+        metavar="P",
+        help="make a data set of all pairs; random:K: each content with K styles; or a FILE.csv "
+        "with the columns content, style "
+        "(and if you like output, alpha, which come before the options)",
+    )
+    group.add_argument(
+        "--seed", type=size, default=0, help="which styles random:K draws (default 0)"
+    )
+    group.add_argument(
+        "--keep-folders",
+        action="store_true",
+        help="below OUT as the content is below its folder; its name if made only once",
+    )
+    group.add_argument(
+        "--format", choices=("png", "jpg"), help="of pictures in a folder (default png)"
+    )
+    group.add_argument(
+        "--crop", action="store_true", help="only the square in the middle of each content"
+    )
+    group.add_argument(
+        "--batch",
+        type=number,
+        metavar="N",
+        help="pictures at a time, of one size (default 8 on cuda, else 1)",
+    )
+    group.add_argument(
+        "--workers",
+        type=number,
+        metavar="N",
+        help="threads that decode and encode (default: one per core)",
+    )
+
+
+def add_clip_options(group: argparse._ArgumentGroup) -> None:
+    """Time."""
+    group.add_argument(
+        "--video", action="store_true", help="the content is a folder with the frames of one clip"
+    )
+    group.add_argument(
+        "--smooth",
+        type=seconds,
+        metavar="S",
+        help="seconds over which a clip's statistics are averaged; 0: not (default 0.15)",
+    )
+    group.add_argument(
+        "--fps",
+        type=rate,
+        metavar="N",
+        help="frames a second of a folder of frames (default 25), a pipe or a camera",
+    )
+
+
+def add_arithmetic_options(group: argparse._ArgumentGroup) -> None:
+    """Where and how it is computed."""
+    group.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)"
+    )
+    group.add_argument(
+        "--precision",
+        choices=("fp32", "tf32", "bf16", "fp16"),
+        default="fp32",
+        help="arithmetic (default fp32; tf32: float32 whose products a GPU rounds)",
+    )
+    group.add_argument(
+        "--tile",
+        type=tile,
+        default="auto",
+        metavar="PX",
+        help="large pictures go in tiles of this side, with the same result; or auto, off",
+    )
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="torch.compile the network: for many pictures of one size",
+    )
+
+
+def tile(text: str) -> str | int:
+    """auto, off, or a number of pixels, 64 or more."""
+    if text in ("auto", "off"):
+        return text
+    if int(text) < 64:
+        raise ValueError(text)
+    return int(text)
+
+
+def size(text: str) -> int:
+    """A number of pixels, 0 or more."""
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
+def weights(text: str) -> list[float]:
+    """Numbers with commas between them."""
+    return [float(part) for part in text.split(",")]
+
+
+def number(text: str) -> int:
+    """A number of 1 or more."""
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A finite number of seconds, 0 or more."""
+    number = float(text)
+    if not 0 <= number < float("inf"):
+        raise ValueError(text)
+    return number
+
+
+def rate(text: str) -> Fraction:
+    """A number above 0, also as a fraction (30000/1001)."""
+    with contextlib.suppress(ZeroDivisionError):
+        number = Fraction(text)
+        if number > 0 and max(number.as_integer_ratio()) < 2**31:  # what containers take
+            return number
+    raise ValueError(text)
+
+
+def stylise_pictures(options: argparse.Namespace) -> int:
+    """Make the pictures; the exit code."""
+    from stylenet import images, looks
+    from stylenet.applying import plan
+    from stylenet.applying.pictures import Sizes, make_pictures
+
+    if options.smooth is not None or options.fps:
+        raise UsageError(
+            "expected a clip for --smooth and --fps, but pictures came; a folder of frames also "
+            "needs --video"
+        )
+    contents, styles = plan.Pictures(options.content), plan.Pictures(options.style)
+    if options.weights is not None:
+        looks.check_mixture(options.weights, len(styles))
+    plan, folder = make_plan(contents, styles, options)
+    images.check_writable(folder)
+    stylizer = load_stylizer(options)
+    record = open_record(folder, contents, styles, options) if options.pairs else None
+    sizes = Sizes(options.size, options.style_size, options.crop)
+    outcome = make_pictures(
+        stylizer, plan, folder, record, sizes, options.weights, options.batch, options.workers
+    )
+    print(summary(outcome, options.output))
+    return DataError.exit_code if outcome.n_skipped else 0
+
+
+def load_stylizer(options: argparse.Namespace) -> Stylizer:
+    """The network as the options want it."""
+    from stylenet.applying.stylizer import Stylizer
+
+    return Stylizer.load(
+        options.model,
+        options.device,
+        options.precision,
+        options.encoder,
+        options.tile,
+        options.compile,
+    )
+
+
+def summary(outcome: Outcome, output: str) -> str:
+    """What has become of the jobs."""
+    from stylenet import runtime
+
+    who = (
+        f"process {runtime.rank() + 1} of {runtime.world_size()} "
+        if runtime.world_size() > 1
+        else ""
+    )
+    counts = ((outcome.n_kept, "there before"), (outcome.n_skipped, "skipped"))
+    rest = "".join(f", {n} {what}" for n, what in counts if n)
+    return f"{who}wrote {outcome.n_made} of {outcome.n_jobs} pictures to {output}{rest}"
+
+
+def make_plan(
+    contents: Pictures, styles: Pictures, options: argparse.Namespace
+) -> tuple[Plan, Path]:
+    """The jobs and the folder that they go to.
+
+    Raises UsageError for options that exclude each other.
+    """
+    from stylenet import images
+    from stylenet.applying import plan
+
+    output, is_mixture = Path(options.output), options.weights is not None
+    is_file = output.suffix.lower() in images.SUFFIXES
+    if is_mixture and options.pairs not in (None, "all"):
+        raise UsageError(
+            "expected --pairs all with --weights, which mix all styles into one, but "
+            f"{options.pairs} came"
+        )
+    if is_file and options.pairs:
+        raise UsageError(
+            f"expected a folder as --output with --pairs, but {output} is a file name; leave the "
+            "suffix out"
+        )
+    plan = plan.make_plan(
+        contents,
+        styles,
+        options.pairs,
+        options.seed,
+        options.alpha,
+        is_mixture,
+        options.keep_folders,
+        f".{options.format or 'png'}",
+        output.name if is_file else None,
+    )
+    folder = output.parent if is_file else output
+    check_place(output, folder, options)
+    if is_file and len(plan) > 1:
+        raise UsageError(
+            f"expected a folder as --output for {len(plan)} pictures, but {output} is a file "
+            "name; leave the suffix out"
+        )
+    return plan, folder
+
+
+def check_place(output: Path, folder: Path, options: argparse.Namespace) -> None:
+    """Raise UsageError for an output that would replace an input or become one, and for single
+    pictures among a data set's.
+    """
+    from stylenet.applying.clips.reading import INPUT_SUFFIXES, PIPE
+    from stylenet.applying.record import SETTINGS
+
+    if str(output) == PIPE or output.suffix.lower() in INPUT_SUFFIXES:
+        raise UsageError(
+            f"expected a picture or a folder as --output for pictures, but {output} came; only a "
+            "clip becomes a clip"
+        )
+    keeps_names = bool(options.pairs or options.keep_folders)
+    for place in map(Path, (*options.content, *options.style)):
+        if keeps_names and place.is_dir() and folder.resolve().is_relative_to(place.resolve()):
+            raise UsageError(
+                f"expected a folder outside the inputs, but {folder} lies in {place}; give "
+                "another --output"
+            )
+        if place.is_file() and output.exists() and output.samefile(place):
+            raise UsageError(
+                f"expected another name than an input's as --output, but {output} is one; give "
+                "another"
+            )
+    if not options.pairs and (folder / SETTINGS).exists():
+        raise UsageError(
+            f"expected --pairs for {folder}, which holds a data set; give --pairs or another "
+            "--output"
+        )
+
+
+# what a picture of a data set depends on, beside the model and the files
+SETTLED = (
+    "pairs",
+    "seed",
+    "alpha",
+    "weights",
+    "size",
+    "style_size",
+    "crop",
+    "precision",
+    "format",
+    "keep_folders",
+)
+
+
+def open_record(
+    folder: Path, contents: Pictures, styles: Pictures, options: argparse.Namespace
+) -> Record:
+    """The data set's record. Raises UsageError if the folder holds something else."""
+    from stylenet import runtime
+    from stylenet.applying import stylizer
+    from stylenet.applying.record import Record
+    from stylenet.models.vgg_files import sha256_of_file
+
+    settings: dict[str, Any] = {name: getattr(options, name) for name in SETTLED}
+    if Path(options.pairs).is_file():
+        settings["pairs"] = sha256_of_file(options.pairs)
+    settings["format"] = options.format or "png"
+    settings |= {"model": stylizer.identify(options.model, options.encoder)}
+    settings |= {"content": contents.describe(), "style": styles.describe()}
+    return Record(folder, settings, runtime.rank(), runtime.world_size())
+
+
+def stylise_clip(options: argparse.Namespace) -> int:
+    """Make one video; the exit code."""
+    from stylenet import images, looks
+    from stylenet.applying import video
+    from stylenet.applying.clips import reading, writing
+
+    paths = list(images.iterate_images(options.style))
+    useless = ("pairs", "keep_folders", "format", "crop", "batch", "workers")
+    given = [f"--{name.replace('_', '-')}" for name in useless if getattr(options, name)]
+    if given:
+        raise UsageError(
+            f"expected pictures for {', '.join(given)}, but a clip came; leave that out"
+        )
+    if options.weights is None and len(paths) > 1:
+        raise UsageError(
+            f"expected one style for a clip, but {len(paths)} came; give one, or mix them with "
+            "--weights"
+        )
+    looks.check_mixture(options.weights, len(paths))
+    source = reading.open_source(options.content[0], options.size, options.fps)
+    with writing.open_target(options.output, source) as target:
+        stylizer = load_stylizer(options)
+        codes = [
+            stylizer.encode_style(images.load_bytes(path, options.style_size or None))
+            for path in paths
+        ]
+        smooth_s = video.SMOOTH_S if options.smooth is None else options.smooth
+        done = video.stylise(
+            source,
+            target,
+            stylizer,
+            looks.make_look(codes, options.weights, options.alpha),
+            smooth_s,
+        )
+    # standard output may be the video itself
+    print(
+        f"wrote {options.output}: {done}",
+        file=sys.stderr if options.output == reading.PIPE else sys.stdout,
+    )
+    if source.damage:
+        print(f"error: {source.damage}; what could be decoded is kept", file=sys.stderr)
+    return DataError.exit_code if source.damage else 0

@@ -1,0 +1,183 @@
+"""What a data set of pictures was made from: its settings, and a row for every picture, whatever
+processes made it.
+
+Each process appends to a part of its own and merges it at the end, sorted by output: so the
+manifest is the same for any number of processes and interruptions. A picture gets its name when it
+is whole, and its row after that; if a kill comes between the two, the next run finds the picture
+and adds the row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from stylenet import images, runtime
+from stylenet.csv_files import format_row, parse_rows, write_rows
+from stylenet.errors import UsageError
+
+SETTINGS, MANIFEST = "stylize.json", "manifest.csv"
+PART = f"{MANIFEST}.part-"
+COLUMNS = ("content", "style", "output", "alpha")
+MERGE_LOCK = f".{MANIFEST}.lock"
+
+
+class Record:
+    """The settings and the manifest of a folder, as one of several processes sees them.
+
+    Raises UsageError where the folder holds other things, was begun with other settings, or another
+    process writes the same share.
+    """
+
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.folder = folder
+        check_settings(folder, settings)
+        self.part = open_part(folder / f"{PART}{rank}")
+        self.inherited = [
+            open_part(path)
+            for path in numbered(folder, PART, rank, world_size)
+            if path.name != f"{PART}{rank}"
+        ]
+        self.scratch = (
+            folder / f"{images.UNFINISHED}{rank}-"
+        )  # half-written pictures, not among whole ones
+        for path in numbered(folder, images.UNFINISHED, rank, world_size):
+            path.unlink(missing_ok=True)
+
+    def __contains__(self, row: Sequence[str]) -> bool:
+        """Whether the row's picture is there."""
+        return (self.folder / row[COLUMNS.index("output")]).is_file()
+
+    def add(self, row: Sequence[str]) -> None:
+        """Keep a row; it outlives the process."""
+        self.part.file.write(format_row(row))
+        self.part.file.flush()
+
+    def close(self) -> None:
+        """Merge this process's rows, and those left by processes whose share it has now, into the
+        manifest.
+        """
+        parts = (self.part, *self.inherited)
+        paths = [Path(part.file.name) for part in parts]
+        for part in parts:
+            part.file.close()
+        lock = runtime.Lock(
+            self.folder / MERGE_LOCK, f"another process holds {self.folder}", wait_s=-1
+        )  # for ever
+        merge(self.folder / MANIFEST, paths, self.scratch)
+        for path in paths:
+            path.unlink()
+        lock.release()
+        for part in parts:
+            part.lock.release()
+
+
+def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings into an empty folder.
+
+    Raises UsageError if it is not, or was begun with others.
+    """
+    file, wanted = folder / SETTINGS, json.loads(json.dumps(settings))
+    strangers = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    if not file.is_file():
+        if strangers:
+            raise UsageError(
+                "expected an empty folder for a data set, or one begun with --pairs, but "
+                f"{folder} holds {strangers[0]}; "
+                "give another --output"
+            )
+        about = {
+            "settings": wanted,
+            "git_commit": runtime.git_commit(),
+            "versions": runtime.versions(),
+        }
+        with images.replaced_file(file) as temporary:
+            temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        return
+    known = read_settings(file)
+    different = [name for name in known | wanted if known.get(name) != wanted.get(name)]
+    if different:
+        name = different[0]
+        raise UsageError(
+            f"expected the settings that {folder} was begun with, but {name} was "
+            f"{known.get(name)} and is {wanted.get(name)} now; "
+            "give the same again, or another --output"
+        )
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """What a folder was begun with. Raises UsageError for a damaged file."""
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8"))["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"expected the settings of a data set in {file}, but it cannot be read ({error}); "
+            "give another --output"
+        ) from None
+
+
+class Part(NamedTuple):
+    """The rows of one process, open at their end, and the lock that keeps them to it."""
+
+    file: IO[bytes]
+    lock: runtime.Lock
+
+    def close(self) -> None:
+        """Let others have it."""
+        self.file.close()
+        self.lock.release()
+
+
+def open_part(path: Path) -> Part:
+    """A process's rows; half a row that a killed process left is cut off. Raises UsageError."""
+    busy = (
+        f"expected to be alone with {path}, but another process makes the same share; wait for it"
+    )
+    lock = runtime.Lock(path.with_name(f".{path.name}.lock"), busy)
+    try:
+        file = open(path, "ab+")  # noqa: SIM115 - open until the end
+    except OSError as error:
+        raise UsageError(f"expected to write {path}, but it failed ({error.strerror})") from None
+    file.seek(0)
+    file.truncate(file.read().rfind(b"\n") + 1)
+    return Part(file, lock)
+
+
+def numbered(folder: Path, prefix: str, rank: int, world_size: int) -> list[Path]:
+    """The files <prefix><number>… that fall to this process: also those that more processes than
+    now have left.
+    """
+    found = {
+        path: path.name.removeprefix(prefix).partition("-")[0]
+        for path in sorted(folder.glob(f"{prefix}*"))
+    }
+    return [
+        path
+        for path, digits in found.items()
+        if digits.isdecimal() and int(digits) % world_size == rank
+    ]
+
+
+def merge(manifest: Path, parts: Sequence[Path], scratch: Path) -> None:
+    """Write the manifest anew with the rows of the parts, one for each picture, in the order of
+    their names.
+    """
+    rows = {
+        row["output"]: row
+        for file in (manifest, *parts)
+        if file.is_file()
+        for row in whole_rows(file)
+    }
+    ordered = ([rows[output][name] for name in COLUMNS] for output in sorted(rows))
+    write_rows(manifest, COLUMNS, ordered, scratch)
+
+
+def whole_rows(file: Path) -> Iterator[dict[str, str]]:
+    """The whole rows of a manifest or of a part, which has no header."""
+    for row in parse_rows(file.read_bytes()):
+        if len(row) == len(COLUMNS) and tuple(row) != COLUMNS:
+            yield dict(zip(COLUMNS, row, strict=True))

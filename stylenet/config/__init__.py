@@ -1,0 +1,1 @@
+"""Every option once, declared by section, with its default and its meaning."""

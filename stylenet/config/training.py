@@ -1,0 +1,417 @@
+"""All options of a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+from stylenet.config.options import (
+    Sections,
+    option,
+    require,
+    require_not_negative,
+    require_positive,
+)
+
+TAP_PATTERN = re.compile(r"relu[1-5]_[1-4]")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run lives and what it starts from."""
+
+    dir: str = option(
+        "runs/default",
+        "folder of the run: config, checkpoints, samples, released model; {id} in it is the W&B "
+        "run's id",
+    )
+    seed: int = option(0, "seed of the decoder's start weights, the sampler and every augmentation")
+    device: str = option(
+        "auto", "auto (cuda, else mps, else cpu), or a torch device such as cpu or cuda:1"
+    )
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**63, "run.seed of 0 or more, below 2**63", self.seed)
+        require(bool(self.dir.strip()), "a folder as run.dir", self.dir)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Images and how they reach the network."""
+
+    content: str | None = option(
+        None, "content images: a folder, read recursively, or a manifest of data/prepare.py"
+    )
+    style: str | None = option(
+        None, "style images: a folder, read recursively, or a manifest of data/prepare.py"
+    )
+    batch_size: int = option(8, "content-style pairs a step, in each process")
+    crop_px: int = option(256, "side of the random square crop, pixels")
+    resize_px: int = option(
+        512, "shortest side before the crop, pixels; with data.scales: the largest that is kept"
+    )
+    scales: tuple[int, ...] = option(
+        (),
+        "shortest sides of which each sample draws one, pixels, never above its picture's own; "
+        "empty: resize_px, enlarging",
+    )
+    flip: bool = option(False, "mirror half of the images left to right (the paper does not)")
+    workers: int = option(
+        4, "loader processes; for cached images the threads that decode them once"
+    )
+    cache: Literal["none", "ram", "device"] = option(
+        "none", "keep resized images as uint8: nowhere, in memory, on the GPU"
+    )
+    held_out: float = option(
+        0.02, "share of a folder's images kept for validation (a manifest brings its own split)"
+    )
+    max_bad: float = option(
+        0.05, "share of unreadable images above which training stops; one is always allowed"
+    )
+
+    def __post_init__(self) -> None:
+        require_positive(self, "data", "batch_size", "crop_px", "resize_px")
+        require_not_negative(self, "data", "workers", "max_bad")
+        require(0 <= self.held_out < 1, "data.held_out in [0, 1)", self.held_out)
+        require(
+            self.crop_px <= self.resize_px,
+            f"data.crop_px of at most data.resize_px={self.resize_px}",
+            self.crop_px,
+        )
+        expected = (
+            f"data.scales from data.crop_px={self.crop_px} to data.resize_px={self.resize_px}"
+        )
+        require(
+            all(self.crop_px <= scale <= self.resize_px for scale in self.scales),
+            expected,
+            list(self.scales),
+        )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network is trained."""
+
+    name: Literal["vgg", "compact"] = option(
+        "vgg",
+        "vgg: a decoder behind the frozen VGG (the paper); compact: a small network of its own, "
+        "taught by the VGG",
+    )
+    channels: tuple[int, ...] = option(
+        (32, 64, 128), "compact: channels at 1/2, 1/4 and 1/8 of the size"
+    )
+    blocks: int = option(
+        4, "compact: residual blocks at 1/8 of the size, in the encoder and in the decoder"
+    )
+    encoder_blocks: int = option(1, "compact: those of them in the encoder")
+    antialias: bool = option(
+        False, "compact: blur before every stride, and bilinear upsampling: texture leaves the grid"
+    )
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.channels) == 3 and min(self.channels) > 0,
+            "three numbers as model.channels",
+            list(self.channels),
+        )
+        require_positive(self, "model", "blocks", "encoder_blocks")
+        require(
+            self.encoder_blocks <= self.blocks,
+            f"model.encoder_blocks of at most model.blocks={self.blocks}",
+            self.encoder_blocks,
+        )
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The frozen VGG: the network's encoder, and that of the losses.
+
+    A compact network has it for the losses only.
+    """
+
+    name: Literal["vgg19", "vgg16"] = option("vgg19", "network")
+    weights: str | None = option(
+        None, "weights file; None: STYLENET_VGG19 or STYLENET_VGG16, else torchvision's download"
+    )
+    tap: str = option(
+        "relu4_1", "layer at which features are aligned, and from which the decoder starts"
+    )
+    padding: Literal["reflect", "zeros", "circular"] = option(
+        "reflect", "padding of the convolutions"
+    )
+    pooling: Literal["max", "avg"] = option("max", "pooling between the blocks")
+    calibrate: bool = option(
+        True,
+        "rescale every channel to mean activation 1 over the training images (Gatys); fine-tuning "
+        "keeps the model's",
+    )
+    calibrate_images: int = option(256, "images used for it, half contents and half styles")
+
+    def __post_init__(self) -> None:
+        require(bool(TAP_PATTERN.fullmatch(self.tap)), "encoder.tap such as relu4_1", self.tap)
+        require(
+            self.calibrate_images >= 2,
+            "encoder.calibrate_images of 2 or more",
+            self.calibrate_images,
+        )
+
+
+@dataclass(frozen=True)
+class TransformConfig:
+    """What aligns the content's features with the style's."""
+
+    name: Literal["adain", "mean", "std", "none", "efdm", "histogram", "wct", "concat"] = option(
+        "adain",
+        "adain (the paper), or what ablations put in its place; the content loss compares with "
+        "its output",
+    )
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The learned mirror of the encoder."""
+
+    norm: Literal["none", "instance", "batch"] = option(
+        "none", "normalisation after each convolution (the paper: none)"
+    )
+    padding: Literal["reflect", "zeros", "circular"] = option(
+        "reflect", "padding of the convolutions"
+    )
+    upsampling: Literal["nearest", "bilinear"] = option(
+        "nearest", "upsampling in place of the encoder's pooling"
+    )
+    init: Literal["uniform", "he"] = option(
+        "uniform", "start weights: uniform as the known implementations, he learns sooner"
+    )
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The objective: content_weight * content + style_weight * sum of style over taps + the
+    optional terms.
+    """
+
+    content_weight: float = option(1.0, "weight of the content loss against the AdaIN output")
+    style_weight: float = option(
+        10.0, "weight of the style loss; its scale depends on loss.style_reduction"
+    )
+    style_taps: tuple[str, ...] = option(
+        ("relu1_1", "relu2_1", "relu3_1", "relu4_1"), "layers of the style and Gram losses"
+    )
+    style_tap_weights: tuple[float, ...] = option((), "weight of each style tap; empty: 1 each")
+    style_reduction: Literal["mean", "sum"] = option(
+        "mean", "over channels: mean as pytorch-AdaIN, sum as the Lua original"
+    )
+    style_balance: float = option(
+        0.0,
+        "share of the style loss that divides each sample by its own magnitude, so that pale "
+        "styles count as much; 0 to 1",
+    )
+    content_norm_weight: float = option(
+        0.0, "weight of the content loss on features normalised per channel, over its taps"
+    )
+    content_norm_taps: tuple[str, ...] = option(("relu3_1", "relu4_1"), "layers of that loss")
+    gram_weight: float = option(0.0, "weight of the Gram loss over the style taps")
+    tv_weight: float = option(0.0, "weight of the output's total variation")
+    identity_weight: float = option(
+        0.0, "weight of the identity loss: an image styled with itself must come back"
+    )
+    shift_weight: float = option(
+        0.0,
+        "weight of the shift loss: where the content moves by pixels, the output must move with it",
+    )
+
+    def __post_init__(self) -> None:
+        weights = [f.name for f in dataclasses.fields(self) if f.name.endswith("_weight")]
+        require_not_negative(self, "loss", *weights)
+        for name in ("style_taps", "content_norm_taps"):
+            for tap in getattr(self, name):
+                require(
+                    bool(TAP_PATTERN.fullmatch(tap)), f"loss.{name} such as [relu1_1, relu4_1]", tap
+                )
+        require(0 <= self.style_balance <= 1, "loss.style_balance in [0, 1]", self.style_balance)
+        require(
+            bool(self.content_norm_taps),
+            "at least one tap in loss.content_norm_taps",
+            list(self.content_norm_taps),
+        )
+        require(any(getattr(self, name) for name in weights), "at least one loss weight above 0", 0)
+        n_taps, n_weights = len(self.style_taps), len(self.style_tap_weights)
+        require(n_taps > 0, "at least one tap in loss.style_taps", list(self.style_taps))
+        require(
+            n_taps == len(set(self.style_taps)),
+            "each tap once in loss.style_taps",
+            list(self.style_taps),
+        )
+        require(
+            n_weights in (0, n_taps),
+            f"{n_taps} loss.style_tap_weights, one per tap, or none",
+            list(self.style_tap_weights),
+        )
+        require(
+            all(w >= 0 for w in self.style_tap_weights),
+            "loss.style_tap_weights of 0 or more",
+            list(self.style_tap_weights),
+        )
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """The optimiser and its learning rate."""
+
+    name: Literal["adam", "muon"] = option(
+        "adam", "muon: for kernels, with Adam for the rest; learns the compact network faster"
+    )
+    lr: float = option(1e-4, "learning rate before the schedule")
+    lr_schedule: Literal["inverse", "cosine", "constant"] = option(
+        "inverse", "inverse: lr / (1 + lr_decay * t); cosine: to 0 at train.steps"
+    )
+    lr_decay: float = option(5e-5, "decay of the inverse schedule, per step")
+    warmup_steps: int = option(0, "steps over which the rate rises linearly from 0")
+    clip_norm: float | None = option(None, "largest gradient norm; None: no clipping")
+    ema_decay: float | None = option(
+        None, "decay of the averaged decoder weights, such as 0.999; None: no average"
+    )
+
+    def __post_init__(self) -> None:
+        require_positive(self, "optim", "lr")
+        require_not_negative(self, "optim", "lr_decay", "warmup_steps")
+        require(
+            self.clip_norm is None or self.clip_norm > 0,
+            "optim.clip_norm above 0 or None",
+            self.clip_norm,
+        )
+        require(
+            self.ema_decay is None or 0 < self.ema_decay < 1,
+            "optim.ema_decay between 0 and 1 or None",
+            self.ema_decay,
+        )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Length, arithmetic and starting point of the training."""
+
+    steps: int = option(160_000, "optimiser steps in all")
+    accumulate: int = option(1, "batches whose gradients are averaged for one step")
+    styles_per_content: int = option(
+        1, "styles of the batch that each content meets in a step; more spare encoding"
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = option(
+        "fp32", "arithmetic of the convolutions; fp16 uses a loss scaler"
+    )
+    tf32: bool = option(True, "allow TF32 in float32 convolutions on the GPU")
+    channels_last: bool = option(True, "memory layout of the networks")
+    compile: bool = option(False, "torch.compile the encoder and the decoder")
+    init_from: str | None = option(
+        None,
+        "fine-tune the decoder of a model.safetensors, checkpoint or run folder, or of "
+        "pytorch-AdaIN (decoder.pth)",
+    )
+    freeze: tuple[str, ...] = option(
+        (), "decoder layers that keep their weights, such as [conv4_1, conv3_4]"
+    )
+    log_every_steps: int = option(10, "steps between two logged lines")
+
+    def __post_init__(self) -> None:
+        require_positive(
+            self, "train", "steps", "accumulate", "styles_per_content", "log_every_steps"
+        )
+
+
+@dataclass(frozen=True)
+class ValConfig:
+    """Held-out pairs: losses and the grid of pictures."""
+
+    every_steps: int = option(1000, "steps between two validations; also done at the end")
+    pairs: int = option(32, "held-out pairs whose losses are averaged")
+    grid_pairs: int = option(6, "held-out pairs in the grid of pictures")
+    alphas: tuple[float, ...] = option((0.25, 0.5, 0.75, 1.0), "strengths shown in the grid")
+
+    def __post_init__(self) -> None:
+        require_positive(self, "val", "every_steps", "pairs", "grid_pairs")
+        require(all(0 <= a <= 1 for a in self.alphas), "val.alphas in [0, 1]", list(self.alphas))
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What is kept of a run."""
+
+    every_steps: int = option(
+        1000, "steps between two checkpoints; also written at the end and when stopped"
+    )
+    keep: int = option(3, "newest checkpoints kept, beside the best by validation loss")
+    release_dtype: Literal["fp32", "fp16"] = option(
+        "fp32", "numbers in the released model; fp16 halves the file"
+    )
+    release_name: str | None = option(
+        None, "name and version that the released model bears, such as compact-1"
+    )
+    carry_encoder: bool = option(
+        True, "put the encoder into the released model, so that it needs no other file"
+    )
+
+    def __post_init__(self) -> None:
+        require_positive(self, "checkpoint", "every_steps", "keep")
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Weights & Biases."""
+
+    mode: Literal["auto", "online", "offline", "disabled"] = option(
+        "auto", "auto: online where an API key is configured, else offline"
+    )
+    project: str = option("stylenet", "W&B project")
+    entity: str | None = option(None, "W&B user or team; None: the account's own")
+    group: str | None = option(None, "W&B group, such as the name of an ablation")
+    tags: tuple[str, ...] = option((), "W&B tags")
+    notes: str | None = option(None, "W&B notes")
+    artifacts: Literal["final", "all", "none"] = option(
+        "final", "checkpoints logged as artifacts: latest and best at the end, each one, none"
+    )
+    init_timeout_s: float = option(
+        60.0, "seconds to wait for W&B at the start and at the end before going on without it"
+    )
+
+    def __post_init__(self) -> None:
+        require_positive(self, "tracking", "init_timeout_s")
+
+
+@dataclass(frozen=True)
+class Config(Sections):
+    """All options of a training run."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    transform: TransformConfig = field(default_factory=TransformConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    val: ValConfig = field(default_factory=ValConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+    def __post_init__(self) -> None:
+        n_styles, batch_size = self.train.styles_per_content, self.data.batch_size
+        require(
+            n_styles <= batch_size,
+            f"train.styles_per_content of at most data.batch_size={batch_size}",
+            n_styles,
+        )
+
+
+def name_of_computation(config: Config) -> str:
+    """Ten hex digits for what a run computes: all of its options but where it lies, on what it
+    runs, and its tracking.
+    """
+    elsewhere = ("run.dir", "run.device", "tracking.", "checkpoint.release_name")
+    kept = {key: value for key, value in config.to_flat().items() if not key.startswith(elsewhere)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
