@@ -1,14 +1,12 @@
-"""Run an ablation: train every cell of a W&B sweep file, score all of them alike, and write the
-comparison.
+"""Run an ablation: train every cell of a W&B sweep file, score all alike, and compare them.
 
-    python ablate.py configs/ablations/transform.yaml data.content=photos/ data.style=paintings/
-    --dry-run python ablate.py configs/ablations/transform.yaml data.content=photos/
-    data.style=paintings/ python ablate.py configs/ablations/transform.yaml data.content=photos/
-    data.style=paintings/ --resume
+    python ablate.py configs/ablations/transform.yaml data.content=DIR data.style=DIR --dry-run
+    python ablate.py configs/ablations/transform.yaml data.content=DIR data.style=DIR
+    python ablate.py configs/ablations/transform.yaml data.content=DIR data.style=DIR --resume
 
-A cell is a real run of train.py in a folder named after what it computes; finished ones are never
-trained again, whichever ablation needs them. With a W&B server the same file runs under `wandb
-sweep` and `wandb agent`.
+A cell is a real run of train.py in a folder named after what it computes. A finished cell is never
+trained again, whichever ablation needs it. With a W&B server the same file runs under `wandb sweep`
+and `wandb agent`.
 """
 
 from __future__ import annotations
@@ -34,9 +32,8 @@ from stylenet.errors import Parser, StylenetError, UsageError, run_script
 from stylenet.training.sweeps import SEED, Sweep, arguments_of, expand, label, read_sweep, varied
 
 ROOT = Path(__file__).parent
-JUDGING = {field.name for field in dataclasses.fields(Protocol)} - {
-    "tracking"
-}  # sections of a protocol
+# the sections of a protocol alone; tracking belongs to both scripts
+JUDGING = {field.name for field in dataclasses.fields(Protocol)} - {"tracking"}
 MODEL_FILE, STATES = "model.safetensors", "checkpoints/step_*.pt"
 
 
@@ -50,7 +47,7 @@ class Cell(NamedTuple):
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has been trained to its end, and its model is whole."""
+        """Whether the training has reached its end and its model is whole."""
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -61,7 +58,7 @@ class Cell(NamedTuple):
 
     @property
     def is_begun(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
+        """Whether there is a checkpoint to continue from."""
         return any(self.folder.glob(STATES))
 
 
@@ -73,9 +70,8 @@ def main(arguments: list[str]) -> int:
     cells = make_cells(sweep, training, Path(options.output))
     check_cells(cells, sweep)
     folder = Path(options.output) / sweep.name
-    evaluation.read_arguments(
-        scoring_arguments(sweep, cells, folder, judging, options)
-    )  # before anything is trained
+    # a mistake in the scoring options shows before anything is trained
+    evaluation.read_arguments(scoring_arguments(sweep, cells, folder, judging, options))
     if options.dry_run:
         return show_plan(sweep, cells)
     begun = [cell for cell in cells if cell.is_finished or cell.is_begun]
@@ -109,8 +105,9 @@ def main(arguments: list[str]) -> int:
 
 
 def make_parser() -> Parser:
-    """The command line; every key=value goes to train.py, or to eval.py if it is an option of a
-    protocol.
+    """The parser of the command line.
+
+    Every key=value goes to train.py, or to eval.py if it is an option of a protocol.
     """
     parser = Parser(
         prog="ablate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -166,29 +163,30 @@ def split_overrides(overrides: list[str]) -> tuple[list[str], list[str]]:
 def make_cells(sweep: Sweep, overrides: list[str], output: Path) -> list[Cell]:
     """The cells with their resolved configurations.
 
-    An override that sets a varied parameter would make cells alike: UsageError.
+    Raises UsageError for an override of a varied parameter, which would make cells alike.
     """
-    taken = [
+    conflicts = [
         name
         for name in varied(sweep)
         if any(name in parse_override(text, Config) for text in overrides)
     ]
-    if taken:
+    if conflicts:
         raise UsageError(
-            f"expected {taken[0]} to be left to the ablation, but an override sets it; edit the "
-            "sweep file instead"
+            f"expected {conflicts[0]} to be left to the ablation, but an override sets it; "
+            "edit the sweep file instead"
         )
     cells = []
-    named = [f"tracking.{name}={value}" for name, value in sweep.about.items()]
+    description = [f"tracking.{name}={value}" for name, value in sweep.about.items()]
     for parameters in expand(sweep):
-        command = [*named, *arguments_of(sweep, parameters), *overrides]
+        command = [*description, *arguments_of(sweep, parameters), *overrides]
         config = resolve(command)
         folder = output / "cells" / name_of_computation(config)
-        tracked = [
+        grouping = [
             f"tracking.group={sweep.name}",
             f"tracking.tags={json.dumps(['ablation', sweep.name])}",
         ]
-        cells.append(Cell(parameters, config, [*command, *tracked, f"run.dir={folder}"], folder))
+        # the group and the folder do not belong to the name, so that ablations share cells
+        cells.append(Cell(parameters, config, [*command, *grouping, f"run.dir={folder}"], folder))
     return cells
 
 
@@ -221,7 +219,7 @@ def check_cells(cells: list[Cell], sweep: Sweep) -> None:
 
 
 def show_plan(sweep: Sweep, cells: list[Cell]) -> int:
-    """Print the cells."""
+    """Print the cells and their states; exit code 0."""
     for cell in cells:
         state = "finished" if cell.is_finished else "begun" if cell.is_begun else "to do"
         print(f"{cell.folder}  {state:<8}  {label(cell.parameters, varied(sweep))}")
@@ -235,12 +233,13 @@ def show_plan(sweep: Sweep, cells: list[Cell]) -> int:
 def train_all(
     sweep: Sweep, cells: list[Cell], n_jobs: int, folder: Path, fleet: Fleet
 ) -> list[Cell]:
-    """Train what is missing, `n_jobs` at once; the failed ones.
+    """Train the missing cells, `n_jobs` at once; returns those that failed.
 
-    An interrupt lets the running cells save and starts no other.
+    An interrupt lets the running cells save, and starts no other.
     """
     if n_jobs < 1:
         raise UsageError(f"expected --jobs of 1 or more, but {n_jobs} came")
+    # each running cell holds a slot, which decides its GPU or its threads
     slots: queue.SimpleQueue[int] = queue.SimpleQueue()
     for slot in range(n_jobs):
         slots.put(slot)
@@ -260,6 +259,7 @@ def train_all(
                 log,
                 f"cell {name}: {cell.folder}",
             )
+            # after an interrupt a cell has stopped, not failed
             if code and not fleet.exit_code:
                 failed.append(cell)
                 print(
@@ -277,7 +277,7 @@ def train_all(
 
 
 class Fleet:
-    """The running processes.
+    """The running processes of an ablation.
 
     Within its context a signal to end is passed on to them, and no new one starts.
     """
@@ -311,13 +311,16 @@ class Fleet:
         log: Path | None = None,
         title: str = "",
     ) -> int:
-        """The exit code of a script of ours; what it says goes to the log, or to our own output."""
+        """The exit code of a script of ours.
+
+        Its output goes to the log, or without one to our own output.
+        """
         if self.exit_code:
             return self.exit_code
         if title:
             print(title, flush=True)
         with open_log(log) as file:
-            # in a session of its own, so that Ctrl-C reaches it once, through stop()
+            # in a process group of its own, so that Ctrl-C reaches it once, through stop()
             command = {
                 "args": [sys.executable, *arguments],
                 "stdout": file,
@@ -326,7 +329,7 @@ class Fleet:
             }
             process = subprocess.Popen(**command, start_new_session=True)
             self.running.add(process)
-            if self.exit_code:  # a signal came in between
+            if self.exit_code:  # a signal came while the process started
                 process.send_signal(signal.SIGTERM)
             code = process.wait()
         self.running.discard(process)
@@ -334,7 +337,10 @@ class Fleet:
 
 
 def open_log(log: Path | None) -> contextlib.AbstractContextManager:
-    """The log to append to; nothing without one, so that the process writes where we do."""
+    """The log, open to append to.
+
+    Without one the context is empty, so the process writes where we do.
+    """
     if log is None:
         return contextlib.nullcontext()
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -342,7 +348,7 @@ def open_log(log: Path | None) -> contextlib.AbstractContextManager:
 
 
 def environment(slot: int, n_jobs: int) -> dict[str, str]:
-    """The environment of a job: one GPU of those there are, or its share of the CPU's threads."""
+    """The environment of a job: one of the GPUs, or its share of the CPU's threads."""
     import torch
 
     n_gpus = torch.cuda.device_count()
@@ -357,7 +363,7 @@ def environment(slot: int, n_jobs: int) -> dict[str, str]:
 
 
 def last_line(log: Path) -> str:
-    """What a failed cell said last."""
+    """The last line of a failed cell's log."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line for line in reversed(lines) if line.strip()), "it said nothing")
 
@@ -365,8 +371,9 @@ def last_line(log: Path) -> str:
 def scoring_arguments(
     sweep: Sweep, cells: list[Cell], folder: Path, judging: list[str], options: argparse.Namespace
 ) -> list[str]:
-    """What eval.py is given to score all cells on the same pairs, with the data and the tracking of
-    their own training.
+    """The arguments with which eval.py scores all cells on the same pairs.
+
+    Data and tracking are those of the cells' own training.
     """
     config = cells[0].config
     arguments = [
@@ -390,11 +397,11 @@ def scoring_arguments(
     arguments += (
         [f"judge.name={config.encoder.name}", f"judge.weights={weights}"] if weights else []
     )
-    tracked = {
+    tracking = {
         name: getattr(config.tracking, name)
         for name in ("mode", "project", "entity", "init_timeout_s")
     }
-    arguments += [f"tracking.{name}={value}" for name, value in tracked.items()]
+    arguments += [f"tracking.{name}={value}" for name, value in tracking.items()]
     return [
         *arguments,
         f"tracking.group={sweep.name}",
@@ -404,17 +411,15 @@ def scoring_arguments(
 
 
 def check_comparable(cells: list[Cell]) -> None:
-    """Raise UsageError if cells were trained on other pictures, or with other weights of the same
-    encoder.
-    """
+    """Raise UsageError if cells differ in training pictures or encoder weights."""
     from stylenet.checkpoint import load_model
 
     seen: dict[Any, Path] = {}
     for cell in cells:
-        about = load_model(cell.folder / MODEL_FILE)[1]
+        description = load_model(cell.folder / MODEL_FILE)[1]
         encoder, data = (
-            about["encoder"],
-            {kind: facts["list_sha256"] for kind, facts in about["data"].items()},
+            description["encoder"],
+            {kind: facts["list_sha256"] for kind, facts in description["data"].items()},
         )
         for what, key, value in (
             ("encoder weights", (encoder["name"], encoder["tap"]), encoder["sha256"]),

@@ -1,10 +1,10 @@
-"""Score models under a named protocol: tables, intervals, paired differences, pictures of failures.
+"""Score models under a named protocol: tables, intervals, differences, pictures of failures.
 
-    python eval.py --model runs/mine --content photos/ --style paintings/ --protocol quick --output
-    runs/mine/eval python eval.py --model runs/a --model runs/b --alpha 0.25,0.5,0.75,1 --oracle 10
-    --content … --style … --output OUT
+    python eval.py --model runs/mine --content DIR --style DIR --protocol quick --output OUT
+    python eval.py --model runs/a --model runs/b --alpha 0.5,1 --content DIR --style DIR --output O
 
-The same command again goes on where it stopped; torchrun shares the pairs among processes.
+The same command again continues the evaluation. torchrun shares the pairs among processes.
+Differences between models are paired.
 """
 
 from __future__ import annotations
@@ -43,14 +43,17 @@ def main(arguments: list[str]) -> int:
 
 
 def read_arguments(arguments: list[str]) -> tuple[argparse.Namespace, Protocol, list[str]]:
-    """The command line, the protocol with its changes, and these changes. Raises UsageError."""
+    """The command line, the protocol with its changes, and these changes.
+
+    Raises UsageError.
+    """
     options, overrides = make_parser().parse_known_args(arguments)
     check_options(options)
     return options, load_protocol(options, overrides), overrides
 
 
 def make_parser() -> Parser:
-    """The command line; every key=value changes the protocol."""
+    """The parser of the command line; every key=value changes the protocol."""
     parser = Parser(
         prog="eval.py",
         usage="python eval.py [--model PATH ...] [--images DIR ...] --content SET --style SET "
@@ -109,14 +112,14 @@ def make_parser() -> Parser:
 
 def strengths(text: str) -> list[float]:
     """Numbers in [0, 1] with commas between them, ascending."""
-    found = sorted({float(part) for part in text.split(",")})
-    if not all(0 <= alpha <= 1 for alpha in found):
+    alphas = sorted({float(part) for part in text.split(",")})
+    if not all(0 <= alpha <= 1 for alpha in alphas):
         raise ValueError(text)
-    return found
+    return alphas
 
 
 def check_options(options: argparse.Namespace) -> None:
-    """Raise UsageError for what is missing or senseless."""
+    """Raise UsageError for missing options and impossible values."""
     for name in ("content", "style", "output"):
         if not getattr(options, name):
             raise UsageError(f"expected --{name}, but none came; see eval.py --help")
@@ -180,7 +183,7 @@ def dry_run(protocol: Protocol, pairs: Pairs, options: argparse.Namespace) -> in
 def evaluate(
     protocol: Protocol, pairs: Pairs, options: argparse.Namespace, overrides: list[str], device: Any
 ) -> int:
-    """Score, sum up, write; exit code 0."""
+    """Score, summarise and write the results; exit code 0."""
     from stylenet import images, runtime
     from stylenet.metrics import report, tables
     from stylenet.metrics.scorer import Scorer
@@ -214,7 +217,7 @@ def evaluate(
 
 
 def make_candidates(pairs: Pairs, options: argparse.Namespace) -> list[Candidate]:
-    """The two controls, the models and the folders of pictures, under names that differ."""
+    """The two controls, the models and the folders of pictures, under distinct names."""
     from stylenet.metrics.candidates import (
         ContentCopy,
         Folder,
@@ -236,33 +239,40 @@ def make_candidates(pairs: Pairs, options: argparse.Namespace) -> list[Candidate
 
 
 def track(evaluation: Evaluation, results: dict[str, Any], folder: Path) -> None:
-    """Send the summary and the table of pairs with pictures to W&B, as a run of its own beside the
-    training's.
+    """Send the summary and the table of pairs to W&B.
+
+    The table has pictures. The evaluation is a run of its own beside the training's.
     """
     import uuid
 
     from stylenet.tracking import make_tracker, sync_command
 
     options = evaluation.protocol.tracking
-    trained = {
+    training_runs = {
         c.name: c.facts["wandb_run"] for c in evaluation.candidates if "wandb_run" in c.facts
     }
     values = results["protocol"]["values"] | {
         "protocol": results["protocol"]["name"],
-        "training_runs": trained,
+        "training_runs": training_runs,
     }
-    about = {
+    run_facts = {
         "project": options.project,
         "entity": options.entity,
         "group": options.group,
         "notes": options.notes,
     }
-    about |= {
+    run_facts |= {
         "name": f"eval {folder.name}",
         "tags": [*options.tags, Path(results["protocol"]["name"]).stem[:64]],
     }
     tracker = make_tracker(
-        folder, options.mode, uuid.uuid4().hex[:8], options.init_timeout_s, values, "eval", **about
+        folder,
+        options.mode,
+        uuid.uuid4().hex[:8],
+        options.init_timeout_s,
+        values,
+        "eval",
+        **run_facts,
     )
     for entry in results["candidates"]:
         strength = "" if entry["alpha"] is None else f"@{entry['alpha']:g}"
@@ -272,7 +282,8 @@ def track(evaluation: Evaluation, results: dict[str, Any], folder: Path) -> None
                 for name, value in entry["metrics"].items()
             }
         )
-    if tracker.run is not None:  # the pictures are made once more for it
+    # the table needs the pictures once more, which takes time
+    if tracker.run is not None:
         tracker.log_table("pairs", *evaluation.pair_table())
     tracker.finish(0)
     command = sync_command(folder)

@@ -1,10 +1,10 @@
-"""Train a decoder for arbitrary style transfer on folders of contents and styles (Huang & Belongie
-2017).
+"""Train a decoder for arbitrary style transfer (Huang & Belongie 2017).
 
     python train.py --config configs/adain.yaml data.content=DIR data.style=DIR run.dir=runs/mine
     python train.py --resume runs/mine
 
-The heavy imports stand inside the functions, so that --help and a wrong option answer at once.
+The training reads two folders, contents and styles. The heavy imports stand inside the functions,
+so that --help and a wrong option answer at once.
 """
 
 from __future__ import annotations
@@ -20,12 +20,8 @@ from stylenet.errors import Parser, UsageError, run_script
 if TYPE_CHECKING:
     import torch
 
-MAY_CHANGE = (
-    "run.",
-    "tracking.",
-    "train.steps",
-    "checkpoint.release_name",
-)  # what a resumed run may set anew
+# what a resumed run may change
+MAY_CHANGE = ("run.", "tracking.", "train.steps", "checkpoint.release_name")
 
 
 def main(arguments: list[str]) -> int:
@@ -46,7 +42,7 @@ def main(arguments: list[str]) -> int:
 
 
 def make_parser() -> Parser:
-    """The command line; every key=value is left to the configuration."""
+    """The parser of the command line; every key=value belongs to the configuration."""
     parser = Parser(
         prog="train.py",
         usage="python train.py (--config FILE | --resume DIR) [--dry-run] [key=value ...]",
@@ -74,7 +70,7 @@ def load_resumed(
 ) -> tuple[Config, dict[str, Any]]:
     """The stored configuration with the allowed changes, and the newest state.
 
-    Raises UsageError naming forbidden ones.
+    Raises UsageError that names forbidden changes.
     """
     from stylenet.checkpoint import latest_state, load_state
 
@@ -105,7 +101,7 @@ def load_resumed(
 
 
 def dry_run(config: Config, is_resumed: bool) -> int:
-    """Print what a run would do and check what it needs."""
+    """Print what a run would do, and check what it needs; exit code 0."""
     from stylenet import build, datasets, losses
 
     data, encoder, trained = (
@@ -138,7 +134,7 @@ def count(module: torch.nn.Module, only_trained: bool = False) -> int:
 
 
 def train(config: Config, state: dict[str, Any] | None) -> int:
-    """Run the training to its end or to a stop; the exit code."""
+    """Run the training to its end or to a stop; returns the exit code."""
     from stylenet import runtime
     from stylenet.losses import weighted_total
     from stylenet.training.run import Run
@@ -152,30 +148,24 @@ def train(config: Config, state: dict[str, Any] | None) -> int:
         runtime.StopRequest() as stop,
     ):
         setup, batches = run.setup, run.make_batches()
-        net, objective, optimizer, scaler = (
-            setup.net,
-            setup.objective,
-            setup.network.optimizer,
-            setup.scaler,
-        )
+        net, objective = setup.net, setup.objective
+        optimizer, scaler = setup.network.optimizer, setup.scaler
+        n_styles = config.train.styles_per_content
         while run.step < config.train.steps:
             for group in optimizer.param_groups:
                 group["lr"] = setup.learning_rate(run.step)
             for part in range(config.train.accumulate):
-                content, style = run.to_device(next(batches))
-                with run.gradients_shared(is_last=part == config.train.accumulate - 1):
+                content, style = setup.to_device(next(batches))
+                with setup.gradients_shared(is_last=part == config.train.accumulate - 1):
                     with runtime.autocast(device, config.train.precision):
-                        seen = objective.observe(
-                            content, style, config.train.styles_per_content
-                        )  # t = AdaIN(f(c), f(s)), eq. 9
-                        output = net.learn(seen)  # g(t), eq. 10
-                        terms = objective.terms(
-                            output, seen, net, run.shift()
-                        )  # L_c and L_s, eq. 12 and 13
+                        # t = AdaIN(f(c), f(s)), eq. 9, then g(t), eq. 10, then L_c and L_s
+                        seen = objective.observe(content, style, n_styles)
+                        output = net.learn(seen)
+                        terms = objective.terms(output, seen, net, setup.shift(run.step))
                     total = weighted_total(terms, objective.weights)  # L = L_c + lambda L_s, eq. 11
                     scaler.scale(total / config.train.accumulate).backward()
                 run.note_losses(part, terms, total)
-            run.clip_gradients()
+            setup.clip_gradients()
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad(set_to_none=True)

@@ -1,12 +1,13 @@
-"""What a model does to pictures that no metric of eval.py sees: identity, repeated passes, the grid
-of its own strides.
+"""Measure what no metric of eval.py sees: identity, repeated passes, the grid of the strides.
 
-python benchmarks/behaviour.py --content photos/ --style paintings/ --held-out 0.02
+    python benchmarks/behaviour.py --content photos/ --style paintings/ --held-out 0.02
 
-Identity: PSNR in dB of pictures restyled by themselves at full strength. Passes: the output is
-restyled again and again; after each, normalised content loss against the photo and style loss
-against the painting, means over the pairs, judged by the VGG-19 of STYLENET_VGG19, and how much the
-output repeats itself every 8 pixels. Pictures are cut square.
+Identity: PSNR in dB of pictures that are stylised by themselves at full strength.
+
+Passes: the output is stylised again and again. Each pass has a normalised content loss against the
+photo and a style loss against the painting. They are means over the pairs, judged by the VGG-19 of
+STYLENET_VGG19. The grid is how much the output repeats itself every 8 pixels. Pictures are cut
+square.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ BLUR_PX = 25
 
 
 class Pass(NamedTuple):
-    """What is measured after one pass."""
+    """The measurements after one pass."""
 
     content_norm: float
     style: float
@@ -52,16 +53,16 @@ def load_square(path: Path, px: int) -> Tensor:
 
 
 def psnr(output: Tensor, image: Tensor) -> float:
-    """In dB, of values in [0, 1]."""
+    """The PSNR in dB of values in [0, 1]."""
     return -10 * float(torch.log10((output - image).square().mean()))
 
 
 def grid(image: Tensor) -> float:
-    """How much the fine detail of an image [3, H, W] is the same 8-pixel tile over and over.
+    """How much the fine detail of an image [3, H, W] repeats one 8-pixel tile.
 
-    In windows of 64 pixels, the energy of the mean tile over the window's, times the number of
-    tiles: 1 in the mean for white noise, 64 for a tile that repeats exactly, less than 1 for detail
-    that is wider than a tile. Mean over the windows.
+    In windows of 64 pixels it is the energy of the mean tile over the window's, times the number of
+    tiles. White noise has 1 in the mean, and a tile that repeats exactly 64. Detail that is wider
+    than a tile has less than 1. The result is the mean over the windows.
     """
     blurred = F.avg_pool2d(F.pad(image[None], (BLUR_PX // 2,) * 4, mode="reflect"), BLUR_PX, 1)[0]
     windows = (
@@ -69,34 +70,38 @@ def grid(image: Tensor) -> float:
         .unfold(1, WINDOW_PX, WINDOW_PX)
         .unfold(2, WINDOW_PX, WINDOW_PX)
         .flatten(1, 2)
-    )  # [3, n, 64, 64]
+    )  # [3, windows, 64, 64]
     n = WINDOW_PX // PERIOD_PX
-    tile = (
-        windows.unflatten(3, (n, PERIOD_PX)).unflatten(2, (n, PERIOD_PX)).mean((2, 4))
-    )  # [3, n, 8, 8]
+    tiles = windows.unflatten(3, (n, PERIOD_PX)).unflatten(2, (n, PERIOD_PX))
+    tile = tiles.mean((2, 4))  # [3, windows, 8, 8]
     locked = (tile - tile.mean((2, 3), keepdim=True)).square().mean((0, 2, 3))
     return n * n * float((locked / (windows.square().mean((0, 2, 3)) + 1e-6)).mean())
 
 
 def passes(stylizer: Stylizer, vgg: VGG, content: Tensor, style: Tensor, n: int) -> list[Pass]:
-    """What is measured after each pass; the style loss is the mean over the taps."""
-    wanted, aim, output, found = vgg(content[None], TAPS), vgg(style[None], TAPS), content, []
+    """The measurements after each pass; the style loss is the mean over the taps."""
+    content_features, style_features, output, measurements = (
+        vgg(content[None], TAPS),
+        vgg(style[None], TAPS),
+        content,
+        [],
+    )
     for _ in range(n):
         output = stylizer(output, style)
         features = vgg(output[None], TAPS)
-        styles = [float(style_loss(features[tap], aim[tap])) for tap in TAPS]
-        found.append(
+        styles = [float(style_loss(features[tap], style_features[tap])) for tap in TAPS]
+        measurements.append(
             Pass(
-                float(content_norm(features["relu4_1"], wanted["relu4_1"])),
+                float(content_norm(features["relu4_1"], content_features["relu4_1"])),
                 statistics.fmean(styles),
                 grid(output),
             )
         )
-    return found
+    return measurements
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean, median and worst."""
+    """Mean, median and worst of the values, as text."""
     return (
         f"mean {statistics.fmean(values):.2f}   median {statistics.median(values):.2f}   worst "
         f"{min(values):.2f}   of {len(values)}"
@@ -105,7 +110,7 @@ def spread(values: Sequence[float]) -> str:
 
 @torch.inference_mode()
 def main(arguments: list[str]) -> int:
-    """Print both tables."""
+    """Print the table of identities and that of passes."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=SHIPPED_MODEL, help="the shipped one if not given")
     parser.add_argument("--content", required=True, help="a folder of photos")
@@ -141,12 +146,12 @@ def main(arguments: list[str]) -> int:
             f"identity, {name:<8} {spread([psnr(stylizer(x, x), x) for x in pictures])} dB",
             flush=True,
         )
-    chosen = [
+    selection = [
         [paths[(2 * i + 1) * len(paths) // (2 * options.pairs)] for i in range(options.pairs)]
         for paths in parts.values()
     ]
     pairs = [
-        [load_square(path, options.size) for path in pair] for pair in zip(*chosen, strict=True)
+        [load_square(path, options.size) for path in pair] for pair in zip(*selection, strict=True)
     ]
     for name, pictures in zip(parts, zip(*pairs, strict=True), strict=True):
         print(f"grid, {name:<8} {statistics.fmean(map(grid, pictures)):.2f}")

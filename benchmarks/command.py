@@ -1,7 +1,8 @@
-"""Seconds of the whole command for one picture, from the shell's return key on: a textbook script
-against stylize.py.
+"""Time the whole command for one picture: a textbook script against stylize.py.
 
-python benchmarks/command.py --size 512 --rounds 5
+    python benchmarks/command.py --size 512 --rounds 5
+
+The seconds count from the shell's return key on.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ HERE = Path(__file__).resolve().parent
 
 
 def write_inputs(folder: Path, px: int) -> None:
-    """Two pictures, and random weights in the layouts of pytorch-AdaIN: 13 MB of decoder, and a
-    VGG-19.
+    """Write two pictures, and random weights in the layouts of pytorch-AdaIN.
+
+    The weights are 13 MB of decoder, and a VGG-19.
     """
     for name, batch in zip(("content", "style"), make_images(1, px), strict=True):
         images.save_image(batch[0], folder / f"{name}.png")
@@ -39,13 +41,9 @@ def write_inputs(folder: Path, px: int) -> None:
             f"{keys[name]}.bias": conv.bias.detach(),
         }
     torch.save(flat, folder / "vgg.pth")
-    numbered = enumerate(decoder.convs.values(), start=1)
+    convs = enumerate(decoder.convs.values(), start=1)
     torch.save(
-        {
-            f"{i}.{part}": tensor
-            for i, conv in numbered
-            for part, tensor in conv.state_dict().items()
-        },
+        {f"{i}.{part}": tensor for i, conv in convs for part, tensor in conv.state_dict().items()},
         folder / "decoder.pth",
     )
 
@@ -89,14 +87,14 @@ def make_commands(folder: Path, px: int) -> dict[str, list[str]]:
 
 
 def seconds_of(command: list[str]) -> float:
-    """The duration of one call."""
+    """The duration of one call in seconds."""
     start = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True, env=os.environ)
     return time.perf_counter() - start
 
 
 def main() -> None:
-    """Run the comparison without the first round, which reads the files from the disk."""
+    """Run the comparison, without the first round, which reads the files from the disk."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,12 +1,11 @@
-"""How much a stylised clip flickers with and without smoothing: the warping error on a panned
-photo, whose flow is known.
+"""Measure how much a stylised clip flickers with and without smoothing.
 
-python benchmarks/flicker.py --model runs/mine --content photos/ --style paintings/ --pairs 6
+    python benchmarks/flicker.py --model runs/mine --content photos/ --style paintings/ --pairs 6
 
 Every scene is filmed from a photo (sub-pixel pan and zoom, 8-bit frames) with what makes real
-footage flicker. The warping error is the root mean square difference, in levels of 255, between
-each stylised frame and the one before it, warped by the known flow (Lai et al. 2018 without
-occlusion, which is masked here); 0 is off, the others are seconds.
+footage flicker. So the flow is known. The warping error is the root mean square difference, in
+levels of 255, between each stylised frame and the one before it, warped by the flow. It is that of
+Lai et al. 2018 without occlusion, which is masked here. Smoothing 0 is off, the others are seconds.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ MARGIN_PX = 16  # left out around what is no part of the photo
 
 
 class Scene(NamedTuple):
-    """What happens while a photo is filmed."""
+    """The events while a photo is filmed."""
 
     pan_px: float = 0.0  # a frame
     zoom: float = 0.0  # a frame
     flicker: float = 0.0  # deviation of the exposure from frame to frame, relative
     drift: float = 0.0  # amplitude of an exposure that swings once a second, relative
     noise: float = 0.0  # deviation, of 255
-    has_object: bool = False  # a piece of another photo passes
+    has_object: bool = False  # a piece of another photo passes by
     has_lamp: bool = False  # a part of the picture changes its light
 
 
@@ -56,7 +55,7 @@ SCENES = {
 
 
 def view(scene: Scene, i: int, px: int) -> tuple[float, float, float]:
-    """Centre and side of what frame i sees of the photo, in its pixels."""
+    """Centre (x, y) and side of frame i's view of the photo, in the photo's pixels."""
     return 0.7 * px + scene.pan_px * i, 0.7 * px + 0.6 * scene.pan_px * i, px * (1 + scene.zoom * i)
 
 
@@ -67,7 +66,7 @@ def grid(x: Tensor, y: Tensor) -> Tensor:
 
 
 def sample(image: Tensor, where: Tensor) -> Tensor:
-    """The image [3, H, W] at the positions."""
+    """The image [3, H, W] at the positions [1, h, w, 2]."""
     return F.grid_sample(
         image[None], where, mode="bicubic", padding_mode="border", align_corners=False
     )[0]
@@ -107,6 +106,7 @@ def film(
             1 + scene.drift * math.sin(2 * math.pi * i / FPS)
         )
         frame += scene.noise / 255 * torch.randn(frame.shape, generator=generator)
+        # the network's receptive field carries foreign pixels beyond their borders
         near = F.max_pool2d(foreign, 2 * MARGIN_PX + 1, 1, MARGIN_PX)[0] > 0
         yield frame.clamp(0, 1).mul(255).round().to(torch.uint8), near
 
@@ -114,13 +114,15 @@ def film(
 def warping_errors(
     frames: Sequence[Tensor], masks: Sequence[Tensor], scene: Scene, px: int
 ) -> tuple[float, float]:
-    """Of a clip [3, px, px] each in [0, 1]: of its pixels, and of means over squares, in levels of
-    255.
+    """A clip's errors in levels of 255: of its pixels, and of means over squares.
+
+    Each frame is [3, px, px] in [0, 1].
     """
     steps, fine, coarse = (torch.arange(px) + 0.5) / px - 0.5, [], []
     for i in range(1, len(frames)):
         (x0, y0, side0), (x1, y1, side1) = view(scene, i - 1, px), view(scene, i, px)
         where = grid((x1 - x0 + steps * side1) / side0 * 2, (y1 - y0 + steps * side1) / side0 * 2)
+        # left out: what the frame before did not show, and what is no part of the photo
         valid = (where[0].abs().amax(-1) < 1 - 4 / px) & ~masks[i] & ~masks[i - 1]
         difference = (frames[i] - sample(frames[i - 1], where)) * 255 * valid
         fine.append(float(difference.square().sum() / valid.sum() / 3))
@@ -133,24 +135,24 @@ Encoded = list[tuple[Tensor, Sequence[int]]]
 
 
 def encoded(stylizer: Stylizer, frames: Sequence[Tensor], is_evened: bool) -> Encoded:
-    """Features and shape of every frame, as it is or at the shot's usual brightness."""
-    smoother, found = Smoother(0.0), []
+    """Features and shape of every frame, as it is or at its shot's usual brightness."""
+    smoother, contents = Smoother(0.0), []
     for i, frame in enumerate(frames):
         smoother.see(frame, i / FPS)
-        found.append(stylizer.encode_content(smoother.evened(frame) if is_evened else frame))
-    return found
+        contents.append(stylizer.encode_content(smoother.evened(frame) if is_evened else frame))
+    return contents
 
 
 def stylised(
     stylizer: Stylizer, frames: Sequence[Tensor], contents: Encoded, style: Tensor, smooth_s: float
 ) -> list[Tensor]:
     """The clip as stylize.py makes it, [3, px, px] in [0, 1]."""
-    smoother, made, look = Smoother(smooth_s), [], make_look([stylizer.encode_style(style)])
+    smoother, pictures, look = Smoother(smooth_s), [], make_look([stylizer.encode_style(style)])
     for i, (frame, (features, shape)) in enumerate(zip(frames, contents, strict=True)):
         smoother.see(frame, i / FPS)
         content_stats = smoother.averaged(stylizer.content_stats(features)) if smooth_s else None
-        made.append(stylizer.render(features, shape, look.with_stats(content_stats))[0])
-    return made
+        pictures.append(stylizer.render(features, shape, look.with_stats(content_stats))[0])
+    return pictures
 
 
 def measure(
@@ -160,14 +162,15 @@ def measure(
     styles: Sequence[Tensor],
     options: argparse.Namespace,
 ) -> dict:
-    """{"input" or smoothing: a list over the pairs of (error, coarse error, distance to the
-    frame-wise pictures)}.
+    """Measurements of a scene: {"input" or smoothing: a list over the pairs}.
+
+    Each measurement is (error, coarse error, distance to the frame-wise pictures).
     """
-    found: dict = {key: [] for key in ("input", *options.smooth)}
+    rows: dict = {key: [] for key in ("input", *options.smooth)}
     for i, style in enumerate(styles):
         filmed = film(photos[i], photos[(i + 1) % len(photos)], scene, options.frames, options.size)
         frames, masks = zip(*filmed, strict=True)
-        found["input"].append(
+        rows["input"].append(
             (
                 *warping_errors(
                     [images.to_unit(frame) for frame in frames], masks, scene, options.size
@@ -177,32 +180,33 @@ def measure(
         )
         contents, plain = {key: encoded(stylizer, frames, key) for key in (False, True)}, None
         for smooth_s in options.smooth:
-            made = stylised(stylizer, frames, contents[smooth_s > 0], style, smooth_s)
-            plain = plain or made
+            clip = stylised(stylizer, frames, contents[smooth_s > 0], style, smooth_s)
+            plain = plain or clip
             distance = statistics.fmean(
                 255 * float((a - b).square().mean().sqrt())
-                for a, b in zip(made, plain, strict=True)
+                for a, b in zip(clip, plain, strict=True)
             )
-            found[smooth_s].append((*warping_errors(made, masks, scene, options.size), distance))
-    return found
+            rows[smooth_s].append((*warping_errors(clip, masks, scene, options.size), distance))
+    return rows
 
 
-def cells(found: dict, column: int, smooth: Sequence[float]) -> str:
-    """The input's and the first setting's error, then each other's ratio to the latter: medians
-    over the pairs.
+def cells(rows: dict, column: int, smooth: Sequence[float]) -> str:
+    """One row's cells: the input's error, the first setting's, and ratios of the others to it.
+
+    All are medians over the pairs.
     """
-    first = [row[column] for row in found[smooth[0]]]
+    first = [row[column] for row in rows[smooth[0]]]
     ratios = [
-        statistics.median(row[column] / off for row, off in zip(found[s], first, strict=True))
+        statistics.median(row[column] / off for row, off in zip(rows[s], first, strict=True))
         for s in smooth[1:]
     ]
-    of_input = statistics.median(row[column] for row in found["input"])
+    of_input = statistics.median(row[column] for row in rows["input"])
     start = f"{of_input:>8.2f}{statistics.median(first):>8.2f}"
     return start + "".join(f"{ratio:>8.2f}" for ratio in ratios)
 
 
 def main() -> None:
-    """Run the scenes."""
+    """Print the table of the scenes."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -224,12 +228,12 @@ def main() -> None:
     options = parser.parse_args()
     stylizer = Stylizer.load(options.model, precision=options.precision)
     folders = [images.list_images(folder) for folder in (options.content, options.style)]
-    chosen = [
+    selection = [
         [paths[(2 * i + 1) * len(paths) // (2 * options.pairs)] for i in range(options.pairs)]
         for paths in folders
     ]
-    photos = [images.load_image(path, 2 * options.size) for path in chosen[0]]
-    styles = [images.load_image(path, 2 * options.size) for path in chosen[1]]
+    photos = [images.load_image(path, 2 * options.size) for path in selection[0]]
+    styles = [images.load_image(path, 2 * options.size) for path in selection[1]]
     print(
         f"{options.pairs} pairs, {options.frames} frames of {options.size}², {options.precision}, "
         f"torch {torch.__version__}"
@@ -242,13 +246,13 @@ def main() -> None:
         "to frame-wise"
     )
     for name in [options.only] if options.only else SCENES:
-        found = measure(stylizer, SCENES[name], photos, styles, options)
+        rows = measure(stylizer, SCENES[name], photos, styles, options)
         lag = "".join(
-            f"{statistics.median(row[2] for row in found[s]):>8.2f}" for s in options.smooth[1:]
+            f"{statistics.median(row[2] for row in rows[s]):>8.2f}" for s in options.smooth[1:]
         )
         print(
-            f"{name:<28}{'':>8}{cells(found, 0, options.smooth)}"
-            f"{cells(found, 1, options.smooth)}{'':>16}{lag}",
+            f"{name:<28}{'':>8}{cells(rows, 0, options.smooth)}"
+            f"{cells(rows, 1, options.smooth)}{'':>16}{lag}",
             flush=True,
         )
 

@@ -1,8 +1,9 @@
-"""Seconds and peak memory of one large picture: the textbook's whole pass against ours in tiles, a
-fresh process each.
+"""Compare seconds and peak memory of one large picture: the textbook's whole pass and our tiles.
 
-python benchmarks/large.py --size 2048
-python benchmarks/large.py --size 8192 --only ours
+    python benchmarks/large.py --size 2048
+    python benchmarks/large.py --size 8192 --only ours
+
+Each candidate runs in a fresh process.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ STYLE_PX = 512
 
 
 def measure(connection: Connection, make: Make, arguments: tuple) -> None:
-    """In a process of its own: the seconds of one call and the bytes above what was in use before
-    it.
+    """Send the seconds of one call, and the bytes above what was in use before it.
+
+    This runs in a process of its own.
     """
     call = make(*arguments)
     peak, start = runtime.PeakMemory(torch.device("cpu")), time.perf_counter()
@@ -49,8 +51,9 @@ def make_textbook_call(px: int) -> object:
 
 
 def make_our_call(px: int, precision: str, tile: int | str, keeps: bool) -> object:
-    """From 8-bit pixels to 8-bit pixels, as stylize.py does it; with `keeps` also its setting of
-    the allocator.
+    """Our pass from 8-bit pixels to 8-bit pixels, as stylize.py does it.
+
+    With `keeps` the allocator has the setting of stylize.py too.
     """
     if keeps:
         runtime.keep_freed_memory()
@@ -85,7 +88,7 @@ def main() -> None:
         "ours bf16, tiles": (make_our_call, (px, "bf16", tile, False)),
         "the same in bf16, kept": (make_our_call, (px, "bf16", tile, True)),
     }
-    wanted = {"ours": list(candidates)[2:4], "bf16": list(candidates)[4:], None: list(candidates)}[
+    names = {"ours": list(candidates)[2:4], "bf16": list(candidates)[4:], None: list(candidates)}[
         options.only
     ]
     print(
@@ -94,7 +97,7 @@ def main() -> None:
     )
     print(f"{'':<24}{'seconds':>9}{'of first':>10}{'peak MiB':>10}{'of first':>10}")
     context, first = multiprocessing.get_context("spawn"), None
-    for name in wanted:
+    for name in names:
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=measure, args=(theirs, *candidates[name]), daemon=True)
         process.start()

@@ -1,9 +1,10 @@
-"""What the codecs cost for many pictures: draft against whole decoding, zlib's levels, and overlap
-against one after another.
+"""Measure what the codecs cost for many pictures.
 
-The device is a pause of a given length, which takes no processor time, as a GPU takes none.
+Drafted decoding is compared with whole decoding, zlib's levels with each other, and overlapping
+work with one step after another. The device is a pause of a given length. It takes no processor
+time, as a GPU takes none.
 
-python benchmarks/many.py --size 256 --pictures 64 --device-ms 10
+    python benchmarks/many.py --size 256 --pictures 64 --device-ms 10
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from stylenet.applying import overlap
 
 
 def draw(path: Path, width: int, height: int, seed: int) -> None:
-    """A JPEG with edges, gradients and noise."""
+    """Write a JPEG with edges, gradients and noise."""
     generator = np.random.default_rng(seed)
     coarse, smooth = (
         Image.fromarray(generator.integers(0, 256, (n, n, 3), dtype=np.uint8)).resize(
@@ -42,15 +43,16 @@ def draw(path: Path, width: int, height: int, seed: int) -> None:
 
 
 def seconds_of(action: Callable[[], object]) -> float:
-    """How long the action takes."""
+    """The duration of the action in seconds."""
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
 
 
 def compare_draft(file: Path, px: int, n_rounds: int) -> None:
-    """Print how many times as fast a drafted decode to `px` is, and how near it is to the whole
-    one.
+    """Print how many times as fast a drafted decode to `px` is, and its PSNR.
+
+    Both compare it with the whole decode.
     """
     whole = functools.partial(
         lambda: images.to_bytes_tensor(images.resize_shortest(images.open_rgb(file), px))
@@ -83,7 +85,7 @@ def compare_levels(file: Path, px: int, n_rounds: int) -> None:
 
 
 def one_after_another(files: list[Path], px: int, device_s: float, out: Path) -> None:
-    """Decode, compute, encode, and again."""
+    """Decode, compute and encode one picture after another."""
     for file in files:
         picture = images.load_bytes(file, px)
         time.sleep(device_s)
@@ -91,12 +93,12 @@ def one_after_another(files: list[Path], px: int, device_s: float, out: Path) ->
 
 
 def overlapping(files: list[Path], px: int, device_s: float, out: Path, n_threads: int) -> None:
-    """The same as stylize.py does it."""
+    """Do the same work with overlap, as stylize.py does it."""
     with ThreadPoolExecutor(n_threads) as pool, overlap.Writer(pool, 2 * n_threads) as writer:
-        started = overlap.look_ahead(
+        reads = overlap.look_ahead(
             files, lambda file: (file, pool.submit(images.load_bytes, file, px)), n_threads + 2
         )
-        for file, picture in started:
+        for file, picture in reads:
             pixels = picture.result().movedim(0, -1)
             time.sleep(device_s)
             writer.submit(

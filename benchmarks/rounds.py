@@ -1,5 +1,6 @@
-"""Compare implementations fairly on a noisy machine: a process for each, rounds interleaved, ratios
-per round.
+"""Compare implementations fairly on a noisy machine.
+
+Each has a process of its own. Rounds are interleaved, and ratios are taken per round.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ def serve(connection: Connection, make: Make, arguments: tuple) -> None:
 
 
 def compare(candidates: dict[str, tuple[Make, tuple]], n_rounds: int) -> None:
-    """Print seconds and the ratio first / other for each candidate: median, and the smallest and
-    largest round.
+    """Print the seconds of each candidate, and the ratios first / other.
+
+    Ratios are given as median, smallest and largest round.
     """
     context = multiprocessing.get_context("spawn")
     connections, workers = {}, []
@@ -51,8 +53,9 @@ def compare(candidates: dict[str, tuple[Make, tuple]], n_rounds: int) -> None:
 
 
 def print_ratios(times: dict[str, list[float]]) -> None:
-    """Print a table of seconds, and of the ratio first / other, taken round by round: median,
-    smallest and largest.
+    """Print a table of seconds, and of the ratios first / other.
+
+    The ratios are taken round by round: median, smallest and largest.
     """
     first = next(iter(times.values()))
     print(

@@ -1,8 +1,9 @@
-"""Seconds to restyle pictures, ours and the compact network's against the textbook's, style encoded
-each time unless it says cached.
+"""Time stylising pictures: ours and the compact network against the textbook's.
 
-python benchmarks/stylize.py --size 512 --rounds 7
-python benchmarks/stylize.py --size 512 --device cuda --batch 8
+    python benchmarks/stylize.py --size 512 --rounds 7
+    python benchmarks/stylize.py --size 512 --device cuda --batch 8
+
+The style is encoded each time, unless a row says cached.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def make_our_call(
 
 
 def largest_difference(px: int) -> float:
-    """Between the two pictures in float32, relative to the largest value."""
+    """The largest difference of both float32 pictures, relative to the largest value."""
     encoder, decoder = make_parts()
     content, style = make_images(1, px)
     with torch.no_grad():

@@ -1,11 +1,10 @@
-"""The textbook implementation that ours is measured against, written from the paper and the usual
-descriptions.
+"""The textbook implementation that ours is measured against.
 
-A flat Sequential in NCHW float32, a 1x1 convolution in front for the preprocessing, padding layers
-of their own, statistics in two passes, the style encoded at every call, the default memory
-allocator.
+It is written from the paper and the usual descriptions. It is a flat Sequential in NCHW float32. A
+1x1 convolution in front does the preprocessing, and padding has layers of its own. Statistics take
+two passes, every call encodes the style, and the memory allocator is the default one.
 
-python benchmarks/textbook.py --content A --style B --output C --vgg FILE --decoder FILE
+    python benchmarks/textbook.py --content A --style B --output C --vgg FILE --decoder FILE
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class Textbook(nn.Module):
         return features
 
     def forward(self, content: Tensor, style: Tensor) -> Tensor:
-        """The restyled content."""
+        """The stylised content."""
         return self.decoder(two_pass_adain(self.encode(content)[-1], self.encode(style)[-1]))
 
     def training_loss(self, content: Tensor, style: Tensor, style_weight: float = 10.0) -> Tensor:
@@ -111,8 +110,9 @@ def two_pass_adain(content: Tensor, style: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """One picture restyled, the usual script: torchvision's transforms, weights from two .pth
-    files.
+    """Stylise one picture as the usual script does.
+
+    It uses torchvision's transforms, and weights from two .pth files.
     """
     from PIL import Image
     from torchvision import transforms

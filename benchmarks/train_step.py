@@ -1,7 +1,8 @@
-"""Seconds of a training step, ours against the textbook's, on random weights and images (speed does
-not depend on them).
+"""Time a training step, ours against the textbook's.
 
-python benchmarks/train_step.py --batch 4 --crop 256 --rounds 7
+    python benchmarks/train_step.py --batch 4 --crop 256 --rounds 7
+
+Weights and images are random, since the speed does not depend on them.
 """
 
 from __future__ import annotations

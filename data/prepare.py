@@ -33,14 +33,14 @@ NOTED = ("CMYK", "alpha", "16-bit", "EXIF-rotated")  # converted when read, list
 COLUMNS = ("path", "width", "height", "bytes", "sha256", "split")
 EXIF_ORIENTATION = 0x0112
 QUALITIES = tuple(range(90, 29, -5))  # of WebP, best first
-N_PROBED = 48  # pictures a set by which a quality is chosen
+N_PROBED = 48  # pictures by which a quality is chosen
 TAR_BYTES = 512 + 511 + 128  # of a file at most: header, padding, row of the manifest
 TAR_END = 10_240 + 4096  # its last block, and the manifests' own headers
 
 
 @dataclass
 class Finding:
-    """What is known of one file."""
+    """The facts about one file."""
 
     path: Path
     bytes: int = 0
@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Write the manifest of a folder; 0 whatever was left out of it."""
+    """Write the manifest of a folder; exit code 0, whatever it leaves out."""
     folder = Path(options.folder)
     target = Path(options.output or folder / "manifest.csv")
     if not folder.is_dir():
@@ -92,7 +92,7 @@ def check(options: argparse.Namespace) -> int:
 
 
 def make_parser() -> Parser:
-    """The command line."""
+    """The parser of the command line."""
     parser = Parser(
         prog="data/prepare.py",
         description=__doc__,
@@ -172,12 +172,12 @@ def check_options(held_out: float, target: Path) -> None:
 def inspect_all(paths: list[Path], min_px: int, n_workers: int) -> list[Finding]:
     """A finding for every file, in order, made in parallel."""
     with ProcessPoolExecutor(max(1, n_workers)) as pool:
-        found = pool.map(inspect, paths, [min_px] * len(paths), chunksize=8)
-        return list(progress.shown(found, len(paths), "image"))
+        findings = pool.map(inspect, paths, [min_px] * len(paths), chunksize=8)
+        return list(progress.shown(findings, len(paths), "image"))
 
 
 def inspect(path: Path, min_px: int) -> Finding:
-    """Decode one file fully and note what it is."""
+    """The finding of one file, which is decoded fully."""
     finding = Finding(path)
     try:
         str(path).encode()
@@ -195,9 +195,8 @@ def inspect(path: Path, min_px: int) -> Finding:
         image = images.open_rgb(path)
     except (DataError, OSError) as error:
         finding.message = str(error)
-        is_truncated = "truncated" in str(
-            error.__context__
-        )  # Pillow has no exception of its own for it
+        # Pillow has no exception of its own for truncated files
+        is_truncated = "truncated" in str(error.__context__)
         finding.marks.append(
             "huge"
             if isinstance(error, images.TooLargeError)
@@ -214,7 +213,7 @@ def inspect(path: Path, min_px: int) -> Finding:
 
 
 def header_marks(path: Path) -> list[str]:
-    """What is worth knowing of the file's header; nothing where it cannot be read."""
+    """The marks that a file's header gives; none if it cannot be read."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             layout = str(image.tile)  # before getexif, which loads a PNG and forgets it
@@ -222,8 +221,8 @@ def header_marks(path: Path) -> list[str]:
             facts = {
                 "CMYK": image.mode == "CMYK",
                 "alpha": "A" in bands or "transparency" in image.info,
-                "16-bit": image.mode.startswith("I")
-                or ";16" in layout,  # Pillow reads 16-bit RGB as 8-bit
+                # Pillow reads 16-bit RGB as 8-bit, so only the layout tells
+                "16-bit": image.mode.startswith("I") or ";16" in layout,
                 "EXIF-rotated": orientation != 1,
             }
     except Exception:  # Pillow raises many kinds for damaged headers; decoding says which it is
@@ -232,7 +231,10 @@ def header_marks(path: Path) -> list[str]:
 
 
 def mark_duplicates(findings: list[Finding]) -> None:
-    """Mark every file whose decoded picture came before; so re-saved metadata does not hide one."""
+    """Mark every file whose decoded picture came before.
+
+    The pixels are compared, so changed metadata hides no duplicate.
+    """
     first: dict[str, Path] = {}
     for finding in findings:
         if not finding.is_usable:
@@ -244,7 +246,7 @@ def mark_duplicates(findings: list[Finding]) -> None:
 
 
 def print_findings(findings: list[Finding], folder: Path) -> None:
-    """Every mark with its files."""
+    """Print every mark with its files."""
     by_mark: dict[str, list[Finding]] = defaultdict(list)
     for finding in findings:
         for mark in finding.marks:
@@ -258,15 +260,16 @@ def print_findings(findings: list[Finding], folder: Path) -> None:
 
 
 def choose_held_out(usable: list[Finding], share: float) -> set[Path]:
-    """The held-out files: a share by the order of their pictures' hashes, the same whatever they
-    are called.
+    """The held-out files: a share, in the order of their pictures' hashes.
+
+    So the choice does not depend on the files' names.
     """
     n = min(len(usable) - 1, max(1, round(share * len(usable)))) if share else 0
     return {finding.path for finding in sorted(usable, key=lambda f: f.pixels_sha256)[:n]}
 
 
 def write_manifest(usable: list[Finding], held_out: set[Path], target: Path) -> None:
-    """One row per usable image; paths are relative to the manifest's folder."""
+    """Write one row for each usable image; paths are relative to the manifest's folder."""
     root = target.absolute().parent
 
     def row(f: Finding) -> list[Any]:
@@ -297,8 +300,9 @@ class Packed:
 
 
 def pack(options: argparse.Namespace) -> int:
-    """Write both sets as WebP of the best quality that fits, with their manifests; 3 if a picture
-    was left out as unreadable.
+    """Write both sets as WebP of the best quality that fits, with their manifests.
+
+    The exit code is 0, or 3 if an unreadable picture was left out.
     """
     target, max_bytes = Path(options.output), options.max_mb * 1e6
     if (
@@ -313,19 +317,20 @@ def pack(options: argparse.Namespace) -> int:
             f"{options.px}, {options.max_mb:g} and {options.held_out:g} came"
         )
     images.check_writable(target.parent)
-    wanted = [
+    pictures = [
         item
         for kind in ("content", "style")
         for item in list_pictures(kind, getattr(options, kind), options.held_out)
     ]
     with ProcessPoolExecutor(max(1, options.workers)) as pool:
+        # the sample may be too optimistic: then the next lower quality follows
         for quality in QUALITIES[
-            QUALITIES.index(choose_quality(pool, wanted, options.px, max_bytes)) :
+            QUALITIES.index(choose_quality(pool, pictures, options.px, max_bytes)) :
         ]:
-            shrunk = pool.map(
-                functools.partial(shrink, px=options.px, quality=quality), wanted, chunksize=16
+            results = pool.map(
+                functools.partial(shrink, px=options.px, quality=quality), pictures, chunksize=16
             )
-            packed = list(progress.shown(shrunk, len(wanted), "image"))
+            packed = list(progress.shown(results, len(pictures), "image"))
             if size_of(packed) <= max_bytes:
                 break
         else:
@@ -356,21 +361,22 @@ def list_pictures(kind: str, origin: str, held_out: float) -> list[Packed]:
 
 
 def choose_quality(
-    pool: ProcessPoolExecutor, wanted: list[Packed], px: int, max_bytes: float
+    pool: ProcessPoolExecutor, pictures: list[Packed], px: int, max_bytes: float
 ) -> int:
-    """The best quality at which the set should fit, judged by pictures spread over it; the lowest
-    if none does.
+    """The best quality at which the set should fit, or the lowest if none does.
+
+    It is judged by pictures that are spread over the set.
     """
-    probed = wanted[:: max(1, len(wanted) // N_PROBED)]
+    sample = pictures[:: max(1, len(pictures) // N_PROBED)]
     for quality in QUALITIES:
-        found = list(pool.map(functools.partial(shrink, px=px, quality=quality), probed))
-        if size_of(found) * len(wanted) / len(probed) <= max_bytes:
+        results = list(pool.map(functools.partial(shrink, px=px, quality=quality), sample))
+        if size_of(results) * len(pictures) / len(sample) <= max_bytes:
             return quality
     return QUALITIES[-1]
 
 
 def shrink(item: Packed, px: int, quality: int) -> Packed:
-    """The picture at its shortest side, as WebP; or with the message of what is wrong with it."""
+    """The picture as WebP, its shortest side at most `px`; or its error message."""
     try:
         image = images.open_rgb(item.path)
     except DataError as error:
@@ -386,12 +392,12 @@ def shrink(item: Packed, px: int, quality: int) -> Packed:
 
 
 def size_of(packed: list[Packed]) -> int:
-    """Bytes of the file, at most."""
+    """The size of the file in bytes, at most."""
     return TAR_END + sum(len(item.webp) + TAR_BYTES for item in packed)
 
 
 def too_large(options: argparse.Namespace) -> str:
-    """What is said when nothing fits."""
+    """The message for a set that fits at no quality."""
     return (
         f"expected pictures of {options.px} pixels that fit into {options.max_mb:g} MB at WebP "
         f"quality {QUALITIES[-1]} or more, but they "
@@ -400,7 +406,7 @@ def too_large(options: argparse.Namespace) -> str:
 
 
 def write_pack(packed: list[Packed], target: Path) -> None:
-    """The .tar: <kind>/<number>.webp, and <kind>.csv as `check` writes it.
+    """Write the .tar: <kind>/<number>.webp, and <kind>.csv as `check` writes it.
 
     The same pictures give the same bytes.
     """
@@ -422,9 +428,9 @@ def write_pack(packed: list[Packed], target: Path) -> None:
 
 def add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     """Put bytes into the .tar, without date or owner."""
-    about = tarfile.TarInfo(name)
-    about.size, about.mode = len(content), 0o644
-    tar.addfile(about, io.BytesIO(content))
+    header = tarfile.TarInfo(name)
+    header.size, header.mode = len(content), 0o644
+    tar.addfile(header, io.BytesIO(content))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Draw a small procedural set of contents and styles, so that demo and tests need no download and
-no third-party picture.
+"""Draw a small procedural set of contents and styles.
 
-python data/samples.py --output data/samples --count 12
+    python data/samples.py --output data/samples --count 12
+
+So demo and tests need no download and no third-party picture.
 """
 
 from __future__ import annotations
@@ -55,8 +56,9 @@ def main(arguments: list[str]) -> int:
 
 
 def palette(rng: np.random.Generator, n: int, number: int) -> list[Colour]:
-    """n colours around two or three hues, of varied lightness; the main hue turns by the golden
-    ratio a picture.
+    """n colours around two or three hues, of varied lightness.
+
+    The main hue turns by the golden ratio from picture to picture.
     """
     hues = 0.618 * number + rng.choice([0.0, 0.08, 0.5, 0.58], size=n) + rng.normal(0, 0.02, n)
     saturation, value = rng.uniform(0.35, 0.95, n), np.linspace(0.15, 1.0, n)
@@ -71,9 +73,7 @@ def hsv(hue: float, saturation: float, value: float) -> Colour:
 
 
 def draw_scene(rng: np.random.Generator, number: int) -> Image.Image:
-    """A landscape: sky, sun, hills, and houses or trees before them, with a little photographic
-    noise.
-    """
+    """A landscape: sky, sun, hills, and houses or trees, with a little photographic noise."""
     width, height = SIZE
     horizon = int(height * rng.uniform(0.45, 0.65))
     image = gradient(hsv(0.58, rng.uniform(0.3, 0.7), 0.9), hsv(rng.uniform(0.02, 0.15), 0.3, 1.0))
@@ -190,6 +190,7 @@ def mosaic(rng: np.random.Generator, colours: list[Colour]) -> Image.Image:
     """Cells around random centres, with dark joints."""
     centres = rng.uniform(0, 1, (160, 2)) * SIZE
     grid = np.stack(np.meshgrid(np.arange(SIZE[0]), np.arange(SIZE[1])), -1).reshape(-1, 1, 2)
+    # the two nearest centres are almost equally near along a joint
     distances = np.sort(np.linalg.norm(grid - centres, axis=2), axis=1)[:, :2]
     nearest = np.argmin(np.linalg.norm(grid - centres, axis=2), axis=1)
     pixels = np.asarray(colours, dtype=np.uint8)[rng.integers(7, size=160)][nearest]

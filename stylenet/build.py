@@ -1,4 +1,7 @@
-"""Configuration to objects. Beside the scripts no other file imports the configuration."""
+"""Factories that turn configuration into objects.
+
+Besides the scripts no other file imports the configuration.
+"""
 
 from __future__ import annotations
 
@@ -43,17 +46,15 @@ class Data(NamedTuple):
 
 
 class Encoder(NamedTuple):
-    """A frozen encoder with what identifies it."""
+    """A frozen encoder and what identifies it."""
 
     network: VGG
     sha256: str  # of the weights up to encoder.tap, before calibration
-    mu: dict[
-        str, Tensor
-    ]  # mean activation per channel that calibration took out; empty: not calibrated
+    mu: dict[str, Tensor]  # mean activation per channel, divided out; empty: not calibrated
 
 
 def make_data(config: Config) -> Data:
-    """Both image sets, split. Raises DataError."""
+    """Both image sets, split into training and held-out parts. Raises DataError."""
     options = config.data
     return Data(
         datasets.read_split(options.content, options.held_out, "data.content"),
@@ -64,8 +65,9 @@ def make_data(config: Config) -> Data:
 def make_sources(
     config: Config, data: Data, device: torch.device
 ) -> tuple[PixelSource, PixelSource]:
-    """The training images of both sets, cached where the configuration says."""
+    """The training images of both sets, cached as data.cache says."""
     options = config.data
+    # With several scales small pictures keep their size, as long as a crop fits.
     floor = options.crop_px if options.scales else None
     sources = tuple(PixelSource(split.train, options.resize_px, floor) for split in data)
     if config.data.cache != "none":
@@ -85,19 +87,20 @@ def make_dataset(config: Config, sources: tuple[PixelSource, PixelSource]) -> Pa
 
 
 def make_raw_encoder(config: Config) -> Encoder:
-    """The encoder as its file has it, up to the deepest layer that the run needs.
+    """The encoder from its file, up to the deepest layer that the run needs.
 
     Raises WeightsError.
     """
     options = config.encoder
     path = find_weights(options.name, options.weights)
+    # The losses may look deeper than the decoder's tap.
     taps = {options.tap, *config.loss.style_taps, *make_loss_weights(config).content_taps}
     network = load_vgg(options.name, path, taps, options.padding, options.pooling)
     return Encoder(network, sha256_of_encoder(network, options.tap), {})
 
 
 def calibrate_encoder(encoder: Encoder, mu: dict[str, Tensor]) -> Encoder:
-    """The encoder rescaled by the mean activations; without any it stays as it is."""
+    """The encoder rescaled by the mean activations; unchanged without any."""
     if mu:
         calibrate(encoder.network, mu)
     return encoder._replace(mu=mu)
@@ -106,7 +109,10 @@ def calibrate_encoder(encoder: Encoder, mu: dict[str, Tensor]) -> Encoder:
 def measure_mu(
     config: Config, encoder: Encoder, sources: tuple[PixelSource, PixelSource]
 ) -> dict[str, Tensor]:
-    """The mean activations over the run's own training images, or nothing if calibration is off."""
+    """The mean activations over the run's own training images.
+
+    Empty if encoder.calibrate is off.
+    """
     if not config.encoder.calibrate:
         return {}
     device = next(iter(encoder.network.convs.values())).weight.device
@@ -117,12 +123,12 @@ def measure_mu(
 
 
 def make_protocol(values: dict[str, Any]) -> Protocol:
-    """The protocol whose values a metrics.json holds."""
+    """The protocol from the values in a metrics.json."""
     return Protocol.from_flat(values)
 
 
 class Judge(NamedTuple):
-    """The VGG of an evaluation, with what identifies it."""
+    """The VGG of an evaluation and what identifies it."""
 
     network: VGG
     sha256: str  # of the weights up to the deepest tap used, before calibration
@@ -133,10 +139,10 @@ class Judge(NamedTuple):
 def make_judge(
     protocol: Protocol, taps: set[str], pictures: Callable[[], Iterable[Tensor]]
 ) -> Judge:
-    """The evaluation's VGG up to the deepest of the taps, calibrated over `pictures()` [1, 3, H, W]
-    where it is wanted.
+    """The evaluation's VGG up to the deepest of the taps.
 
-    Raises WeightsError.
+    judge.calibrate says whether it is calibrated over `pictures()` [1, 3, H, W]. Raises
+    WeightsError.
     """
     options = protocol.judge
     path = find_weights(options.name, options.weights)
@@ -144,8 +150,9 @@ def make_judge(
     network = load_vgg(options.name, path, taps, options.padding)
     if options.channel_order == "bgr":
         first = network.convs["conv1_1"]
-        first.weight.copy_(first.weight.flip(1))
+        first.weight.copy_(first.weight.flip(1))  # [64, 3, 3, 3], over the input channels
         network.mean.copy_(network.mean.flip(1))
+    # The hash names the file's values, so it is taken before calibration.
     digest, mu = sha256_of_encoder(network, network.reach), {}
     if options.calibrate == "yes" or (options.calibrate == "auto" and not is_normalised):
         mu = mean_activations(network, pictures())
@@ -162,16 +169,20 @@ def make_parts(config: Config) -> Parts:
 
 
 def check_config(config: Config) -> None:
-    """Raise UsageError for options that mean nothing to the configured family, or that it cannot
-    have.
+    """Raise UsageError for options that the configured family does not use.
+
+    A transform that the family does not know raises it too.
     """
-    name, family, values, usual = (
+    name, family, values, defaults = (
         config.model.name,
         FAMILIES[config.model.name],
         config.to_flat(),
         Config().to_flat(),
     )
-    changed = [key for key in values if key.startswith(family.idle) and values[key] != usual[key]]
+    # An idle option at its default is silent; a changed one would mislead.
+    changed = [
+        key for key in values if key.startswith(family.idle) and values[key] != defaults[key]
+    ]
     if changed:
         raise UsageError(
             f"expected no {changed[0]} beside model.name={name}, which has no use for it; leave "
@@ -186,7 +197,7 @@ def check_config(config: Config) -> None:
 
 
 def make_trained(config: Config) -> nn.Module:
-    """The module that learns, with its start weights drawn from run.seed.
+    """The module that learns; run.seed draws its start weights.
 
     Raises UsageError for unknown layers to freeze.
     """
@@ -205,7 +216,7 @@ def make_learner(config: Config, encoder: Encoder, trained: nn.Module) -> Any:
 
 
 def make_objective(config: Config, encoder: Encoder) -> Objective:
-    """The losses, on the features of the encoder."""
+    """The losses on the features of the encoder."""
     return Objective(
         encoder.network,
         config.encoder.tap,
@@ -236,7 +247,7 @@ def make_loss_weights(config: Config) -> LossWeights:
 
 
 def make_optimizer(config: Config, trained: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of the layers that are not frozen. Raises UsageError if none is left."""
+    """The optimiser of the layers that are not frozen. Raises UsageError if there are none."""
     parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
     if not parameters:
         raise UsageError(
@@ -252,15 +263,16 @@ def make_schedule(config: Config) -> Callable[[int], float]:
     optim, n_steps = config.optim, config.train.steps
     shapes: dict[str, Callable[[int], float]] = {
         "constant": lambda t: 1.0,
-        "inverse": lambda t: 1 / (1 + optim.lr_decay * t),
+        "inverse": lambda t: 1 / (1 + optim.lr_decay * t),  # as pytorch-AdaIN
         "cosine": lambda t: 0.5 + 0.5 * math.cos(math.pi * min(1.0, t / n_steps)),
     }
     shape = shapes[optim.lr_schedule]
+    # The warm-up has no step of rate 0: step 0 has 1 / (warmup_steps + 1) of it.
     return lambda t: optim.lr * shape(t) * min(1.0, (t + 1) / (optim.warmup_steps + 1))
 
 
 def make_average(config: Config, trained: nn.Module) -> torch.optim.swa_utils.AveragedModel | None:
-    """The exponential moving average of the trained weights, if asked for."""
+    """The exponential moving average of the trained weights; None without optim.ema_decay."""
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
     decay = config.optim.ema_decay
@@ -272,26 +284,22 @@ def make_average(config: Config, trained: nn.Module) -> torch.optim.swa_utils.Av
 
 
 class StartingPoint(NamedTuple):
-    """What fine-tuning takes over from a released model."""
+    """What fine-tuning takes from a released model."""
 
     trained: dict[str, Tensor]
-    mu: dict[str, Tensor] | None  # None: measured anew, as in a run from scratch
-    description: dict[
-        str, Any
-    ]  # which file it is, and how it was trained itself, as far as it says
+    mu: dict[str, Tensor] | None  # None: measured again, as in a run from scratch
+    description: dict[str, Any]  # the file's hash and, where it records that, its training
 
 
 def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | None:
-    """Decoder and calibration of train.init_from.
+    """Weights and calibration of the model that train.init_from names; None without it.
 
     Raises WeightsError for a model of another encoder or decoder.
     """
     path, family = config.train.init_from, FAMILIES[config.model.name]
     if not path:
         return None
-    if (
-        Path(path).suffix == ".pth"
-    ):  # pytorch-AdaIN's published decoders; they know nothing of an encoder
+    if Path(path).suffix == ".pth":  # pytorch-AdaIN's decoders, which name no encoder
         trained = make_trained(config)
         if not family.load_published(trained, read_weights(path), path):
             raise WeightsError(
@@ -302,13 +310,14 @@ def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | Non
     tensors, description = read_release(path)
     check_encoder(description, encoder.sha256, path)
     check_same_parts(config, description, path)
-    mu = with_prefix(tensors, "mu.")
+    mu = with_prefix(tensors, "mu.")  # {layer: [C]}
     missing = [name for name in encoder.network.convs if mu and name not in mu]
     if missing:
         raise WeightsError(
             f"expected loss.style_taps within the layers that {path} was calibrated on, but "
             f"{missing[0]} is beyond them"
         )
+    # A released model may be float16; training starts in float32.
     own = {name: tensor.float() for name, tensor in with_prefix(tensors, "decoder.").items()}
     start = family.start_from(make_trained(config), own)
     return StartingPoint(
@@ -319,8 +328,9 @@ def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | Non
 
 
 def check_same_parts(config: Config, description: dict[str, Any], path: str) -> None:
-    """Raise WeightsError where the network's options differ from the model's in a way that
-    fine-tuning cannot bridge.
+    """Raise WeightsError if fine-tuning cannot bridge the difference between two networks.
+
+    The networks are the configured one and that of the model at `path`.
     """
     ours = make_parts(config)
     if description["model"] != ours.family:
@@ -337,6 +347,7 @@ def check_same_parts(config: Config, description: dict[str, Any], path: str) -> 
     for name, option in family.options.items():
         if not family.can_start_from(name, theirs.trained.get(name), ours.trained[name]):
             differing.append(option)
+    # Another transform is fine as long as the decoder's input keeps its width.
     if TRANSFORMS[theirs.transform].widening != TRANSFORMS[ours.transform].widening:
         differing.append("transform.name")
     if differing:
@@ -349,19 +360,19 @@ def check_same_parts(config: Config, description: dict[str, Any], path: str) -> 
 def describe_run(
     config: Config, encoder: Encoder, data: Data, device: torch.device
 ) -> dict[str, Any]:
-    """The description that goes with every checkpoint and released model."""
+    """The description that every checkpoint and released model contains."""
     parts = make_parts(config)
     sets = {
         "content": datasets.describe_set(data.content),
         "style": datasets.describe_set(data.style),
     }
-    carried = carries_encoder(config)
+    has_encoder = carries_encoder(config)
     return {
         "model": parts.family,
         "encoder": {
             **parts.encoder,
             "sha256": encoder.sha256,
-            "is_carried": carried,
+            "is_carried": has_encoder,
             "mu_sha256": hash_of_mu(encoder.mu),
         },
         "decoder": dict(parts.trained),
@@ -374,7 +385,7 @@ def describe_run(
     }
 
 
-# options that say where something lies or who looks on, not what is computed
+# Options for places and tracking; they do not change what is computed.
 PRIVATE = (
     "run.dir",
     "run.device",
@@ -388,17 +399,17 @@ PRIVATE = (
 
 
 def describe_training(description: dict[str, Any]) -> dict[str, Any]:
-    """How a model was trained, from its description, without any path, and a sha256 over that.
+    """How a model was trained: its description without paths, with a sha256 over the rest.
 
-    Of a run that was resumed it is the last part: commit, hardware and train.steps may have been
-    others before.
+    For a resumed run it describes the last part only. Commit, hardware and train.steps may have
+    been different before.
     """
     own = {
         name: description[name] for name in ("step", "data", "git_commit", "versions", "hardware")
     }
     own["data"] = {
-        kind: {k: v for k, v in about.items() if k != "origin"}
-        for kind, about in own["data"].items()
+        kind: {k: v for k, v in facts.items() if k != "origin"}
+        for kind, facts in own["data"].items()
     }
     own["config"] = {
         key: value for key, value in description["config"].items() if not key.startswith(PRIVATE)
@@ -407,28 +418,30 @@ def describe_training(description: dict[str, Any]) -> dict[str, Any]:
         "encoder_sha256": description["encoder"]["sha256"],
         "mu_sha256": description["encoder"]["mu_sha256"],
     }
-    own["started_from"] = description.get("started_from")
+    own["started_from"] = description.get("started_from")  # a chain of fine-tunings stays visible
     digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
     return {"training_sha256": digest, **own}
 
 
 def hash_of_mu(mu: dict[str, Tensor]) -> str | None:
-    """sha256 of the calibration, None without one."""
+    """The sha256 of the calibration; None without calibration."""
     if not mu:
         return None
+    # float64 on the CPU, in the order of the names: the same bytes on every device.
     return hashlib.sha256(
         b"".join(mu[name].double().cpu().numpy().tobytes() for name in sorted(mu))
     ).hexdigest()
 
 
 def carries_encoder(config: Config) -> bool:
-    """Whether the released model holds the VGG: where the network needs it."""
+    """Whether the released model holds the VGG."""
     return config.checkpoint.carry_encoder and FAMILIES[config.model.name].has_encoder
 
 
 def release_tensors(config: Config, encoder: Encoder, trained: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a released model: what was trained, calibration, and the encoder up to the tap
-    if it is carried.
+    """The tensors of a released model, by name.
+
+    They are the trained weights, the calibration and, if it is included, the encoder up to its tap.
     """
     dtype = runtime.DTYPES.get(config.checkpoint.release_dtype, torch.float32)
     tensors = {
@@ -437,6 +450,7 @@ def release_tensors(config: Config, encoder: Encoder, trained: nn.Module) -> dic
     }
     tensors |= {f"mu.{name}": mean for name, mean in encoder.mu.items()}
     if carries_encoder(config):
+        # The run's network may reach deeper for its losses.
         needed = VGG(config.encoder.name, config.encoder.tap).state_dict().keys()
         tensors |= {
             f"encoder.{name}": tensor

@@ -1,8 +1,8 @@
 """Saving and resuming: the resume state of a run, and the released model.
 
-Both appear whole or not at all (temporary file, sync, rename). A resume state is `torch.save`d and
-read with `weights_only=True`; a released model is one safetensors file with its configuration in
-the metadata.
+Each file appears whole or not at all (temporary file, sync, rename). A resume state is written by
+`torch.save` and read with `weights_only=True`. A released model is one safetensors file with its
+configuration in the metadata.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from torch import Tensor
 from stylenet.errors import UsageError, WeightsError, one_line
 from stylenet.images import UNFINISHED, replaced_file
 
-FORMAT = "stylenet 1"
+FORMAT = "stylenet 1"  # in every file; another number means another layout
 STATE_PATTERN = re.compile(r"step_(\d{8})\.pt")
 MODEL_FILE, BEST_FILE, CONFIG_FILE = "model.safetensors", "best.pt", "config.yaml"
 
 
 def save_state(state: dict[str, Any], path: str | Path) -> None:
-    """Write a resume state: tensors and plain Python values only."""
+    """Write a resume state, which holds only tensors and plain Python values."""
     with writing(path) as temporary:
         torch.save({"format": FORMAT, **state}, temporary)
 
 
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
-    """`replaced_file` for the libraries that save tensors.
+    """A context manager: `replaced_file` for the libraries that save tensors.
 
-    Raises UsageError if the disk is full, for instance.
+    Raises UsageError if writing fails, for instance on a full disk.
     """
     try:
         with replaced_file(path) as temporary:
@@ -55,7 +55,7 @@ def remove_unfinished(run_dir: str | Path) -> None:
 
 
 def holds_run(run_dir: str | Path) -> bool:
-    """Whether a run has left anything worth keeping in the folder."""
+    """Whether the folder holds a checkpoint or a released model of a run."""
     folder = Path(run_dir)
     return (
         bool(list_states(folder))
@@ -65,18 +65,19 @@ def holds_run(run_dir: str | Path) -> bool:
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
-    """A resume state.
+    """A resume state from its file.
 
-    Raises WeightsError for a file that is damaged, a pickle of code, or of another program.
+    Raises WeightsError for a damaged file, a pickle of code, or a file of another program.
     """
     try:
+        # weights_only: a checkpoint from elsewhere must not run code.
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(
             f"expected a checkpoint, but there is no {path}; check the path"
         ) from None
     except Exception as error:  # torch raises many kinds for damaged files
-        reason = one_line(error).split(". ")[0][:160]
+        reason = one_line(error).split(". ")[0][:160]  # without torch's advice
         raise WeightsError(
             f"expected a checkpoint of train.py, but {path} is truncated or a pickle of code "
             f"({reason})"
@@ -89,18 +90,18 @@ def load_state(path: str | Path) -> dict[str, Any]:
 
 
 def state_path(run_dir: str | Path, step: int) -> Path:
-    """Where the resume state after `step` steps lies."""
+    """The path of the resume state after `step` steps."""
     return Path(run_dir) / "checkpoints" / f"step_{step:08d}.pt"
 
 
 def list_states(run_dir: str | Path) -> list[Path]:
-    """The run's resume states, oldest first (`best.pt` is not among them)."""
+    """The run's resume states, oldest first, without `best.pt`."""
     folder = Path(run_dir) / "checkpoints"
     return sorted(path for path in folder.glob("step_*.pt") if STATE_PATTERN.fullmatch(path.name))
 
 
 def latest_state(run_dir: str | Path) -> Path:
-    """The newest resume state. Raises UsageError where there is none."""
+    """The path of the newest resume state. Raises UsageError if there is none."""
     states = list_states(run_dir)
     if not states:
         raise UsageError(
@@ -112,12 +113,16 @@ def latest_state(run_dir: str | Path) -> Path:
 
 def drop_old_states(run_dir: str | Path, keep: int) -> None:
     """Delete all but the newest `keep` resume states."""
-    for path in list_states(run_dir)[:-keep]:
+    for path in list_states(run_dir)[:-keep]:  # keep is above 0, or the slice would be empty
         path.unlink()
 
 
 def save_model(tensors: dict[str, Tensor], description: dict[str, Any], path: str | Path) -> None:
-    """Write a released model: tensors by name, and a description (JSON) in the file's metadata."""
+    """Write a released model: tensors by name, and a description.
+
+    The description is JSON in the file's metadata.
+    """
+    # safetensors takes contiguous tensors only.
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with writing(path) as temporary:
         save_file(
@@ -128,7 +133,8 @@ def save_model(tensors: dict[str, Tensor], description: dict[str, Any], path: st
 def load_model(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the description of a released model.
 
-    Raises WeightsError for a missing, truncated or foreign file; nothing in it is ever executed.
+    Raises WeightsError for a missing, truncated or foreign file. Nothing in the file is ever
+    executed.
     """
     if not Path(path).is_file():
         raise WeightsError(
@@ -137,7 +143,7 @@ def load_model(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         )
     try:
         with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError, ValueError) as error:
         reason = one_line(error)
@@ -145,13 +151,13 @@ def load_model(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"expected a released model (safetensors), but {path} is truncated, a pickle or of "
             f"another kind ({reason})"
         ) from None
-    if about.get("format") != FORMAT:
+    if metadata.get("format") != FORMAT:
         raise WeightsError(
             f"expected a model released by train.py ({FORMAT}), but {path} is another safetensors "
             "file"
         )
     try:
-        return tensors, json.loads(about["stylenet"])
+        return tensors, json.loads(metadata["stylenet"])
     except (KeyError, ValueError):
         raise WeightsError(
             f"expected a model released by train.py, but the description in {path} is damaged"
@@ -159,11 +165,15 @@ def load_model(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def find_release(path: str | Path) -> Path:
-    """A model's file: itself, or a run folder's released model, else its newest resume state."""
-    found = Path(path)
-    if not found.is_dir():
-        return found
-    released, states = found / MODEL_FILE, list_states(found)
+    """A model's file: `path` itself, or the file that a run folder offers.
+
+    A run folder offers its released model, else its newest resume state. Raises WeightsError if it
+    has neither.
+    """
+    location = Path(path)
+    if not location.is_dir():
+        return location
+    released, states = location / MODEL_FILE, list_states(location)
     if not released.is_file() and not states:
         raise WeightsError(
             f"expected a run folder with {MODEL_FILE} or checkpoints, but {path} has neither; "
@@ -173,28 +183,29 @@ def find_release(path: str | Path) -> Path:
 
 
 def read_release(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and description of a model: a released file, a resume state (.pt), or a run folder
-    that holds either.
+    """The tensors and the description of a model.
+
+    `path` is a released file, a resume state (.pt), or a run folder that holds either.
     """
-    found = find_release(path)
-    if found.suffix != ".pt":
-        return load_model(found)
-    release = load_state(found)["release"]
+    file = find_release(path)
+    if file.suffix != ".pt":
+        return load_model(file)
+    release = load_state(file)["release"]  # every state carries the model as released
     return release["tensors"], release["description"]
 
 
 def check_encoder(description: dict[str, Any], sha256: str, origin: str | Path) -> None:
     """Raise WeightsError unless a model was trained with the encoder of this hash."""
-    wanted = description["encoder"]["sha256"]
-    if wanted != sha256:
+    original = description["encoder"]["sha256"]
+    if original != sha256:
         raise WeightsError(
-            f"expected the encoder that {origin} was trained with (sha256 {wanted[:12]}…), but "
+            f"expected the encoder that {origin} was trained with (sha256 {original[:12]}…), but "
             f"one with {sha256[:12]}… came"
         )
 
 
 def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names start with the prefix, without it."""
+    """The tensors whose names start with the prefix, under names without it."""
     return {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()

@@ -1,7 +1,7 @@
-"""Tables on the disk: one reader and one writer for every CSV.
+"""The reader and the writer of every CSV table.
 
-Spreadsheets begin a file with a mark and may separate by semicolons; file names are bytes, which
-need not be UTF-8.
+Spreadsheets may begin a file with a byte order mark and separate columns by semicolons. File names
+are bytes, which need not be UTF-8.
 """
 
 from __future__ import annotations
@@ -15,20 +15,24 @@ from typing import Any
 from stylenet.errors import DataError
 from stylenet.images import replaced_file
 
-SEPARATORS = {".tsv": "\t"}  # by suffix; else a comma, or a semicolon where the header has no comma
+SEPARATORS = {".tsv": "\t"}  # by suffix; else comma, or semicolon
 
 
 def read_rows(
     file: str | Path, columns: Sequence[str], remedy: str = "correct it"
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line, row) for every row of a table that has at least these columns. Raises DataError."""
+    """(line, row) for every row of a table that has at least these columns.
+
+    Raises DataError, whose message ends with the remedy.
+    """
     expected = f"expected a table with the columns {', '.join(columns)}"
     try:
+        # utf-8-sig drops the mark; surrogateescape carries bytes that are no UTF-8 unchanged.
         with open(file, newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
             reader = csv.DictReader(stream, delimiter=separator_of(Path(file), stream))
             if not set(columns) <= set(reader.fieldnames or ()):
-                came = ", ".join(reader.fieldnames or ()) or "nothing"
-                raise DataError(f"{expected} in {file}, but {came} came; {remedy}")
+                header = ", ".join(reader.fieldnames or ()) or "nothing"
+                raise DataError(f"{expected} in {file}, but {header} came; {remedy}")
             for row in reader:
                 yield reader.line_num, {name: row[name] or "" for name in reader.fieldnames}
     except (OSError, csv.Error) as error:
@@ -36,7 +40,7 @@ def read_rows(
 
 
 def separator_of(file: Path, stream: io.TextIOBase) -> str:
-    """What separates the columns of an open table; the stream stands at its start again."""
+    """The column separator of an open table; rewinds the stream to its start."""
     header = stream.readline()
     stream.seek(0)
     default = ";" if ";" in header and "," not in header else ","
@@ -65,13 +69,13 @@ def write_rows(
 
 
 def format_row(row: Sequence[Any]) -> bytes:
-    """One row as it stands in a file, with its line break."""
+    """One row as bytes in a CSV file, with its line break."""
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(row)
     return line.getvalue().encode(errors="surrogateescape")
 
 
 def parse_rows(content: bytes) -> Iterator[list[str]]:
-    """The rows of a file without a header; a half-written last line is left out."""
+    """The rows of a file without a header, without a half-written last line."""
     text = content.decode(errors="surrogateescape")
     yield from csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))

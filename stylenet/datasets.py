@@ -85,8 +85,9 @@ def read_split(
 
 
 def read_folder(folder: Path, held_out_share: float) -> Split:
-    """The folder's images, split by the hash of their relative path (at least one is held out of
-    two or more).
+    """The folder's images, split by the hash of their relative path.
+
+    Of two or more images at least one is held out.
     """
     paths = images.list_images(folder)
     by_hash = sorted(
@@ -107,8 +108,9 @@ def read_folder(folder: Path, held_out_share: float) -> Split:
 
 
 def read_manifest(file: Path) -> Split:
-    """The images that a manifest of data/prepare.py lists, with its own split; paths are relative
-    to its folder.
+    """The images of a manifest of data/prepare.py, with its split.
+
+    Paths are relative to its folder.
     """
     if file.suffix.lower() not in MANIFEST_SUFFIXES:
         raise DataError(
@@ -139,9 +141,7 @@ def read_parts(file: Path) -> dict[str, list[Path]]:
 
 
 def check_presence(split: Split) -> None:
-    """Raise DataError if a file of either part is missing (a manifest may be older than the
-    folder).
-    """
+    """Raise DataError if a file is missing: a manifest may be older than the folder."""
     missing = [path for part in split for path in part.paths if not path.is_file()]
     if missing:
         raise DataError(
@@ -162,9 +162,7 @@ def permutation(seed: int, stream: int, epoch: int, n: int) -> np.ndarray:
 
 
 def image_number(seed: int, stream: int, i: int, n: int) -> int:
-    """Which of n images sample i shows: every image once an epoch, in an order of its own each
-    epoch.
-    """
+    """Which of n images sample i shows: each once an epoch, in the epoch's own order."""
     return int(permutation(seed, stream, i // n, n)[i % n])
 
 
@@ -188,8 +186,9 @@ def crop_of(seed: int, stream: int, i: int, flip: bool) -> Crop:
 
 
 def scale_of(seed: int, stream: int, i: int, scales: Sequence[int]) -> int:
-    """The shortest side at which sample i is seen: half of the styles at their content's, the
-    others at one of their own.
+    """The shortest side at which sample i is seen.
+
+    Half of the styles have their content's scale, the others draw one.
     """
     coin, style_scale, content_scale = generator_for(seed, SCALE, i).random(3)
     chosen = style_scale if stream == STYLE and coin < 0.5 else content_scale
@@ -197,9 +196,7 @@ def scale_of(seed: int, stream: int, i: int, scales: Sequence[int]) -> int:
 
 
 def shift_of(seed: int, step: int) -> tuple[int, int]:
-    """The pixels, down and right, by which the shift loss moves the contents of a step: up to 7,
-    but not both 0.
-    """
+    """The pixels, down and right, of a step's shift loss: up to 7, not both 0."""
     number = int(generator_for(seed, SHIFT, step).integers(1, 64))
     return number // 8, number % 8
 
@@ -216,8 +213,7 @@ def cut(pixels: Tensor, crop: Crop, crop_px: int) -> Tensor:
 
 
 def cut_at_scale(pixels: Tensor, crop: Crop, crop_px: int, scale_px: int) -> Tensor:
-    """The crop of an image as it is with its shortest side at `scale_px`, or at its own where that
-    is less.
+    """The crop of an image with its shortest side at `scale_px`; never enlarged.
 
     Only the square that is seen is resized: bilinear and antialiased.
     """
@@ -302,9 +298,7 @@ class Batch(NamedTuple):
 
 
 class PairDataset(Dataset):
-    """Content and style crops by global sample index: an endless stream, the two paired anew at
-    every step.
-    """
+    """Content and style crops by global sample index: an endless stream of new pairs."""
 
     def __init__(
         self,
@@ -459,8 +453,9 @@ def held_out_pairs(
     resize_px: int,
     floor_px: int | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
-    """n fixed pairs of centre crops [3, crop_px, crop_px] in [0, 1]; sets shorter than n repeat in
-    new pairings.
+    """n fixed pairs of centre crops [3, crop_px, crop_px] in [0, 1].
+
+    Sets shorter than n repeat in new pairings.
 
     Unreadable files are passed over.
     """
@@ -492,8 +487,9 @@ def _readable(source: PixelSource, crop_px: int, n: int) -> list[Tensor]:
 def calibration_batches(
     sources: tuple[PixelSource, PixelSource], n: int, crop_px: int, batch_size: int = 8
 ) -> Iterator[Tensor]:
-    """Centre crops of n images, half contents and half styles, spread evenly over the sets; bad
-    files left out.
+    """Centre crops of n images, half contents and half styles.
+
+    They are spread evenly over the sets. Bad files are left out.
     """
     wanted: list[tuple[PixelSource, int]] = []
     for source, share in zip(sources, (n - n // 2, n // 2), strict=True):
@@ -525,8 +521,9 @@ def describe_set(split: Split) -> dict[str, Any]:
 
 
 def name_below(path: Path, origin: str) -> str:
-    """The path relative to the root of its set (a manifest's is its folder), whole where it does
-    not lie below it.
+    """The path below the root of its set, or the whole path where it lies elsewhere.
+
+    A manifest's root is its folder.
     """
     root = Path(origin)
     root = root if root.is_dir() else root.parent

@@ -1,6 +1,4 @@
-"""The exceptions a user can meet, each with the exit code a script ends with; and how a script
-starts.
-"""
+"""The exceptions a user can meet, with their exit codes; and how a script starts."""
 
 from __future__ import annotations
 
@@ -13,8 +11,9 @@ from typing import Any, NoReturn
 
 
 class StylenetError(Exception):
-    """A mistake that a user can mend; its message is one line and names expectation, finding and
-    remedy.
+    """A mistake that a user can mend.
+
+    Its message is one line: what was expected, what came, what to do.
     """
 
     exit_code = 1
@@ -45,9 +44,7 @@ class NonFiniteLossError(StylenetError):
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line whose mistakes are UsageErrors of one line; abbreviated options are not
-    guessed.
-    """
+    """A command line whose mistakes are UsageErrors; it guesses no abbreviated options."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
@@ -62,9 +59,7 @@ EXIT_TERMINATED = 143  # 128 + SIGTERM
 
 
 def run_script(main: Callable[[list[str]], int]) -> int:
-    """Exit code of `main(sys.argv[1:])`; our own errors become one line on stderr instead of a
-    traceback.
-    """
+    """Exit code of `main(sys.argv[1:])`; our own errors become one line on stderr."""
     try:
         return main(sys.argv[1:])
     except StylenetError as error:
@@ -77,8 +72,7 @@ def run_script(main: Callable[[list[str]], int]) -> int:
 
 @contextlib.contextmanager
 def lasting_imports() -> Iterator[None]:
-    """Context of imports: what they make is not looked through by the garbage collector, neither
-    now nor at the end.
+    """Context of imports whose objects the garbage collector never looks through.
 
     Torch makes a million objects, which last as long as the process; it starts and ends 0.5 s
     sooner so (of 1.9 s). Where it is there already nothing is done.

@@ -37,8 +37,9 @@ class TooLargeError(DataError):
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """Image files below the folder and the folders linked in it, hidden ones left out, in a stable
-    order.
+    """Image files below the folder and its linked folders, in a stable order.
+
+    Hidden files are left out.
     """
     root, found, seen = Path(folder), [], set()
     for place, folders, names in os.walk(root, followlinks=True):
@@ -52,8 +53,7 @@ def list_images(folder: str | Path) -> list[Path]:
 
 
 def open_rgb(path: str | Path, wanted_px: int | None = None) -> Image.Image:
-    """The decoded image as 8-bit RGB: EXIF rotation applied, alpha on white, CMYK and 16-bit
-    converted.
+    """The decoded image as upright 8-bit RGB: alpha on white, CMYK and 16-bit converted.
 
     A large JPEG to be shrunk to a shortest side of `wanted_px` is decoded at a half, a quarter or
     an eighth of its size. Raises DataError for a file that is missing, no image or truncated, and
@@ -108,8 +108,7 @@ def grey16_to_grey8(pixels: np.ndarray) -> np.ndarray:
 def resize_shortest(
     image: Image.Image, shortest_px: int, resample: int = Image.Resampling.BILINEAR
 ) -> Image.Image:
-    """The image with its shortest side at `shortest_px`, by Pillow's filter, antialiased when
-    shrinking.
+    """The image with its shortest side at `shortest_px`, by Pillow's filter.
 
     Raises TooLargeError for a picture so thin, or a side so long, that the result would exceed
     MAX_PIXELS.
@@ -128,9 +127,7 @@ def resize_shortest(
 def resize_square(
     image: Image.Image, side_px: int, resample: int = Image.Resampling.BILINEAR
 ) -> Image.Image:
-    """The largest square from the middle, straight at `side_px` a side: what lies outside is never
-    resized.
-    """
+    """The largest square from the middle, at `side_px` a side."""
     left, top = ((side - min(image.size)) // 2 for side in image.size)
     return image.resize(
         (side_px, side_px), resample, box=(left, top, left + min(image.size), top + min(image.size))
@@ -160,9 +157,7 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def to_pixels(image: Tensor) -> Tensor:
-    """A float image [..., 3, H, W] in [0, 1] as uint8 [..., H, W, 3]; values outside are clipped,
-    the rest is rounded.
-    """
+    """A float image [..., 3, H, W] in [0, 1] as uint8 [..., H, W, 3], clipped and rounded."""
     return image.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).movedim(-3, -1)
 
 
@@ -173,8 +168,9 @@ def to_pil(image: Tensor) -> Image.Image:
 
 
 def load_bytes(path: str | Path, shortest_px: int | None = None, is_square: bool = False) -> Tensor:
-    """The image file as uint8 [3, H, W], shortest side `shortest_px` if given; of it all, or the
-    square in the middle.
+    """The image file as uint8 [3, H, W], whole, or the square in the middle.
+
+    Its shortest side becomes `shortest_px`, if given.
     """
     image = open_rgb(path, shortest_px)
     if is_square:
@@ -221,8 +217,7 @@ def save_image(image: Tensor, path: str | Path, scratch: Path | None = None) -> 
 
 
 class replaced_file:  # noqa: N801 - used like a function
-    """Context: a temporary path beside `target`, synced and renamed to it on success, removed on
-    failure.
+    """Context: a temporary path beside `target`; success renames it, failure removes it.
 
     `scratch` is how the temporary path begins instead, on the same file system: what a killed
     process leaves is found there.

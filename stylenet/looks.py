@@ -47,8 +47,9 @@ def make_look(
 
 
 def stack(looks: Sequence[Look]) -> Look:
-    """Looks of one mixture and strength as one look with a row for each; their codes are alike in
-    shape.
+    """Looks of one mixture and strength as one look with a row for each.
+
+    Their codes are alike in shape.
     """
     first = looks[0]
     if len(looks) == 1:

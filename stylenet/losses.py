@@ -44,16 +44,17 @@ class LossWeights(NamedTuple):
 
 
 def content_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference of features [N, C, H, W] (the paper's eq.
+    """Mean squared difference of features [N, C, H, W].
 
-    12, as its code takes it: mean, no root).
+    The paper's eq. 12 as its code takes it: a mean, no root.
     """
     return F.mse_loss(output.float(), target.float())
 
 
 def normalised_content_loss(output: Tensor, content: Tensor) -> Tensor:
-    """Mean squared difference of features brought to mean 0 and deviation 1 per channel: 0 alike, 2
-    unrelated.
+    """Mean squared difference of features with mean 0 and deviation 1 per channel.
+
+    0 is alike, 2 unrelated.
 
     Unlike `content_loss` against the AdaIN output, it weighs every channel alike, whatever the
     style's deviations.
@@ -97,9 +98,9 @@ def stats_distance(
 
 
 def gram(features: Tensor) -> Tensor:
-    """Channel Gram matrices over the number of positions: [N, C, H, W] -> [N, C, C] (Gatys et al.
+    """Channel Gram matrices over the number of positions: [N, C, H, W] -> [N, C, C].
 
-    2016, eq. 3).
+    Gatys et al. 2016, eq. 3.
     """
     flat = features.float().flatten(2)  # [N, C, H*W]
     with full_precision(flat):
@@ -117,9 +118,7 @@ def matrix_distance(output: Tensor, style: Tensor) -> Tensor:
 
 
 def total_variation(image: Tensor) -> Tensor:
-    """Mean absolute difference of neighbouring pixels, both ways: [N, C, H, W] -> scalar
-    (anisotropic).
-    """
+    """Mean absolute difference of neighbouring pixels, both ways: [N, C, H, W] -> scalar."""
     exact = image.float()
     down = (exact[..., 1:, :] - exact[..., :-1, :]).abs()
     right = (exact[..., :, 1:] - exact[..., :, :-1]).abs()
@@ -131,9 +130,7 @@ def _mean_or_zero(values: Tensor) -> Tensor:
 
 
 def identity_loss(output: Tensor, image: Tensor) -> Tensor:
-    """Mean squared difference of an image and its restyling with itself, in pixels (Park & Lee
-    2019, eq. 7).
-    """
+    """Mean squared difference of an image and itself in its own style (Park & Lee 2019, eq. 7)."""
     return F.mse_loss(output.float(), image.float())
 
 
@@ -143,8 +140,7 @@ SHIFT_MARGIN = (
 
 
 def shift_loss(output: Tensor, moved_output: Tensor, shift: tuple[int, int]) -> Tensor:
-    """Mean squared difference of the moved output and the output of the moved content, in pixels,
-    away from the borders.
+    """Mean squared difference of the shifted output and the shifted content's output.
 
     Both [N, 3, H, W]; the content was rolled by `shift` pixels (down, right), which keeps its
     statistics.
@@ -158,9 +154,7 @@ def shift_loss(output: Tensor, moved_output: Tensor, shift: tuple[int, int]) -> 
 
 
 def weighted_total(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
-    """The objective from its terms: `content`, `style/<tap>`, and any of `content_norm`,
-    `gram/<tap>`, `tv`, `identity`, `shift`.
-    """
+    """The objective: the weighted sum of its terms, by names such as `style/relu1_1`."""
     return torch.stack(
         [effective_weight(name, weights) * value for name, value in terms.items()]
     ).sum()

@@ -38,22 +38,17 @@ class Learner(Protocol):
 
 
 class Objective:
-    """The losses of Huang & Belongie 2017 on the features of a frozen network, and the optional
-    terms.
-    """
+    """The losses of Huang & Belongie 2017 on a frozen network's features, and more terms."""
 
     def __init__(
         self, teacher: VGG, tap: str, transform: FeatureTransform, weights: LossWeights
     ) -> None:
-        """`teacher` reaches the tap and all taps of the weights; `transform` makes the target at
-        the tap.
-        """
+        """`teacher` reaches all taps; `transform` makes the target at `tap`."""
         self.teacher, self.tap, self.transform, self.weights = teacher, tap, transform, weights
 
     @torch.no_grad()
     def observe(self, content: Tensor, style: Tensor, n_styles: int = 1) -> Observed:
-        """What a step compares with: features f(c) and f(s), and the target t = AdaIN(f(c), f(s))
-        (eq. 9).
+        """What a step compares with: f(c), f(s), and t = AdaIN(f(c), f(s)) (eq. 9).
 
         content, style [N, 3, H, W]. Each content meets `n_styles` of the batch's styles: its own,
         the next one's, ….
@@ -85,8 +80,9 @@ class Objective:
         )
 
     def target(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """What the content loss compares with: the transform's output, or AdaIN's where the
-        transform only concatenates.
+        """What the content loss compares with: the transform's output.
+
+        Where the transform only concatenates, it is AdaIN's output.
         """
         if self.transform.widening > 1:  # as for the paper's baseline
             return adain(contents, styles)
@@ -104,8 +100,7 @@ class Objective:
         learner: Learner | None = None,
         shift: tuple[int, int] = (1, 2),
     ) -> dict[str, Tensor]:
-        """The terms that have a weight, themselves unweighted: content, style and Gram per tap,
-        total variation, ….
+        """The terms that have a weight, themselves unweighted, by name.
 
         output [R * N, 3, H, W]. The identity and shift terms need the `learner`; `shift` are the
         pixels, down and right.

@@ -15,8 +15,9 @@ N_ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Each kernel [C_out, C_in, k, k] moves along its momentum's nearest semi-orthogonal matrix
-    C_out x (C_in k k).
+    """Each kernel moves along the semi-orthogonal matrix nearest to its momentum.
+
+    A kernel [C_out, C_in, k, k] is taken as a matrix C_out x (C_in k k).
 
     Jordan et al. 2024, with the scale of Liu et al. 2025 (arXiv 2502.16982): the root mean square
     of a step is 0.2 lr, as is usual for Adam's, so that one learning rate serves kernels and

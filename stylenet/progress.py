@@ -1,5 +1,6 @@
-"""How far a long work has come: a bar in a terminal, else a line now and then, with rate and time
-left.
+"""The progress of a long task, with rate and time left.
+
+It is a bar in a terminal, else a line now and then.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ Item = TypeVar("Item")
 
 
 def make_bar(total: int | None, unit: str, initial: int = 0, is_shown: bool = True) -> Any:
-    """tqdm's bar on a terminal; a disabled one, which shows nothing, where stderr is none."""
+    """A tqdm bar; without a terminal at stderr a disabled one, which shows nothing."""
     from tqdm import tqdm
 
     is_seen = is_shown and sys.stderr.isatty()
@@ -21,22 +22,22 @@ def make_bar(total: int | None, unit: str, initial: int = 0, is_shown: bool = Tr
         total=total,
         unit=unit,
         initial=initial,
-        smoothing=0,
+        smoothing=0,  # the mean rate over the whole run
         dynamic_ncols=True,
         disable=not is_seen,
     )
 
 
 def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, as many hours as it takes."""
+    """The time as hours, minutes and seconds; the hours may exceed 24."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest:02d}"
 
 
 class Progress:
-    """Context: counts what is done of a total.
+    """A context manager that counts the finished items of a total.
 
-    What was "kept" from before or "skipped" counts as done, and not for the rate.
+    Items "kept" from before or "skipped" count as finished, but not for the rate.
     """
 
     def __init__(self, total: int, unit: str, is_shown: bool = True, every_s: float = 30.0) -> None:
@@ -46,8 +47,9 @@ class Progress:
         self.bar = make_bar(total, unit, is_shown=is_shown)
 
     def step(self, outcome: Literal["made", "kept", "skipped"] = "made") -> None:
-        """One more."""
+        """Count one more item."""
         setattr(self, f"n_{outcome}", getattr(self, f"n_{outcome}") + 1)
+        # tqdm leaves `initial` out of its rate.
         self.bar.initial = self.n_kept + self.n_skipped
         self.bar.update()
         if self.bar.disable and time.monotonic() - self.said_s >= self.every_s:
@@ -55,7 +57,7 @@ class Progress:
             print(self.line(self.said_s - self.start_s), file=sys.stderr, flush=True)
 
     def line(self, elapsed_s: float) -> str:
-        """Done, total, rate and time left."""
+        """Finished items, total, rate and time left, as text."""
         n_done = self.n_made + self.n_kept + self.n_skipped
         rate = self.n_made / max(elapsed_s, 1e-9)
         left = duration((self.total - n_done) / rate) if self.n_made else "?"
@@ -69,7 +71,7 @@ class Progress:
 
 
 def shown(items: Iterable[Item], total: int, unit: str, is_shown: bool = True) -> Iterator[Item]:
-    """The items, one by one, while the progress is shown."""
+    """The items, one by one, with their progress on display."""
     with Progress(total, unit, is_shown) as progress:
         for item in items:
             yield item

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from stylenet import __version__
 from stylenet.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UsageError, one_line
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -144,8 +145,7 @@ def from_main(value: Any) -> Any:
 
 
 class StopRequest:
-    """Context in which SIGINT and SIGTERM ask for a stop after the present step instead of ending
-    the process.
+    """Context in which SIGINT and SIGTERM ask for a stop after the present step.
 
     A second Ctrl-C ends it at once. Under torchrun all ranks stop at the same step.
     """
@@ -179,29 +179,31 @@ class StopRequest:
 
 
 def git_commit() -> str | None:
-    """The commit of this code, `+dirty` if tracked files were changed; None outside a checkout."""
-    root = Path(__file__).parent
-    command = [
-        "git",
-        "-C",
-        str(root),
-        "describe",
-        "--always",
-        "--abbrev=40",
-        "--exclude=*",
-        "--dirty=+dirty",
-    ]
+    """The commit of this code, `+dirty` if tracked files were changed; None where git has it not.
+
+    A package that is installed within another project's repository is no part of it: git does not
+    track its files there, and `versions` names its version.
+    """
+    here = Path(__file__)
+    describe = ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+dirty"]
     try:
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
+        ask_git(here.parent, "ls-files", "--error-unmatch", here.name)
+        return ask_git(here.parent, *describe)
     except (OSError, subprocess.SubprocessError):
         return None
 
 
+def ask_git(folder: Path, *arguments: str) -> str:
+    """What git answers in the folder. Raises OSError or SubprocessError."""
+    command = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
+
+
 def versions() -> dict[str, str]:
     """Python, platform and library versions."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    found = {"stylenet": __version__, "python": platform.python_version()}
+    found["platform"] = platform.platform()
     for name in RECORDED_PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
@@ -232,9 +234,7 @@ class Lock:
     """A file that one process holds, until `release` or until the process ends, however it ends."""
 
     def __init__(self, file: Path, busy: str, wait_s: float = 0.0) -> None:
-        """Raises UsageError with the message `busy` where another process holds it for longer than
-        `wait_s`.
-        """
+        """Raises UsageError(busy) where another process holds it longer than `wait_s`."""
         from filelock import FileLock, Timeout
 
         self.lock = FileLock(file)
@@ -266,8 +266,9 @@ def lock_folder(folder: Path) -> Lock:
 
 
 class PeakMemory:
-    """The most memory in use since its making, above what was in use then; None on systems that
-    cannot tell.
+    """The most memory in use since the start, above what was in use then.
+
+    None on systems that cannot tell.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -295,8 +296,7 @@ class PeakMemory:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep large freed blocks instead of giving them back, in this process; nothing on
-    other systems.
+    """Let glibc keep large freed blocks in this process; nothing on other systems.
 
     Every activation is a fresh block of many megabytes, and the kernel's page faults for them cost
     a third of the time of a CPU pass. The price is a higher peak memory. For entry points only:

@@ -1,6 +1,6 @@
-"""What a run says: to the terminal, to its history file, and to Weights & Biases.
+"""The output of a run: the terminal, its history file, and Weights & Biases.
 
-W&B is online where a key is configured, else offline; a failure of it never stops or hangs a run.
+W&B is online if a key is configured, else offline. A failure of W&B never stops or hangs a run.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ STEP = "trainer/step"
 
 
 class Tracker:
-    """One W&B run, or nothing: every method returns quietly once W&B is off or has failed.
+    """One W&B run, or nothing: once W&B is off or has failed, every method does nothing.
 
-    The trainer owns the step: every scalar is logged with `trainer/step`, which all others are
-    plotted against, since W&B's own counter starts anew when an offline run is resumed.
+    The trainer owns the step. Every scalar is logged with `trainer/step`, and all others are
+    plotted against it: W&B's own counter starts again at 0 when an offline run is resumed.
     """
 
     def __init__(self, run: Any = None) -> None:
         self.run = run
 
     def attempt(self, action: Callable[[Any], Any]) -> None:
-        """Call `action(run)`; its first failure is reported and turns tracking off."""
+        """Call `action(run)`; the first failure is reported and turns tracking off."""
         if self.run is None:
             return
         try:
             action(self.run)
-        except Exception as error:  # whatever W&B throws, the training is worth more
+        except Exception as error:  # any kind: W&B must not end a training
             print(
                 f"warning: W&B failed ({one_line(error)}); the run goes on without it",
                 file=sys.stderr,
@@ -46,11 +46,11 @@ class Tracker:
             self.run = None
 
     def log(self, scalars: Mapping[str, float], step: int) -> None:
-        """Scalars such as `train/content` at a step."""
+        """Log scalars such as `train/content` at a step."""
         self.attempt(lambda run: run.log({**scalars, STEP: step}))
 
     def log_image(self, name: str, path: Path, step: int) -> None:
-        """A picture file at a step."""
+        """Log a picture file at a step."""
 
         def action(run: Any) -> None:
             import wandb
@@ -60,7 +60,7 @@ class Tracker:
         self.attempt(action)
 
     def log_table(self, name: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """A table; its cells may be pictures [1, 3, H, W] in [0, 1]."""
+        """Log a table; its cells may be pictures [1, 3, H, W] in [0, 1]."""
 
         def action(run: Any) -> None:
             import torch
@@ -80,7 +80,7 @@ class Tracker:
         self.attempt(action)
 
     def log_checkpoint(self, path: Path, aliases: Sequence[str], facts: Mapping[str, Any]) -> None:
-        """A file as a new version of this run's model artifact."""
+        """Log a file as a new version of this run's model artifact."""
 
         def action(run: Any) -> None:
             import wandb
@@ -92,11 +92,11 @@ class Tracker:
         self.attempt(action)
 
     def summarise(self, values: Mapping[str, Any]) -> None:
-        """Values for the run's summary, such as the best losses."""
+        """Write values such as the best losses to the run's summary."""
         self.attempt(lambda run: run.summary.update(dict(values)))
 
     def finish(self, exit_code: int) -> None:
-        """End the run; waits no longer than the timeout it was started with."""
+        """End the run; the wait is at most the timeout of its start."""
         self.attempt(lambda run: run.finish(exit_code=exit_code))
         self.run = None
 
@@ -108,24 +108,23 @@ def make_tracker(
     timeout_s: float,
     config: Mapping[str, Any],
     job_type: str,
-    **about: Any,
+    **init_options: Any,
 ) -> Tracker:
-    """A tracker in the given mode; `about` goes to wandb.init (project, entity, group, name, tags,
-    notes).
+    """A tracker in the given mode.
 
-    `disabled` does not import wandb. A missing package, key or network is said in one line, and the
-    run goes on: without a package untracked, else offline.
+    `init_options` go to wandb.init: project, entity, group, name, tags, notes. `disabled` does not
+    import wandb. A missing package, key or network gives a one-line warning, and the run continues:
+    untracked without the package, else offline.
     """
     if mode == "disabled":
         return Tracker()
-    # Artifacts are staged here, so that an offline run can be moved and synced with all that
-    # belongs to it.
+    # W&B stages artifacts here, so that an offline run can be moved and synced as a whole.
     os.environ["WANDB_DATA_DIR"] = str(run_dir / "wandb" / "data")
     try:
         import wandb
 
         chosen = choose_mode(mode)
-    except Exception as error:  # not installed, or broken, as by a clash of its own dependencies
+    except Exception as error:  # not installed, or broken by a clash of dependencies
         print(
             f"warning: W&B cannot be imported ({one_line(error)}); the run is not tracked",
             file=sys.stderr,
@@ -140,7 +139,7 @@ def make_tracker(
         "config": dict(config),
         "job_type": job_type,
         "resume": "allow",
-        **about,
+        **init_options,
     }
     for attempted in dict.fromkeys([chosen, "offline"]):
         try:
@@ -156,17 +155,18 @@ def make_tracker(
 
 
 def choose_mode(mode: str) -> str:
-    """online, offline or disabled: WANDB_MODE where `auto` leaves it open, and offline where no key
-    is configured.
+    """The mode of the run: online, offline or disabled.
+
+    `auto` follows WANDB_MODE. Without a configured key `online` becomes offline.
     """
     import wandb
 
-    wanted = os.environ.get("WANDB_MODE", "online") if mode == "auto" else mode
-    if wanted != "online":
-        return wanted if wanted in ("offline", "disabled") else "offline"
+    target_mode = os.environ.get("WANDB_MODE", "online") if mode == "auto" else mode
+    if target_mode != "online":
+        return target_mode if target_mode in ("offline", "disabled") else "offline"
     try:
         has_key = wandb.login(prompt=False, verify=False)
-    except Exception:  # a malformed key is as good as none
+    except Exception:  # a malformed key counts as none
         has_key = False
     if not has_key and mode == "online":
         print(
@@ -178,7 +178,7 @@ def choose_mode(mode: str) -> str:
 
 
 def sync_command(run_dir: Path) -> str | None:
-    """The line that uploads the run's offline parts, None if there are none."""
+    """The command that uploads the run's offline parts; None if there are none."""
     if not any((run_dir / "wandb").glob("offline-run-*")):
         return None
     return f"wandb sync {shlex.quote(str(run_dir))}/wandb/offline-run-*"
@@ -187,7 +187,7 @@ def sync_command(run_dir: Path) -> str | None:
 class Journal:
     """The lines of a run: a progress bar or plain lines, `history.jsonl`, and the tracker.
 
-    Quiet without a folder.
+    Without a folder it writes nothing.
     """
 
     def __init__(self, run_dir: Path | None, tracker: Tracker, step: int, n_steps: int) -> None:
@@ -205,7 +205,7 @@ class Journal:
             print(line, flush=True)
 
     def write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Values under `train/` or `val/` to the history file and the tracker."""
+        """Write values under `train/` or `val/` to the history file and the tracker."""
         if not self.dir:
             return
         with open(self.dir / HISTORY_FILE, "a", encoding="utf-8") as file:
@@ -213,7 +213,8 @@ class Journal:
         self.tracker.log({f"{kind}/{name}": value for name, value in values.items()}, step)
 
     def show_training(self, step: int, losses: Mapping[str, float], steps_per_s: float) -> None:
-        """The losses by kind, the rate and the time left."""
+        """Show the losses by kind, the rate and the time left."""
+        # "style/relu1_1" and its siblings are shown as one sum, "style".
         kinds = dict.fromkeys(name.partition("/")[0] for name in losses)
         sums = {
             kind: sum(value for name, value in losses.items() if name.partition("/")[0] == kind)
@@ -231,32 +232,32 @@ class Journal:
         )
 
     def close(self, exit_code: int) -> None:
-        """End bar and tracker, and say how to upload what was tracked offline."""
+        """End bar and tracker, and show the command that uploads an offline run."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None
         self.tracker.finish(exit_code)
-        command = (
-            sync_command(self.dir) if self.dir else None
-        )  # also what was tracked until W&B failed
+        # This includes what was tracked before W&B failed.
+        command = sync_command(self.dir) if self.dir else None
         if command:
             self.say(f"to upload the offline run: {command}")
 
 
 def trim_history(path: Path, step: int) -> None:
-    """Drop what an interrupted run logged after the checkpoint that is gone on from, and a
-    half-written last line.
+    """Drop the history lines after a step, and a half-written last line.
+
+    An interrupted run may have logged beyond the checkpoint that it continues from.
     """
     lines = (
         path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     )
-    kept = [line for line in lines if 0 <= step_of(line) <= step]
+    valid_lines = [line for line in lines if 0 <= step_of(line) <= step]
     with replaced_file(path) as temporary:
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        temporary.write_text("".join(line + "\n" for line in valid_lines), encoding="utf-8")
 
 
 def step_of(line: str) -> int:
-    """The step of a history line, -1 for a damaged one."""
+    """The step of a history line; -1 for a damaged one."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

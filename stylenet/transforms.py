@@ -1,6 +1,4 @@
-"""What aligns content features with a style: AdaIN, what ablations put in its place, blend and
-mixing. Pure.
-"""
+"""What aligns content features with a style: AdaIN and others, blending, mixing. Pure."""
 
 from __future__ import annotations
 
@@ -24,8 +22,7 @@ StyleCode = tuple[Tensor, ...]
 
 
 def channel_stats(features: Tensor, eps: float = EPS) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of every channel over positions, always float32 (or float64 for
-    float64).
+    """Mean and standard deviation of every channel over positions, in float32 or float64.
 
     features [N, C, H, W] -> two of [N, C, 1, 1]. The variance is biased and `eps` is inside the
     root, so that a constant channel and a 1x1 map have the deviation sqrt(eps) and a finite
@@ -75,9 +72,7 @@ def blend(content: Tensor, aligned: Tensor, alpha: float) -> Tensor:
 
 
 class FeatureTransform(NamedTuple):
-    """A transform in two halves, so that a style is described once and applied to many contents,
-    whole or in pieces.
-    """
+    """A transform in two halves: a style is described once, and applied to many contents."""
 
     describe: Callable[
         [Tensor], StyleCode
@@ -107,16 +102,15 @@ def align_std(content: Tensor, style: StyleCode, own: StyleCode | None = None) -
 
 
 def sorted_values(features: Tensor) -> StyleCode:
-    """Every channel's values in ascending order, [N, C, H, W] -> [N, C, H * W]: its empirical
-    distribution.
-    """
+    """Every channel's values in ascending order, [N, C, H, W] -> [N, C, H * W]."""
     exact = features if features.dtype == torch.float64 else features.float()
     return (exact.flatten(2).sort(dim=2).values,)
 
 
 def match_ranks(content: Tensor, style: StyleCode, _: StyleCode | None = None) -> Tensor:
-    """Exact feature distribution matching: the content's k-th smallest value becomes the style's
-    (Zhang et al. 2022, eq. 5).
+    """Exact feature distribution matching (Zhang et al. 2022, eq. 5).
+
+    The content's k-th smallest value becomes the style's.
 
     content [N, C, H, W], style sorted values [N or 1, C, M]. Where M differs from H * W the style's
     quantiles are interpolated linearly; the paper resizes the style image instead.
@@ -133,8 +127,7 @@ def match_ranks(content: Tensor, style: StyleCode, _: StyleCode | None = None) -
 
 
 def match_histogram(content: Tensor, style: StyleCode, own: StyleCode | None = None) -> Tensor:
-    """Classical histogram matching: every value goes to the style's value at the same cumulative
-    share.
+    """Classical histogram matching: the style's value at the same cumulative share.
 
     content [N, C, H, W], style sorted values [N or 1, C, M]. Unlike `match_ranks`, equal values
     stay equal, which matters after a ReLU: all the zeros of a channel go to one value.
@@ -177,8 +170,9 @@ def covariance_root(centred: Tensor, power: float) -> Tensor:
 
 
 def mean_and_root(features: Tensor, power: float) -> StyleCode:
-    """Channel means [N, C, 1, 1] and a power of the channel covariance [N, C, C]: 0.5 colours, -0.5
-    whitens.
+    """Channel means [N, C, 1, 1] and a power of the channel covariance [N, C, C].
+
+    The power 0.5 colours, -0.5 whitens.
     """
     exact = features if features.dtype == torch.float64 else features.float()
     mean = exact.mean(dim=(2, 3), keepdim=True)
@@ -186,9 +180,9 @@ def mean_and_root(features: Tensor, power: float) -> StyleCode:
 
 
 def whiten_and_colour(content: Tensor, style: StyleCode, own: StyleCode | None = None) -> Tensor:
-    """Content features with the style's channel means and covariance (WCT, Li et al.
+    """Content features with the style's channel means and covariance.
 
-    2017, eq. 1 and 2).
+    WCT, Li et al. 2017, eq. 1 and 2.
     """
     mean, whitening = own or mean_and_root(content, -0.5)
     centred = (content.to(mean.dtype) - mean).flatten(2)
@@ -198,8 +192,9 @@ def whiten_and_colour(content: Tensor, style: StyleCode, own: StyleCode | None =
 
 
 def concatenate(content: Tensor, style: StyleCode, _: StyleCode | None = None) -> Tensor:
-    """Content and style features side by side, [N, 2C, H, W]; the style's are resampled to the
-    content's size.
+    """Content and style features side by side, [N, 2C, H, W].
+
+    The style's are resampled to the content's size.
 
     The paper's baseline without an alignment (section 7.1, Enc-Concat-Dec): the decoder has to find
     one.
@@ -240,8 +235,7 @@ def mix(
     mixture: Sequence[float],
     own: StyleCode | None = None,
 ) -> Tensor:
-    """Weighted sum of the content aligned with each style (the paper's section 7.2, style
-    interpolation).
+    """Weighted sum of the content aligned with each style (the paper's section 7.2).
 
     `own` is the transform's survey of the whole content, where `content` is a piece of it. The
     shares of the mixture sum to 1.

@@ -1,5 +1,7 @@
-"""Shared fixtures: small images, random VGG weights in both layouts, and the real data where the
-environment names it.
+"""Shared fixtures.
+
+They are small images, random VGG weights in both layouts, and the real data if the environment
+names it.
 """
 
 from __future__ import annotations
@@ -30,8 +32,9 @@ REAL = {
 
 @pytest.fixture(autouse=True)
 def no_network_and_no_key(monkeypatch, tmp_path):
-    """Tests know no key, no home, no weights but their own, and W&B stays off unless a test asks
-    for it.
+    """Tests see no key, no home and no weights but their own.
+
+    W&B stays off unless a test asks for it.
     """
     for name in [name for name in os.environ if name.startswith(("WANDB_", "STYLENET_VGG"))]:
         monkeypatch.delenv(name)
@@ -46,9 +49,7 @@ def no_network_and_no_key(monkeypatch, tmp_path):
 
 @pytest.fixture
 def real():
-    """Path of a real file or folder by its name in REAL; skips where the environment does not name
-    it.
-    """
+    """The path of a real file or folder by its name in REAL; skips if the environment lacks it."""
 
     def path_of(name: str) -> Path:
         variable = REAL[name]
@@ -62,8 +63,9 @@ def real():
 def random_torchvision_weights(
     network: str, n_convs: int, seed: int = 0
 ) -> dict[str, torch.Tensor]:
-    """Random weights in torchvision's layout for the first convolutions, scaled so that activations
-    stay alive.
+    """Random weights in torchvision's layout for the first convolutions.
+
+    They are scaled so that activations stay alive.
     """
     generator = torch.Generator().manual_seed(seed)
     names = vgg_module.conv_names(network)[:n_convs]
@@ -136,7 +138,7 @@ def tiny_options(image_folders, vgg19_file) -> list[str]:
 def run_python(
     *arguments: str, timeout: float = 300, **environment: str
 ) -> subprocess.CompletedProcess:
-    """A script of this repository in a process of its own, without a terminal."""
+    """Run a script of this repository in a process of its own, without a terminal."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,

@@ -1,5 +1,6 @@
-"""ablate.py: cells trained, shared, recognised, resumed and compared; a failed cell does not stop
-the others.
+"""ablate.py: cells are trained, shared, recognised, resumed and compared.
+
+A failed cell does not stop the others.
 """
 
 import json
@@ -263,8 +264,9 @@ def test_a_damaged_model_is_not_finished(tmp_path):
 
 @pytest.mark.slow
 def test_cells_with_other_weights_are_not_compared(finished, tmp_path):
-    """A model of another encoder among the cells, as after a change of STYLENET_VGG19 between two
-    resumes.
+    """One of the cells is a model of another encoder.
+
+    This happens if STYLENET_VGG19 changes between two resumes.
     """
     from stylenet.checkpoint import load_model, save_model
 

@@ -1,4 +1,4 @@
-"""Files are whole or absent, readable without running code, and foreign ones are refused."""
+"""Files are whole or absent and need no code to be read; foreign ones are refused."""
 
 import pickle
 
@@ -142,8 +142,9 @@ def test_what_holds_a_run(tmp_path):
 
 
 def test_the_training_hash_is_of_what_was_computed():
-    """Another folder, name or output changes nothing; another rate, set, commit or starting point
-    does.
+    """Another folder, name or output changes nothing.
+
+    Another rate, set, commit or starting point does.
     """
     config = {
         "optim.lr": 1e-3,

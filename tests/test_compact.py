@@ -1,6 +1,4 @@
-"""The compact network: any size, strengths and mixtures, its fast form, and its training by the
-VGG.
-"""
+"""The compact network: sizes, strengths, mixtures, its fast form, and its training by the VGG."""
 
 import re
 
@@ -35,7 +33,7 @@ def image(*shape, seed=0):
 
 @pytest.fixture(scope="module")
 def net():
-    """A small one whose statistics matter: the last layer is not near zero."""
+    """A small network whose statistics matter: its last layer is not near zero."""
     made = CompactNet((4, 6, 8), 3, generator=torch.Generator().manual_seed(0)).eval()
     with torch.no_grad():
         made.to_pixels.weight.mul_(5)
@@ -75,7 +73,7 @@ def test_mixing_lies_between_the_styles(net):
 
 
 def test_features_take_the_styles_statistics_at_every_depth(net):
-    """What comes out depends on each of the six statistics."""
+    """The output depends on each of the six statistics."""
     content, code = image(1, 3, 32, 40), net.encode_style(image(1, 3, 24, 24, seed=1))
     plain = net.stylise(content, make_look([code]))
     assert len(code) == 6
@@ -153,7 +151,10 @@ def test_trains_and_applies_without_a_vgg(compact_run, tmp_path):
 
 
 def test_stylize_makes_data_sets_and_clips_with_it(compact_run, image_folders, tmp_path):
-    """Every content of a batch gets its own style: the pictures are those made one by one."""
+    """Every content of a batch has its own style.
+
+    The pictures equal those made one by one.
+    """
     content, style = image_folders
     call = [
         "--model",

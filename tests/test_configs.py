@@ -1,4 +1,4 @@
-"""Every shipped YAML loads, says what it is, and names no option at its default."""
+"""Every shipped YAML loads, has a header, and names no option at its default."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Tables: marks, separators, names that are no UTF-8, mistakes."""
+"""Tables: byte order marks, separators, names that are not UTF-8, mistakes."""
 
 import pytest
 

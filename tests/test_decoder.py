@@ -61,7 +61,7 @@ def test_options_work_and_differ_from_the_default(norm, padding, upsampling):
 
 
 def test_against_a_plain_sequential():
-    """The textbook decoder, written out, with the same weights."""
+    """The textbook decoder as plain layers, with the same weights."""
     ours = Decoder("vgg19", "relu2_1", generator=torch.Generator().manual_seed(0))
     layers = []
     for name, conv in ours.convs.items():
@@ -133,8 +133,9 @@ def test_flat_layout_loads_by_order():
 
 
 def test_published_decoder_gives_the_known_look(real):
-    """With the normalised encoder: a picture in range, the content's outlines, the style's colours;
-    not the raw encoder.
+    """The normalised encoder gives the known picture, the raw one does not.
+
+    The picture is in range, with the content's outlines and the style's colours.
     """
     decoder = Decoder("vgg19", "relu4_1")
     d.load_flat_decoder(decoder, read_weights(real("decoder")), "published")
@@ -158,7 +159,7 @@ def test_published_decoder_gives_the_known_look(real):
 
 
 def edge_correlation(a, b):
-    """Correlation of the gradient magnitudes of two pictures, blurred a little."""
+    """Correlation of the gradient magnitudes of two slightly blurred pictures."""
     maps = []
     for image in (a, b):
         grey = torch.nn.functional.avg_pool2d(image.mean(1, keepdim=True), 4)

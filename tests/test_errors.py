@@ -59,8 +59,9 @@ def test_every_error_is_ours():
 
 
 def test_imports_last():
-    """Nothing is collected while they run; afterwards the collector works again, without what they
-    made.
+    """The garbage collector is off during the imports and works again afterwards.
+
+    It then skips the objects of the imports.
     """
     code = """
 import gc, sys

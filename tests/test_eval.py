@@ -1,5 +1,7 @@
-"""eval.py as a user meets it: outputs, missing networks, restart, several processes, peers'
-pictures, mistakes.
+"""eval.py as a user meets it.
+
+The tests cover outputs, missing networks, restarts, several processes, pictures of other programs
+and mistakes.
 """
 
 import csv
@@ -29,7 +31,7 @@ ALONE = ["networks.download=false", "tracking.mode=disabled"]
 
 @pytest.fixture
 def judged(monkeypatch, vgg19_file):
-    """The judge's weights come from the environment, as a user's do."""
+    """The judge's weights come from the environment, as for a user."""
     monkeypatch.setenv("STYLENET_VGG19", str(vgg19_file))
 
 
@@ -60,7 +62,7 @@ def entry(results, name, alpha=None):
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory, trained_run, image_folders, vgg19_file):
-    """One evaluation with everything in it, shared by the tests that only read."""
+    """One evaluation with all parts, shared by the tests that only read."""
     folder = tmp_path_factory.mktemp("scored")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STYLENET_VGG19", str(vgg19_file))
@@ -346,7 +348,7 @@ def test_taps_beyond_the_file_are_missing_not_replaced(
 
 
 def test_pictures_of_others_enter_the_same_table(judged, trained_run, image_folders, tmp_path):
-    """The model's pictures, saved as PNG and scored from the folder, get its numbers."""
+    """The model's pictures, saved as PNG and scored from the folder, get the model's numbers."""
     from stylenet.applying.stylizer import Stylizer
 
     content, style = image_folders
@@ -463,8 +465,9 @@ def test_pair_list_is_obeyed(judged, trained_run, image_folders, tmp_path):
 
 
 def test_scores_go_to_wandb(judged, trained_run, image_folders, tmp_path):
-    """An offline run of the type eval, with a summary, the table of pairs and the training runs'
-    ids.
+    """An offline run of the type eval.
+
+    It has a summary, the table of pairs and the ids of the training runs.
     """
     call = arguments(trained_run, image_folders, tmp_path / "out", "metrics.names=[ssim,style]")
     done = run_python(
@@ -529,8 +532,9 @@ def test_pictures_are_judged_in_steps_of_a_png(tmp_path):
 def test_more_that_must_be_told_clearly(
     judged, trained_run, image_folders, tmp_path, monkeypatch, capsys
 ):
-    """One line and the right exit code where a picture is gone, too small, or the oracle has no
-    judge.
+    """One line and the right exit code for each mistake.
+
+    A picture is missing or too small, or the oracle has no judge.
     """
     from stylenet.errors import run_script
 
@@ -567,7 +571,7 @@ def test_one_style_has_no_set_metric_and_says_why(judged, trained_run, image_fol
 
 
 def test_replaced_pictures_are_scored_anew(judged, trained_run, tmp_path):
-    """Another picture of the same name and size: nothing old may come out of the store."""
+    """Pictures replaced under the same name and size never take a score from the store."""
     for i in range(2):
         draw(tmp_path / "c" / f"{i}.bmp", i, 40, 40)
         draw(tmp_path / "s" / f"{i}.bmp", 9 + i, 40, 40)
@@ -583,7 +587,7 @@ def test_replaced_pictures_are_scored_anew(judged, trained_run, tmp_path):
 
 @pytest.mark.parametrize("name", ["wct", "concat", "efdm"])
 def test_every_transform_has_a_cost(vgg19_file, name, tmp_path):
-    """Counting multiplications must survive a transform with an eigendecomposition in it."""
+    """Counting multiplications must also work for a transform with an eigendecomposition."""
     from stylenet.metrics.candidates import count_macs
     from stylenet.models.decoder import Decoder
     from stylenet.models.stylenet import StyleNet

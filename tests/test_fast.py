@@ -1,4 +1,4 @@
-"""The fast form computes what the plain one does, for random sizes, paddings, norms and batches."""
+"""The fast form equals the plain one, for random sizes, paddings, norms and batches."""
 
 import pytest
 import torch
@@ -120,8 +120,9 @@ def test_winograd_only_where_it_wins():
 
 @torch.inference_mode()
 def test_the_form_for_gpus(monkeypatch):
-    """Without Winograd: its figures on the CPU, its shapes and layout on a device that only knows
-    those.
+    """Without Winograd: its values on the CPU, and its shapes and layout.
+
+    Shapes and layout are checked on a device that knows only those.
     """
     monkeypatch.setattr(fast, "WINOGRAD_CHANNELS", 10_000)
     net, content, style = random_net(), image(2, 37, 50), image(1, 33, 40, seed=1)

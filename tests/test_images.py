@@ -1,4 +1,4 @@
-"""Every kind of file decodes to the right RGB, and what cannot be decoded or written is said."""
+"""Every kind of file decodes to the right RGB; failures to decode or write are reported."""
 
 import numpy as np
 import pytest
@@ -171,7 +171,7 @@ def test_linked_folders_are_entered_and_circles_are_not_endless(tmp_path):
 
 @pytest.fixture
 def large_jpeg(tmp_path):
-    """1,600 x 1,200 of edges, gradients and noise, as a camera's."""
+    """A JPEG of 1,600 x 1,200 with edges, gradients and noise, as from a camera."""
     generator = np.random.default_rng(0)
     coarse = Image.fromarray(generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(
         (1600, 1200), Image.Resampling.NEAREST

@@ -42,9 +42,7 @@ def statements(tree):
 
 
 def imported_names(path):
-    """(module, name) of everything that a file imports from the package; the name is None for a
-    module.
-    """
+    """(module, name) of what a file imports from the package; a module has no name."""
     modules = set(package_files()) | packages()
     for node in statements(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("stylenet"):
@@ -114,9 +112,7 @@ def defined_names(path):
 
 
 def test_no_module_passes_on_what_it_imported():
-    """A name is imported from the module that defines it, and `module.name` is one that the module
-    defines.
-    """
+    """A name is imported from, and asked of, the module that defines it."""
     files = package_files()
     for path in [
         *files.values(),
@@ -230,3 +226,34 @@ def test_stylising_needs_neither_torchvision_nor_wandb_nor_config():
 
 def test_python_is_as_new_as_promised():
     assert sys.version_info >= (3, 11)
+
+
+def house():
+    """The tree of CONTRIBUTING.md: {part of the package: the modules that it names}."""
+    block = (ROOT / "CONTRIBUTING.md").read_text().split("```")[1].split("stylenet/\n")[1]
+    tree, folder = {}, None
+    for line in block.splitlines():
+        name, rest = line[2:33].split(), line[33:]
+        if name:
+            folder = name[0].rstrip("/") if name[0].endswith("/") else None
+            tree |= {word.rstrip("/"): [] for word in name}
+        if folder:
+            words = rest.split(":")[-1].replace(",", " ").replace("/", " ").split()
+            tree[folder] += words
+    return tree
+
+
+def test_contributing_shows_the_house_as_it_is():
+    tree = house()
+    parts = {path.stem for path in (ROOT / "stylenet").iterdir() if path.name != "__pycache__"}
+    assert set(tree) == parts
+    for folder in ("models", "config", "training", "applying", "metrics"):
+        files = {path.stem for path in (ROOT / "stylenet" / folder).glob("*.py")} - {"__init__"}
+        folders = {path.parent.name for path in (ROOT / "stylenet" / folder).glob("*/__init__.py")}
+        assert set(tree[folder]) == files | folders, folder
+
+
+def test_contributing_has_the_order_of_imports():
+    order = [part for part in house() if part in LEVELS]
+    levels = [LEVELS[part] for part in order if part != "__main__"]
+    assert levels == sorted(levels) and set(order) == set(LEVELS)

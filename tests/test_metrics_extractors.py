@@ -1,5 +1,6 @@
-"""The networks of LPIPS, FID and ArtFID: layouts, hashes, a loopback download, and clear words
-where one is missing.
+"""The networks of LPIPS, FID and ArtFID.
+
+The tests cover layouts, hashes, a loopback download, and the messages for missing networks.
 """
 
 import hashlib
@@ -41,7 +42,7 @@ def random_heads(net):
 
 
 def named_by_hash(folder, stem, content):
-    """A file whose name carries the first digits of its hash, as torch's downloads do."""
+    """A file whose name contains the first digits of its hash, as torch's downloads do."""
     path = folder / f"{stem}-{hashlib.sha256(content).hexdigest()[:8]}.pth"
     path.write_bytes(content)
     return path
@@ -49,8 +50,9 @@ def named_by_hash(folder, stem, content):
 
 @pytest.mark.parametrize("net", ["alex", "vgg"])
 def test_lpips_against_the_package(net):
-    """The whole chain, scaling included, with the package's own random backbone and its shipped
-    heads.
+    """The whole chain, scaling included.
+
+    The backbone is random and from the package; the heads are its shipped ones.
     """
     package = pytest.importorskip("lpips")
     with torch.random.fork_rng():
@@ -120,7 +122,7 @@ def test_nothing_is_fetched_when_forbidden():
 
 @pytest.fixture
 def server(tmp_path):
-    """A loopback server over a folder; the list gets every path asked for."""
+    """A loopback server over a folder; the list records each requested path."""
     asked = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -132,7 +134,7 @@ def server(tmp_path):
             super().do_GET()
 
         def log_message(self, *_):
-            """Quiet."""
+            """Log nothing."""
 
     (tmp_path / "served").mkdir()
     running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -160,8 +162,9 @@ def test_download_is_checked_cached_and_used(server, tmp_path, monkeypatch):
 
 
 def test_inception_of_fid_runs_from_a_file(tmp_path, monkeypatch):
-    """torch-fidelity's network with random weights in its own layout: bytes in, one vector an image
-    out.
+    """torch-fidelity's network with random weights in its own layout.
+
+    Bytes go in; one vector per image comes out.
     """
     module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
     fetched = {}

@@ -1,5 +1,6 @@
-"""The metrics' formulas: properties, references written out in numpy, and the libraries that
-compute the same.
+"""The metrics' formulas.
+
+They are checked by properties, by references in numpy, and by libraries that compute the same.
 """
 
 import itertools
@@ -19,7 +20,7 @@ LUMA = 1e-7  # the luma weights are rounded to float32
 
 
 def gram_distance(output, style):
-    """As the scorer has it: the Gram matrices are kept, the features are not."""
+    """The distance as the scorer computes it, from Gram matrices without the features."""
     return functional.relative_distance(gram(output), gram(style))
 
 
@@ -118,7 +119,7 @@ def test_standardised_keeps_float32_statistics_of_low_precision_features():
 
 
 def loop_gram(x):
-    """One image [C, H, W]."""
+    """The Gram matrix of one image [C, H, W]."""
     n = x[0].size
     return np.array([[sum(p * q for p, q in zip(a.ravel(), b.ravel())) / n for b in x] for a in x])
 
@@ -151,8 +152,9 @@ def test_gram_distance_is_relative_to_the_style():
 
 
 def loop_ssim(a, b, weights, correction):
-    """Equation 13 at every position where the window fits, of images [N, C, H, W]; moments about
-    the local mean.
+    """Equation 13 at every position where the window fits, of images [N, C, H, W].
+
+    The moments are about the local mean.
     """
     k = len(weights)
     values = []
@@ -203,8 +205,9 @@ def test_ssim_in_float32(window):
 
 
 def test_gaussian_ssim_against_torchmetrics():
-    """Equal where the window fits; torchmetrics also averages a border of 5 pixels, computed on
-    reflected ones.
+    """Both are equal where the window fits.
+
+    torchmetrics also averages a border of 5 pixels, which it computes on reflected ones.
     """
     reference = pytest.importorskip(
         "torchmetrics.functional.image"
@@ -274,7 +277,7 @@ def test_local_mean_against_loops():
 
 @pytest.mark.parametrize("window", ["gaussian", "uniform"])
 def test_ssim_of_flat_float32_pictures_is_exact(window):
-    """Differences of near equals: float32 would give 0.9988 or more than 1 here."""
+    """Differences of nearly equal numbers: float32 would give 0.9988 or more than 1."""
     x = torch.full((1, 3, 64, 64), 0.9)
     expected = functional.ssim(x.double(), x.double() + 1 / 255, window).item()
     assert functional.ssim(x, x + 1 / 255, window).item() == pytest.approx(expected, abs=1e-6)
@@ -349,7 +352,7 @@ def test_lpips_against_the_package():
 
 
 def loop_cfsd(content, output):
-    """KL(content || output) of every row, of two images [C, h, w]."""
+    """KL(content || output) of every row, for two images [C, h, w]."""
     divergences = []
     a, b = (x.reshape(len(x), -1).T / len(x) for x in (content, output))
     for i in range(len(a)):
@@ -440,7 +443,7 @@ def test_colour_distance_ignores_places_and_sizes_and_ends_at_one():
 
 
 def scipy_frechet(a, b):
-    """Equation 6 with a matrix root, as the FID implementations have it."""
+    """Equation 6 with a matrix root, as in the FID implementations."""
     root = pytest.importorskip("scipy.linalg").sqrtm(np.cov(a.T) @ np.cov(b.T)).real
     return ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * root)
 
@@ -697,7 +700,7 @@ def test_frontier_area_ignores_a_point_that_another_beats(dominated):
 
 
 def test_frontier_area_counts_a_point_off_the_grid_exactly():
-    """A narrow fall between two positions of a regular grid."""
+    """The curve falls between two neighbouring positions of a regular grid."""
     left, right = 1.0001, 1.0002
     expected = (2 + 1.9) / 2 * left + (right - left) * 1.9 / 2
     assert area([Point(left, 1.9), Point(right, 0.0)]) == pytest.approx(expected / 8, rel=1e-12)

@@ -1,4 +1,4 @@
-"""Which pairs an evaluation takes, and how their pictures are prepared."""
+"""The pairs of an evaluation, and how their pictures are prepared."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Scores against formulas written out, the oracle, the store, and the real judge on photos."""
+"""Scores against plain formulas, the oracle, the store, and the real judge on photos."""
 
 import json
 import math
@@ -202,8 +202,9 @@ def test_folder_changes_its_name_with_its_pictures(image_folders, tmp_path):
 
 @pytest.mark.slow
 def test_published_decoder_on_real_pictures(real, tmp_path):
-    """Between the controls: nearer to the style than the content copy, nearer to the content than
-    the style copy.
+    """The decoder lies between the controls.
+
+    It is nearer to the style than the content copy, and nearer to the content than the style copy.
     """
     from stylenet.metrics.candidates import Model
     from stylenet.metrics.summary import summarise

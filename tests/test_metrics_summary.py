@@ -1,4 +1,4 @@
-"""What an evaluation and an ablation say of given scores, with numbers worked out by hand."""
+"""The summary of an evaluation and of an ablation, against numbers computed by hand."""
 
 import json
 import math
@@ -16,14 +16,14 @@ from stylenet.metrics.store import pack
 
 
 class Rival(Candidate):
-    """A candidate whose scores are given."""
+    """A candidate with known scores."""
 
     kind = "model"
     picture = ContentCopy.picture
 
 
 class Given:
-    """An evaluation with given scores: {candidate: {metric: a value for each pair}}."""
+    """An evaluation with known scores: {candidate: {metric: a value for each pair}}."""
 
     def __init__(
         self,

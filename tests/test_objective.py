@@ -1,4 +1,4 @@
-"""The objective: its terms are the formulas, for every family that learns by it."""
+"""The objective: its terms equal the formulas, for every family that learns by it."""
 
 import pytest
 import torch
@@ -99,8 +99,9 @@ def test_only_terms_with_a_weight_are_computed(net, options, expected):
 
 
 def test_the_vgg_teaches_a_compact_network(vgg19_file):
-    """Target, style loss and identity are AdaIN's, for every pair of a content and a style that
-    meet.
+    """Target, style loss and identity are AdaIN's.
+
+    This holds for every pair of a content and a style that meet.
     """
     vgg = load_vgg("vgg19", vgg19_file, ["relu2_1"])
     net = (
@@ -149,8 +150,9 @@ def test_contents_meet_other_styles():
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_the_vgg_family_encodes_a_content_once_a_step(vgg19_file, name, monkeypatch):
-    """Observing encodes content and style, the terms encode the output: three passes, whatever the
-    transform.
+    """A step has three encoder passes for every transform.
+
+    Observing encodes content and style; the terms encode the output.
     """
     vgg, calls = load_vgg("vgg19", vgg19_file, ["relu2_1"]), []
     transform = TRANSFORMS[name]

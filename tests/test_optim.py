@@ -1,4 +1,4 @@
-"""Muon: orthogonal steps for kernels, Adam's for the rest, the same after a resume."""
+"""Muon: orthogonal steps for kernels, Adam's for the rest, both unchanged by a resume."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def test_singular_values_are_near_one(shape):
 
 
 def test_a_step_of_a_kernel_has_the_size_of_adams():
-    """Root mean square 0.2 lr, whatever the gradient's scale."""
+    """The root mean square is 0.2 lr, whatever the gradient's scale."""
     for scale in (1e-6, 1e3):
         conv = nn.Conv2d(16, 24, 3, bias=False)
         before = conv.weight.detach().clone()
@@ -34,7 +34,7 @@ def test_a_step_of_a_kernel_has_the_size_of_adams():
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("shape", [(4, 3, 3, 3), (40, 3, 3, 3)])
 def test_kernels_move_along_nesterovs_momentum(shape, layout):
-    """Against the formulas written out, for wide and tall matrices in both layouts."""
+    """The step equals plain formulas, for wide and tall matrices in both layouts."""
     draw = torch.Generator().manual_seed(0)
     kernel = nn.Parameter(torch.randn(shape, generator=draw).to(memory_format=layout))
     expected, momentum = kernel.detach().clone().reshape(shape), torch.zeros(shape)
@@ -71,8 +71,9 @@ def test_biases_move_as_with_adam():
 
 
 def test_it_learns_and_resumes():
-    """A regression is learnt, and a run that is saved and loaded in its middle ends where the other
-    one does.
+    """A regression is learnt.
+
+    A run that is saved and loaded halfway ends at the same weights as an uninterrupted one.
     """
     x = torch.randn(64, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Overlap: order kept, bounds held, errors heard."""
+"""Overlap: the order is kept, bounds hold, errors reach the caller."""
 
 import threading
 import time
@@ -79,8 +79,9 @@ def test_an_error_is_raised_here_and_what_was_done_still_counts():
 
 
 def test_reading_and_writing_overlap_with_work():
-    """Three steps of 20 ms each, ten times: one after another 600 ms, overlapping little more than
-    200.
+    """Three steps of 20 ms each, ten times.
+
+    One after another they take 600 ms; with overlap little more than 200 ms.
     """
     start = time.perf_counter()
     with ThreadPoolExecutor(4) as pool, overlap.Writer(pool, 4) as writer:

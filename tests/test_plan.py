@@ -1,4 +1,4 @@
-"""Jobs: which pairs, under which names, shared how; each a function of its number."""
+"""Jobs: their pairs, names and shares, each a function of the job's number."""
 
 import itertools
 import time
@@ -14,7 +14,7 @@ from stylenet.errors import DataError, UsageError
 
 
 def fake_pictures(monkeypatch, *names, root="set"):
-    """Pictures that are only listed."""
+    """Pictures that are listed but never read."""
     monkeypatch.setattr(
         images, "iterate_images", lambda places: (Path(root, name) for name in names)
     )
@@ -83,7 +83,7 @@ def test_shares_partition_the_jobs(sets, tmp_path, pairs, world_size):
 
 
 def test_a_million_contents_with_80000_styles_start_at_once(monkeypatch):
-    """Eighty milliards of pairs: first and last come in a moment and a few megabytes."""
+    """Eighty billion pairs: first and last need a moment and a few megabytes."""
     pairings = plans.AllPairs(10**6, 80_000), plans.RandomPairs(10**6, 80_000, 5, seed=1)
     names = plans.Names(range(10**6), range(80_000))
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""The check of a folder and the manifest it writes; the pack of two sets."""
+"""The check of a folder, its manifest, and the pack of two sets."""
 
 import csv
 import hashlib

@@ -1,4 +1,4 @@
-"""Progress: rate and time left, as lines where there is no terminal."""
+"""Progress: rate and time left, as lines without a terminal."""
 
 from stylenet.progress import Progress, duration, make_bar, shown
 

@@ -1,6 +1,4 @@
-"""Every command that the README, data/README.md and the Makefile show works, in order, in a fresh
-folder.
-"""
+"""Every command that README, docs, data/README.md and the Makefile show works, in order."""
 
 import csv
 import importlib
@@ -14,6 +12,10 @@ import torch
 from conftest import ROOT, draw, run_python
 from test_video import make_clip, pictures
 
+import stylenet
+
+GUIDES = ("training", "datasets", "video", "evaluation")  # what README only points to
+DOCUMENTS = ("README.md", *(f"docs/{name}.md" for name in GUIDES))
 LINKED = ("train.py", "stylize.py", "eval.py", "ablate.py", "stylenet", "configs", "data")
 
 
@@ -91,8 +93,8 @@ def read_manifest(folder):
 
 @pytest.mark.slow
 def test_readme_commands(workplace, tiny_options):
-    lines = commands("README.md")
-    assert len(lines) >= 13
+    lines = [line for document in DOCUMENTS for line in commands(document)]
+    assert len(lines) >= 17
     for line in lines:
         run_here(shrink(line, tiny_options), workplace)
     (code,) = blocks("README.md", "python")
@@ -128,9 +130,7 @@ def test_data_readme_commands(workplace, tiny_options):
 
 @pytest.mark.slow
 def test_demo_commands(workplace, monkeypatch):
-    """What `make demo` runs after the set-up, at a smaller size; and the small training on the same
-    pictures.
-    """
+    """What `make demo` runs, at a smaller size; and the small training on its pictures."""
     listed = subprocess.run(
         ["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
@@ -184,7 +184,9 @@ def test_ci_runs_the_readme_command():
 
 
 def test_linked_files_exist():
-    for document in ("README.md", "data/README.md"):
+    results = [f"docs/results/{name}.md" for name in ("models", "ablations", "speed", "video")]
+    others = ("data/README.md", "CONTRIBUTING.md", "docs/model_card.md", "docs/log.md")
+    for document in (*DOCUMENTS, *results, *others):
         for target in re.findall(r"\]\(((?!http)[^)#]+)\)", (ROOT / document).read_text()):
             assert (ROOT / document).parent.joinpath(target).exists(), target
 
@@ -199,7 +201,7 @@ def test_documented_exit_codes_are_the_real_ones():
         errors.EXIT_INTERRUPTED,
         errors.EXIT_TERMINATED,
     ):
-        assert re.search(rf"(^|· ){code} \w", text, re.MULTILINE), code
+        assert re.search(rf"^\| (\d+, )?{code}(, \d+)? \| \w", text, re.MULTILINE), code
 
 
 @pytest.mark.slow
@@ -290,3 +292,14 @@ def test_benchmarks_run_and_do_the_same_work(script, options):
         assert ours == pytest.approx(theirs, rel=1e-4)
     elif script == "stylize.py":
         assert float(re.search(r"difference in float32: (\S+)", done.stdout).group(1)) < 1e-4
+
+
+def test_the_citation_names_this_version():
+    assert f"version: {stylenet.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_the_readme_is_short():
+    """A heading every few lines, and what only some need is one click away."""
+    text = (ROOT / "README.md").read_text()
+    assert len(text) < 7000
+    assert max(map(len, re.split(r"^#+ .*$", text, flags=re.MULTILINE))) < 1500

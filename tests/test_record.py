@@ -1,5 +1,6 @@
-"""The record of a data set: settings that must agree, rows that outlive their process, one manifest
-from any parts.
+"""The record of a data set.
+
+Its settings must agree, rows outlive their process, and any parts give one manifest.
 """
 
 import json
@@ -18,7 +19,7 @@ ROWS = [
 
 
 def files(folder):
-    """The names that a listing shows; locks are hidden and stay."""
+    """The names in a listing without hidden files; the locks are hidden and stay."""
     return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
 
 

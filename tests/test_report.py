@@ -1,5 +1,6 @@
-"""The report in a real browser: pictures and plots shown, no overflow on a narrow screen, light and
-dark. Tables as text.
+"""The report in a real browser, and tables as text.
+
+Pictures and plots are shown, nothing overflows on a narrow screen, and both colour schemes work.
 """
 
 import functools
@@ -50,7 +51,7 @@ addEventListener("load", () => {
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory, trained_run, image_folders, vgg19_file):
-    """A report with every part in it."""
+    """A report with all of its parts."""
     folder = tmp_path_factory.mktemp("report")
     content, style = image_folders
     command = [
@@ -87,7 +88,7 @@ def page(tmp_path_factory, trained_run, image_folders, vgg19_file):
 
 
 def browse(page, folder, width, *flags):
-    """What the probe says of the page at a width."""
+    """The probe's findings on the page at one width."""
     probed = folder / "probed.html"
     probed.write_text(page.read_text().replace("</body>", PROBE))
     profile = folder / f"profile{width}{len(flags)}"

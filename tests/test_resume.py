@@ -1,4 +1,4 @@
-"""A resumed run is the uninterrupted one, bit for bit."""
+"""A resumed run equals the uninterrupted one, bit for bit."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ RECIPE = str(ROOT / "configs/adain.yaml")
 
 
 def assert_equal(ours, theirs, path=""):
-    """Equality of nested states, tensors bit for bit."""
+    """Assert that nested states are equal, tensors bit for bit."""
     if isinstance(ours, torch.Tensor):
         assert torch.equal(ours, theirs), path
     elif isinstance(ours, dict):
@@ -34,7 +34,7 @@ def assert_equal(ours, theirs, path=""):
 
 
 def comparable(run_dir, step):
-    """The state without what names the run itself."""
+    """The state without the entries that name the run itself."""
     state = load_state(state_path(run_dir, step))
     for key in ("release", "tracking_id"):
         state.pop(key)
@@ -143,8 +143,9 @@ def test_after_sigkill_it_goes_on_from_the_last_checkpoint(tiny_options, tmp_pat
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_signals_save_first_then_exit(tiny_options, tmp_path, number, code, workers):
-    """The signal goes to the whole process group, loader workers included, as a terminal or a batch
-    system sends it.
+    """The signal reaches the whole process group, loader workers included.
+
+    A terminal or a batch system sends it so.
     """
     process = spawn(
         tiny_options, tmp_path / "x", *LONG, "checkpoint.every_steps=4", f"data.workers={workers}"

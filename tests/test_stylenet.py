@@ -46,7 +46,7 @@ def test_a_batch_is_its_images(net):
 
 
 def test_odd_sizes_are_aligned_with_the_content(net):
-    """A content with a few more rows has the same features but near the cut."""
+    """A content with a few more rows has the same features except near the cut."""
     content = image(1, 3, 64, 64)
     features = lambda x: net.encoder(x, ["relu2_1"])["relu2_1"]  # noqa: E731
     torch.testing.assert_close(

@@ -1,4 +1,4 @@
-"""stylize.py: where pictures go, what is skipped, what is refused."""
+"""stylize.py: the places of pictures, and what it skips or refuses."""
 
 import csv
 import json
@@ -36,7 +36,7 @@ def folders(tmp_path):
 
 @pytest.fixture
 def call(trained_run, folders, tmp_path):
-    """stylize.main with the tiny model on the CPU; options replace the defaults."""
+    """Call stylize.main with the tiny model on the CPU; options replace the defaults."""
 
     def run(*extra, content=(folders[0],), style=(folders[1],), output=tmp_path / "out"):
         arguments = [
@@ -337,8 +337,9 @@ def test_data_sets_and_single_pictures_do_not_mix(call, folders, tmp_path):
 
 
 def test_class_folders_squares_and_jpegs(call, tmp_path):
-    """The options of a stylised classification set: a picture per content, under its own name in
-    its own class.
+    """The options of a stylised classification set.
+
+    Each content gives a picture under its own name in its own class.
     """
     for i in range(4):
         draw(tmp_path / "train" / f"class{i % 2}" / f"n{i}.jpg", i, 60 + i, 50)
@@ -436,7 +437,7 @@ sys.exit(stylize.main(sys.argv[3:]))
 
 @pytest.fixture
 def data_set(folders, trained_run):
-    """The arguments of a data set of six pictures, without the place."""
+    """The arguments of a data set of six pictures, without the output folder."""
     draw(folders[0] / "c2.png", 9, 40, 32)
     inputs = [
         "--content",
@@ -483,7 +484,10 @@ def test_killed_at_any_moment_and_resumed_is_as_if_nothing_happened(data_set, tm
 
 @pytest.mark.slow
 def test_two_processes_make_what_one_makes(data_set, tmp_path):
-    """Really under torchrun; then a share of a killed pair of processes is taken over by one."""
+    """Two processes run under torchrun.
+
+    Then one process takes over the share of a killed pair.
+    """
     assert stylize.main([*data_set, "--output", str(tmp_path / "one")]) == 0
     torchrun = [
         "-m",
@@ -504,7 +508,7 @@ def test_two_processes_make_what_one_makes(data_set, tmp_path):
 
 
 def test_a_share_after_another_is_the_whole(call, tmp_path, monkeypatch):
-    """Machines that know of each other only by the environment."""
+    """Machines that know of each other only through the environment."""
     assert call("--pairs", "all", output=tmp_path / "one") == 0
     for rank in (2, 0, 1):
         monkeypatch.setenv("RANK", str(rank))
@@ -657,7 +661,7 @@ def test_pictures_too_thin_are_named_each(call, tmp_path, capsys):
 
 
 def test_efdm_batches_styles_of_one_size_only(call, folders, trained_run, tmp_path, monkeypatch):
-    """Its codes have the style's size, so styles of two sizes cannot go together."""
+    """EFDM's codes have the style's size, so styles of two sizes cannot share a batch."""
     draw(folders[1] / "larger.png", 9, 80, 90)
     monkeypatch.setattr(families, "TRANSFORMS", dict.fromkeys(TRANSFORMS, TRANSFORMS["efdm"]))
     assert call("--style-size", "0", "--batch", "4") == 0
@@ -699,7 +703,7 @@ def test_each_file_is_read_once_for_jobs_in_a_row(call, monkeypatch):
 
 
 def test_an_evaluation_reads_the_manifest(call, folders, tmp_path):
-    """The pairs that eval.py wants, made by --pairs, are what its --images takes."""
+    """stylize.py makes eval.py's pairs with --pairs; eval.py --images accepts them."""
     protocol = Protocol()
     pairs = choose_pairs(protocol, str(folders[0]), str(folders[1]))
     rows = [(pairs.names[pairs.contents[c]], pairs.names[pairs.styles[s]]) for c, s in pairs.pairs]

@@ -166,7 +166,10 @@ def test_a_model_is_identified_by_its_files(trained_run, vgg19_file, tmp_path):
 
 @pytest.mark.parametrize("tile", ["off", 64])
 def test_given_statistics_replace_the_content_s_own(pictures, trained_run, tile):
-    """Its own survey changes nothing, whole or in tiles; another one does."""
+    """The content's own survey changes nothing, whole or in tiles.
+
+    Another survey changes the picture.
+    """
     stylizer = Stylizer.load(trained_run, device="cpu", tile=tile)
     features, shape = stylizer.encode_content(pictures[0])
     look, own = make_look([stylizer.encode_style(pictures[1])]), stylizer.content_stats(features)

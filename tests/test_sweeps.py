@@ -1,4 +1,4 @@
-"""Sweep files as W&B reads them: expansion, command lines, mistakes; every shipped ablation."""
+"""Sweep files as W&B reads them: expansion, command lines, mistakes, shipped ablations."""
 
 import re
 import string
@@ -143,8 +143,9 @@ def test_files_that_are_no_sweep(tmp_path, content):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_shipped_ablations(path):
-    """Every cell of every shipped file is a configuration that loads; the header has a runnable
-    record.
+    """Every cell of every shipped file is a configuration that loads.
+
+    The header has a runnable record.
     """
     text = path.read_text()
     sweep = sweeps.read_sweep(path)

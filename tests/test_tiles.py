@@ -1,5 +1,6 @@
-"""Tiling changes nothing but the memory: any size, padding, transform; on the plain and on the fast
-form.
+"""Tiling changes nothing but the memory.
+
+This holds for any size, padding and transform, on the plain and on the fast form.
 """
 
 import pytest
@@ -18,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def tiled(net, content, codes, weights, alpha, tile_px):
-    """The picture, through tiles."""
+    """The picture, computed in tiles."""
 
     def read(rows, columns):
         return piece_of(
@@ -100,7 +101,10 @@ def test_equals_the_whole_pass_for_every_transform(name):
 
 
 def test_halo_is_as_wide_as_the_network_sees():
-    """A change of one pixel moves no feature beyond the halo, and some feature close to it."""
+    """A change of one pixel changes no feature beyond the halo.
+
+    It changes a feature close to the halo's edge.
+    """
     net = random_net(tap="relu3_1")
     assert (
         halo_px(net) == 12
@@ -125,7 +129,7 @@ def test_halo_is_as_wide_as_the_network_sees():
 )
 @torch.inference_mode()
 def test_equals_the_whole_pass_with_circular_padding(height, width, tile):
-    """The halo comes from the opposite side, also where it is wider than the picture."""
+    """The halo comes from the opposite side, even if it is wider than the picture."""
     net = make_fast(random_net("circular"), CPU)
     content, codes = image(1, height, width), [net.encode_style(image(1, 40, 50, 3))]
     assert can_tile(net, content.shape)

@@ -1,4 +1,4 @@
-"""W&B online, offline and disabled: what is logged; no failure of it stops or hangs a run."""
+"""W&B online, offline and disabled: its logs, and failures that never stop or hang a run."""
 
 import http.server
 import json
@@ -185,7 +185,7 @@ ONLINE = {"WANDB_API_KEY": "0" * 40}
 
 @pytest.mark.slow
 def test_a_dead_network_neither_stops_nor_hangs(tiny_options, tmp_path):
-    """A key, but nobody listens: the run goes on offline after the timeout."""
+    """There is a key but no server: the run continues offline after the timeout."""
     options = [*tiny_options, "tracking.mode=online", "tracking.init_timeout_s=3"]
     start = time.monotonic()
     done = run_python(
@@ -215,7 +215,7 @@ def hanging_server():
         do_GET = do_POST  # noqa: N815
 
         def log_message(self, *_):
-            """Quiet."""
+            """Log nothing."""
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

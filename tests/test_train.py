@@ -21,7 +21,7 @@ RECIPE = str(ROOT / "configs/adain.yaml")
 
 @pytest.fixture
 def start(tiny_options, tmp_path):
-    """Train with overrides in a folder of its own; gives the folder."""
+    """Train with overrides in a folder of its own, and return the folder."""
 
     def run(*overrides, name="run"):
         assert (
@@ -391,8 +391,9 @@ def test_non_finite_loss_stops_with_step_losses_and_samples(start, tmp_path):
 
 
 def test_weights_ruined_by_the_last_update_do_not_replace_good_ones(start, tmp_path):
-    """The loss of a step is finite, the update makes the weights useless, and a checkpoint is due:
-    the old one stays.
+    """The loss of a step is finite, but its update makes the weights useless.
+
+    A checkpoint is due; the old one stays.
     """
     run_dir = start("train.steps=2", "checkpoint.every_steps=1", "checkpoint.keep=1")
     good = load_state(run_dir / "checkpoints/step_00000002.pt")
@@ -479,7 +480,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(tiny_options, start, tmp
 
 @pytest.mark.slow
 def test_gradients_of_two_processes(tiny_options, tmp_path):
-    """The first gradient, from Adam's first moment: 0.1 times it after one step."""
+    """The first gradient, from Adam's first moment: 0.1 times the gradient after one step."""
     moments = []
     for name, batch, prefix in (
         ("one", 4, []),
@@ -516,8 +517,9 @@ def test_several_processes_refuse_batch_statistics_on_the_cpu(tiny_options, tmp_
 
 @pytest.mark.slow
 def test_a_dead_rank_ends_the_job(tiny_options, tmp_path):
-    """Rank 1 dies in its third step; the job ends with a code that is not 0, soon, and without a
-    released model.
+    """Rank 1 dies in its third step.
+
+    The job ends soon, with a non-zero exit code and without a released model.
     """
     code = f"""
 import os, sys
@@ -562,7 +564,7 @@ sys.exit(train.main(sys.argv[1:]))
 
 @pytest.mark.parametrize("name", ["mean", "none", "efdm", "histogram", "wct", "concat"])
 def test_every_transform_trains_and_restyles(tiny_options, tmp_path, name):
-    """A decoder of its own for each; the released model knows its transform."""
+    """Each transform has a decoder of its own, and the released model knows its transform."""
     from stylenet.applying.stylizer import Stylizer
 
     run_dir = tmp_path / name

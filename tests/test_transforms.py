@@ -1,5 +1,6 @@
-"""AdaIN and its relatives: properties, an independent reference, and the differences to the known
-implementations.
+"""AdaIN and its relatives.
+
+The tests cover properties, an independent reference, and differences from known implementations.
 """
 
 import numpy as np
@@ -17,7 +18,7 @@ def features(*shape, seed=0, dtype=torch.float32):
 
 
 def numpy_adain(content, style, eps=1e-5):
-    """Equation 8 written out for one image in numpy, float64."""
+    """Equation 8 for one image in numpy, float64."""
     out = np.empty_like(content, dtype=np.float64)
     for c in range(content.shape[0]):
         x, y = content[c].astype(np.float64), style[c].astype(np.float64)
@@ -278,7 +279,7 @@ def test_statistics_of_a_large_map_in_strips(monkeypatch, dtype):
 
 @pytest.mark.parametrize("value", [0.0, 7.0, 1234.567, 54321.9, 1e6])
 def test_statistics_survive_large_means(value):
-    """A constant channel has the deviation sqrt(eps), and one with little contrast its own."""
+    """A constant channel has the deviation sqrt(eps); a faint one keeps its own."""
     constant = torch.full((1, 2, 64, 50), value)
     mean, std = channel_stats(constant)
     torch.testing.assert_close(std, torch.full_like(std, 1e-5**0.5), rtol=1e-4, atol=0)

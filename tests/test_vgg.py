@@ -1,6 +1,4 @@
-"""The encoder: layouts, taps, reach, padding, pooling, calibration, and where the weights come
-from.
-"""
+"""The encoder: layouts, taps, reach, padding, pooling, calibration, and its weights files."""
 
 import http.server
 import pickle
@@ -21,8 +19,9 @@ IMAGE = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
 
 
 def to_flat_layout(weights, network="vgg19"):
-    """The same network as a numbered Sequential on BGR 0-255, with every channel at an arbitrary
-    scale.
+    """The same network as a numbered Sequential on BGR 0-255.
+
+    Every channel has an arbitrary scale.
     """
     preprocess = torch.zeros(3, 3)
     for out, source in enumerate((2, 1, 0)):
@@ -163,8 +162,9 @@ def test_any_size_passes(files, size, mode):
 
 
 def test_zero_padding_pads_with_the_mean_image(files):
-    """A mean image is zero inside the network, so that with zero padding its borders are like its
-    middle.
+    """A mean image is zero inside the network.
+
+    With zero padding its borders are therefore like its middle.
     """
     net = load_vgg("vgg19", files / "flat.pth", ["relu1_1"], padding="zeros")
     features = net(net.mean.expand(1, 3, 6, 6), ["relu1_1"])["relu1_1"]
@@ -235,8 +235,9 @@ def test_mean_activations_do_not_depend_on_batching(files):
 
 
 def test_calibrating_the_real_vgg_brings_its_means_to_one_where_the_published_ones_are(real):
-    """On the photos it was calibrated on the median channel has mean 1, and the published network's
-    lies around it.
+    """On the photos of the calibration the median channel has mean 1.
+
+    The published network's median lies around 1 too.
     """
     photos = torch.stack(
         [load_image(path, 256)[:, :256, :256] for path in sorted(real("content").iterdir())[:16]]
@@ -278,7 +279,7 @@ def test_weights_are_found_by_path_then_environment(files, monkeypatch):
 
 @pytest.fixture
 def server(tmp_path):
-    """A loopback server of a folder, with the list of what was asked of it."""
+    """A loopback server over a folder, with the list of requested paths."""
     (tmp_path / "www").mkdir()
     asked = []
 
@@ -291,7 +292,7 @@ def server(tmp_path):
             super().do_GET()
 
         def log_message(self, *_):
-            """Quiet."""
+            """Log nothing."""
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()

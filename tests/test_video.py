@@ -1,4 +1,4 @@
-"""Clips: what is kept of them, smoothing, scene cuts, pipes; nothing is left half-written."""
+"""Clips: what of them is kept, smoothing, scene cuts, pipes; no file stays half-written."""
 
 import itertools
 import os
@@ -49,7 +49,7 @@ def make_clip(
     start_ms=0,
     aspect=1,
 ):
-    """A clip with these frames and durations, and with a tone as long as it."""
+    """A clip of these frames and durations, with a tone of the same length."""
     with av.open(str(path), "w") as out:
         track = out.add_stream(codec, rate=25, options={"crf": "4", "bf": "0"})
         track.height, track.width = frames[0].shape[:2]
@@ -81,7 +81,7 @@ def make_clip(
 
 
 def add_tone(out, tone, n_samples, first=0):
-    """A sine of 440 Hz."""
+    """Add a sine of 440 Hz."""
     step = tone.codec_context.frame_size or 960
     for start in range(0, n_samples, step):
         wave = (
@@ -98,7 +98,7 @@ def add_tone(out, tone, n_samples, first=0):
 
 
 def facts(path):
-    """Frame times and the end in seconds, the packets of sound, the size, and the frames as RGB."""
+    """Frame times and the end in seconds, packets of sound, size, and frames as RGB."""
     with av.open(str(path)) as clip:
         track = clip.streams.video[0]
         frames = list(clip.decode(track))
@@ -127,7 +127,7 @@ def facts(path):
 
 
 def same_frames(a, b, numbers):
-    """Whether the two folders agree in each of the frames."""
+    """Whether two folders agree in each of the frames."""
     names = [f"frame_{i:06d}.png" for i in numbers]
     return [(a / name).read_bytes() == (b / name).read_bytes() for name in names]
 
@@ -189,8 +189,9 @@ def test_times_duration_rate_and_sound_are_kept(call, tmp_path, suffix, duration
 
 
 def test_another_container_keeps_them_too(call, tmp_path):
-    """A transport stream need not begin at 0; what it begins with is moved there, sound and picture
-    alike.
+    """A transport stream need not begin at 0.
+
+    Its start is moved to 0, for sound and picture alike.
     """
     clip = make_clip(tmp_path / "clip.ts", pictures(8), start_ms=700)
     assert call(clip, tmp_path / "out.mp4") == 0
@@ -228,7 +229,7 @@ def test_odd_sides_become_even(call, tmp_path, width, height):
 
 @pytest.mark.parametrize("rotation, aspect", [(None, 2), (90, Fraction(1, 2)), (180, 2)])
 def test_pixels_that_are_not_square_stay_so(call, tmp_path, rotation, aspect):
-    """Wide pixels become tall ones where the frame is turned."""
+    """Wide pixels become tall ones if the frame is turned."""
     clip = make_clip(tmp_path / "clip.mkv", pictures(2), rotation=rotation, aspect=2)
     assert call(clip, tmp_path / "out.mp4") == 0
     assert facts(tmp_path / "out.mp4").aspect == aspect
@@ -236,8 +237,9 @@ def test_pixels_that_are_not_square_stay_so(call, tmp_path, rotation, aspect):
 
 @pytest.mark.parametrize("rotation, turns", [(90, 1), (-90, 3), (180, 2)])
 def test_a_telephone_s_rotation_is_applied(call, tmp_path, rotation, turns):
-    """`rotation` is counterclockwise, as np.rot90 turns; the result is upright and says nothing of
-    turning.
+    """`rotation` is counterclockwise, as in np.rot90.
+
+    The result is upright and names no rotation.
     """
     clip = make_clip(tmp_path / "clip.mp4", pictures(1), [40], rotation=rotation)
     assert (facts(clip).rotation - rotation) % 360 == 0
@@ -251,7 +253,7 @@ def test_a_telephone_s_rotation_is_applied(call, tmp_path, rotation, turns):
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
 def test_colours_survive(tmp_path, suffix):
-    """Even colours come back within rounding, and the file says how to read them."""
+    """Uniform colours return within rounding, and the file says how to read them."""
     colours = [
         (200, 60, 30),
         (30, 200, 60),
@@ -309,7 +311,7 @@ def test_without_smoothing_the_frames_are_the_pictures(
 def test_smoothing_changes_all_but_the_first_frame_and_goes_with_mixtures(
     call, frame_folder, tmp_path, style, monkeypatch
 ):
-    """By the statistics alone: the exposure is left as it is here."""
+    """Only the statistics are smoothed: the exposure is not changed here."""
     monkeypatch.setattr(video.Smoother, "evened", lambda self, pixels: images.to_unit(pixels))
     other = draw(style.parent / "other.png", 98)
     for name, smooth in (("off", "0"), ("on", "0.5")):
@@ -321,7 +323,7 @@ def test_smoothing_changes_all_but_the_first_frame_and_goes_with_mixtures(
 def test_frame_folders_need_no_pyav_and_the_rest_says_so(
     arguments, frame_folder, tmp_path, monkeypatch
 ):
-    """With the import blocked: folder to folder works, a file is refused in one line."""
+    """With the import blocked, folder to folder works, and a file is refused in one line."""
     code = (
         "import sys; sys.modules['av'] = None; import stylize; sys.exit(stylize.main(sys.argv[1:]))"
     )
@@ -410,7 +412,7 @@ def as_bytes(pixels):
 
 
 def two_shots(n):
-    """The second is darker, with other shapes."""
+    """Two shots, the second darker and with other shapes."""
     return pictures(n, seed=1), [pixels // 3 for pixels in pictures(n, seed=2)]
 
 
@@ -423,8 +425,9 @@ def test_cuts_are_found_and_pans_and_flashes_are_none():
 
 
 def test_cuts_on_real_photos(real):
-    """A pan by an eighth of the width is no cut, another photo is one (in at least eight of ten
-    pairs).
+    """A pan by an eighth of the width is no cut.
+
+    Another photo is one, in at least eight of ten pairs.
     """
     paths = images.list_images(real("content"))
     paths = paths[:: max(1, len(paths) // 60)][:60]
@@ -442,7 +445,10 @@ def is_cut(before, now):
 
 
 def test_a_cut_resets_the_statistics(call, tmp_path, capsys):
-    """The first frame after a cut is that of the frame-wise pictures, the one before it is not."""
+    """The first frame after a cut equals the frame-wise picture.
+
+    The one before the cut does not.
+    """
     folder = tmp_path / "frames"
     folder.mkdir()
     for i, pixels in enumerate(itertools.chain(*two_shots(4))):
@@ -505,8 +511,9 @@ def test_an_interrupted_file_leaves_nothing(arguments, tmp_path, output, number,
 
 
 def test_an_interrupted_pipe_is_finished(arguments, tmp_path):
-    """The writer stays open, as a camera's program does; Ctrl-C ends the video properly all the
-    same.
+    """The writer stays open, as a camera's program does.
+
+    Ctrl-C still ends the video properly.
     """
     clip = make_clip(tmp_path / "clip.mkv", pictures(8) * 50, EVEN_MS * 50, sound=None).read_bytes()
     out = tmp_path / "out.mkv"
@@ -638,8 +645,9 @@ def test_reading_ahead_is_bounded_and_passes_errors_on():
 
 
 def test_a_camera_gives_its_newest_frame():
-    """While one is computed, the frames that came are dropped but for the last; those of a file are
-    not.
+    """During one frame's computation all newer frames but the last are dropped.
+
+    The frames of a file are never dropped.
     """
 
     def items():

@@ -1,5 +1,4 @@
-"""The shipped model is what docs/model_card.md says: size, provenance, and the pictures that it
-made when it was released.
+"""The shipped model fits docs/model_card.md: size, provenance, and its pictures at release.
 
 A new release records its pictures by `PYTHONPATH=.:tests:data python tests/test_weights.py`.
 """
@@ -22,8 +21,9 @@ CASES = {"alpha_1": 1.0, "alpha_half": 0.5}
 
 
 def scene(height, width, seed):
-    """A picture from formulas alone, so that no library's drawing can change it: a shaded disc
-    before bands of colour.
+    """A picture from formulas alone, so that no library's drawing can change it.
+
+    It shows a shaded disc before bands of colour.
     """
     y, x = np.mgrid[0:height, 0:width] / height
     rng = np.random.RandomState(seed)  # the one generator whose numbers NumPy promises to keep
@@ -74,7 +74,7 @@ def test_it_says_how_it_was_trained_and_names_no_place():
 
 
 def strings(value):
-    """All strings within nested dictionaries and lists."""
+    """All strings in nested dictionaries and lists."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
@@ -83,8 +83,9 @@ def strings(value):
 
 
 def test_identity(stylizer):
-    """A picture in its own look is that picture: 29 to 31 dB PSNR on drawn scenes when it was
-    released.
+    """A picture stylised with itself stays nearly the same.
+
+    At release the PSNR on drawn scenes was 29 to 31 dB.
     """
     for i in range(3):
         picture = images.to_tensor(samples.draw_scene(np.random.default_rng([0, 0, i]), i))

@@ -1,1 +1,1 @@
-"""Applying trained networks: pictures, data sets, clips, and pixels that are optimised."""
+"""Applying trained networks: pictures, data sets, clips and optimised pixels."""

@@ -1,13 +1,14 @@
-"""The stylise command: pictures, data sets and clips, with the small model that stylenet includes
-or with one of your own.
+"""The stylise command for pictures, data sets and clips.
 
-stylenet --content photo.jpg --style painting.jpg --output out.png stylenet --content photos/
---style paintings/ --output out/ --model runs/mine --alpha 0.8 stylenet --content photos/ --style
-paintings/ --output set/ --model runs/mine --pairs random:2 --keep-folders stylenet --content
-clip.mp4 --style painting.jpg --output out.mp4 --model runs/mine
+    stylenet --content photo.jpg --style painting.jpg --output out.png
+    stylenet --content photos/ --style paintings/ --output out/ --model runs/mine --alpha 0.8
+    stylenet --content photos/ --style paintings/ --output set/ --pairs random:2 --keep-folders
+    stylenet --content clip.mp4 --style painting.jpg --output out.mp4 --model runs/mine
 
-With --pairs the folder is a data set: it gets a manifest.csv, the same command again makes what is
-missing, other settings are refused, and torchrun shares the pictures among processes.
+Without --model the command uses the small model that stylenet includes.
+
+With --pairs the folder is a data set with a manifest.csv. The same command again makes what is
+missing. Other settings are refused. torchrun shares the pictures among processes.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def main(arguments: list[str], program: str = "stylenet") -> int:
         import torch
 
         from stylenet import looks, runtime
-        from stylenet.applying import pictures, stylizer  # noqa: F401 - the heavy ones, for all that follows
+        from stylenet.applying import pictures, stylizer  # noqa: F401 - heavy
         from stylenet.applying.clips import reading
 
     if options.model is None:
@@ -62,7 +63,7 @@ def main(arguments: list[str], program: str = "stylenet") -> int:
 
 
 def make_parser(program: str) -> Parser:
-    """The command line."""
+    """The parser of the command line."""
     parser = Parser(
         prog=program,
         description=__doc__.replace("stylenet --", f"{program} --"),
@@ -73,7 +74,7 @@ def make_parser(program: str) -> Parser:
         nargs="+",
         required=True,
         metavar="PATH",
-        help="pictures or folders to restyle; or a clip: a video file, - for standard input, "
+        help="pictures or folders to stylise; or a clip: a video file, - for standard input, "
         "camera:0",
     )
     parser.add_argument(
@@ -94,7 +95,7 @@ def make_parser(program: str) -> Parser:
         "--model",
         metavar="PATH",
         help="model.safetensors, a checkpoint, a run folder, or pytorch-AdaIN's decoder.pth "
-        "(default: the small model brought along)",
+        "(default: the small included model)",
     )
     parser.add_argument(
         "--encoder", metavar="FILE", help="VGG weights, for a model that does not carry its encoder"
@@ -121,13 +122,13 @@ def make_parser(program: str) -> Parser:
 
 
 def add_data_set_options(group: argparse._ArgumentGroup) -> None:
-    """What is made of folders, and how fast."""
+    """Add the options for many pictures: pairs, names, formats and speed."""
     group.add_argument(
         "--pairs",
         metavar="P",
         help="make a data set of all pairs; random:K: each content with K styles; or a FILE.csv "
         "with the columns content, style "
-        "(and if you like output, alpha, which come before the options)",
+        "(optional: output, alpha, which override the options)",
     )
     group.add_argument(
         "--seed", type=size, default=0, help="which styles random:K draws (default 0)"
@@ -158,7 +159,7 @@ def add_data_set_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_clip_options(group: argparse._ArgumentGroup) -> None:
-    """Time."""
+    """Add the options for clips."""
     group.add_argument(
         "--video", action="store_true", help="the content is a folder with the frames of one clip"
     )
@@ -177,7 +178,7 @@ def add_clip_options(group: argparse._ArgumentGroup) -> None:
 
 
 def add_arithmetic_options(group: argparse._ArgumentGroup) -> None:
-    """Where and how it is computed."""
+    """Add the options for device, precision and tiles."""
     group.add_argument(
         "--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)"
     )
@@ -248,7 +249,7 @@ def rate(text: str) -> Fraction:
 
 
 def stylise_pictures(options: argparse.Namespace) -> int:
-    """Make the pictures; the exit code."""
+    """Exit code after all pictures are stylised: 0, or 3 if inputs were skipped."""
     from stylenet import images, looks
     from stylenet.applying import plan
     from stylenet.applying.pictures import Sizes, make_pictures
@@ -274,7 +275,7 @@ def stylise_pictures(options: argparse.Namespace) -> int:
 
 
 def load_stylizer(options: argparse.Namespace) -> Stylizer:
-    """The network as the options want it."""
+    """The stylizer that the options describe."""
     from stylenet.applying.stylizer import Stylizer
 
     return Stylizer.load(
@@ -288,7 +289,7 @@ def load_stylizer(options: argparse.Namespace) -> Stylizer:
 
 
 def summary(outcome: Outcome, output: str) -> str:
-    """What has become of the jobs."""
+    """One line with the counts of written, present and skipped pictures."""
     from stylenet import runtime
 
     who = (
@@ -304,7 +305,7 @@ def summary(outcome: Outcome, output: str) -> str:
 def make_plan(
     contents: Pictures, styles: Pictures, options: argparse.Namespace
 ) -> tuple[Plan, Path]:
-    """The jobs and the folder that they go to.
+    """The jobs, and the folder of their pictures.
 
     Raises UsageError for options that exclude each other.
     """
@@ -345,8 +346,9 @@ def make_plan(
 
 
 def check_place(output: Path, folder: Path, options: argparse.Namespace) -> None:
-    """Raise UsageError for an output that would replace an input or become one, and for single
-    pictures among a data set's.
+    """Raise UsageError for an output that would replace an input or become one.
+
+    Single pictures are also refused in a folder that holds a data set.
     """
     from stylenet.applying.clips.reading import INPUT_SUFFIXES, PIPE
     from stylenet.applying.record import SETTINGS
@@ -375,7 +377,7 @@ def check_place(output: Path, folder: Path, options: argparse.Namespace) -> None
         )
 
 
-# what a picture of a data set depends on, beside the model and the files
+# the options that a data set's pictures depend on; its record refuses other values
 SETTLED = (
     "pairs",
     "seed",
@@ -409,17 +411,17 @@ def open_record(
 
 
 def stylise_clip(options: argparse.Namespace) -> int:
-    """Make one video; the exit code."""
+    """Exit code after one clip is stylised: 0, or 3 if a part could not be read."""
     from stylenet import images, looks
     from stylenet.applying import video
     from stylenet.applying.clips import reading, writing
 
     paths = list(images.iterate_images(options.style))
     useless = ("pairs", "keep_folders", "format", "crop", "batch", "workers")
-    given = [f"--{name.replace('_', '-')}" for name in useless if getattr(options, name)]
-    if given:
+    conflicts = [f"--{name.replace('_', '-')}" for name in useless if getattr(options, name)]
+    if conflicts:
         raise UsageError(
-            f"expected pictures for {', '.join(given)}, but a clip came; leave that out"
+            f"expected pictures for {', '.join(conflicts)}, but a clip came; leave that out"
         )
     if options.weights is None and len(paths) > 1:
         raise UsageError(
@@ -435,16 +437,16 @@ def stylise_clip(options: argparse.Namespace) -> int:
             for path in paths
         ]
         smooth_s = video.SMOOTH_S if options.smooth is None else options.smooth
-        done = video.stylise(
+        result = video.stylise(
             source,
             target,
             stylizer,
             looks.make_look(codes, options.weights, options.alpha),
             smooth_s,
         )
-    # standard output may be the video itself
+    # the summary goes to stderr where standard output is the video itself
     print(
-        f"wrote {options.output}: {done}",
+        f"wrote {options.output}: {result}",
         file=sys.stderr if options.output == reading.PIPE else sys.stdout,
     )
     if source.damage:

@@ -14,10 +14,10 @@ from stylenet.objective import Objective
 def optimise_pixels(
     objective: Objective, content: Tensor, style: Tensor, n_iterations: int, learning_rate: float
 ) -> Iterator[dict[str, float]]:
-    """The terms of the objective after 0, 1, 2, … steps of Adam on the pixels, from the content
-    image.
+    """The objective's terms after 0, 1, 2, … steps of Adam on the pixels.
 
-    content, style [1, 3, H, W] in [0, 1]. The pixels are clipped to [0, 1] after each step.
+    content, style [1, 3, H, W] in [0, 1]. The pixels start as the content image and are clipped to
+    [0, 1] after each step.
     """
     seen = objective.observe(content, style)
     pixels = content.clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""Work that overlaps: reading ahead, writing behind, and batches of a kind. All of it bounded."""
+"""Overlapping work, all of it bounded: reading ahead, writing behind, batches of a kind."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ Started = TypeVar("Started")
 def look_ahead(
     items: Iterable[Item], start: Callable[[Item], Started], n: int
 ) -> Iterator[Started]:
-    """`start(item)` of every item in order, called up to n items before its result is taken: to set
-    threads to work.
+    """The results of `start(item)` in order, with up to n items started ahead.
+
+    `start` sets threads to work, so its result may be a future.
     """
-    started: deque[Started] = deque()
+    pending: deque[Started] = deque()
     for item in items:
-        started.append(start(item))
-        if len(started) > n:
-            yield started.popleft()
-    while started:
-        yield started.popleft()
+        pending.append(start(item))
+        if len(pending) > n:
+            yield pending.popleft()
+    while pending:
+        yield pending.popleft()
 
 
 def batches(
     items: Iterable[Item], kind: Callable[[Item], Hashable], n: int, n_waiting: int
 ) -> Iterator[list[Item]]:
-    """Every item once, in lists of at most n of one kind; not more than `n_waiting` wait for others
-    of their kind.
+    """Every item once, in lists of at most n items of one kind.
+
+    At most `n_waiting` items wait for others of their kind. Beyond that the kind that waits longest
+    is yielded.
     """
     waiting: dict[Hashable, list[Item]] = {}  # the kind that waits longest first
     for item in items:
@@ -45,8 +48,9 @@ def batches(
 
 
 class Writer:
-    """Context: actions done in the background, at most n at a time; what each raises is raised
-    here, soon after.
+    """Context that runs actions in the background, at most n at a time.
+
+    An error of an action is raised in this thread, soon after.
     """
 
     def __init__(self, pool: Executor, n: int) -> None:
@@ -60,7 +64,7 @@ class Writer:
             self.finish_one()
 
     def finish_one(self) -> None:
-        """Wait for the oldest action."""
+        """Wait for the oldest action, then call its `then`."""
         future, then = self.running.popleft()
         future.result()
         then()
@@ -69,7 +73,7 @@ class Writer:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        """Wait for all; after an error those that succeed still count."""
+        """Wait for all actions; after an error, those that succeed still count."""
         while self.running:
             with contextlib.nullcontext() if kind is None else contextlib.suppress(Exception):
                 self.finish_one()

@@ -1,5 +1,6 @@
-"""Making the pictures of a plan: decoding, computing and encoding overlap, contents of one size go
-in batches.
+"""Making the pictures of a plan.
+
+Decoding, computing and encoding overlap. Contents of one size share a batch.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ from stylenet.looks import Look, make_look
 from stylenet.progress import Progress
 from stylenet.transforms import StyleCode
 
-CODE_BYTES = (
-    1 << 30
-)  # of encoded styles kept: AdaIN's take 4 kB each, those of EFDM at 512² take 8 MB
+# the limit of all style codes in memory: AdaIN's take 4 kB each, those of EFDM at 512² take 8 MB
+CODE_BYTES = 1 << 30
 CUDA_BATCH = 8
 
 
 class Sizes(NamedTuple):
-    """How pictures are read: shortest sides in pixels, 0 for as they are, and whether only a
-    content's square is taken.
+    """How pictures are read.
+
+    `content_px` and `style_px` are shortest sides in pixels, 0 for the original size. With
+    `is_square` only the square in the middle of a content is used.
     """
 
     content_px: int
@@ -49,7 +51,7 @@ class Ready(NamedTuple):
     look: Look
 
     def kind(self) -> Hashable:
-        """What is the same for all of a batch."""
+        """The key of a batch: its jobs share strength, size and shapes of codes."""
         return (
             self.look.alpha,
             self.pixels.shape,
@@ -58,11 +60,11 @@ class Ready(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of this process's share."""
+    """The counts of this process's share of the pictures."""
 
     n_jobs: int
     n_made: int
-    n_kept: int  # there before
+    n_kept: int  # already present
     n_skipped: int  # for an input that cannot be read
 
 
@@ -76,8 +78,9 @@ def make_pictures(
     n_batch: int | None = None,
     n_threads: int | None = None,
 ) -> Outcome:
-    """Make and write every picture of this process's share that is not there; broken inputs are
-    reported and passed over.
+    """Make every missing picture of this process's share; returns the counts.
+
+    Broken inputs are reported and skipped.
     """
     n_threads = n_threads or runtime.n_threads()
     n_batch = n_batch or (CUDA_BATCH if stylizer.device.type == "cuda" else 1)
@@ -88,9 +91,9 @@ def make_pictures(
         overlap.Writer(pool, 2 * n_threads) as writer,
     ):
         making = Making(stylizer, plan, folder, record, sizes, mixture, pool, progress)
-        started = overlap.look_ahead(making.missing(), making.start, n_threads + 2 * n_batch)
+        reads = overlap.look_ahead(making.missing(), making.start, n_threads + 2 * n_batch)
         for batch in overlap.batches(
-            making.readable(started), Ready.kind, n_batch, n_waiting=4 * n_batch
+            making.readable(reads), Ready.kind, n_batch, n_waiting=4 * n_batch
         ):
             for item, pixels in zip(batch, making.render(batch), strict=True):
                 writer.submit(
@@ -103,7 +106,7 @@ def make_pictures(
 
 
 class Making:
-    """The steps from a job to its file, in the order in which they come."""
+    """The steps from a job to its file, in order."""
 
     def __init__(
         self,
@@ -120,22 +123,24 @@ class Making:
         self.sizes, self.mixture, self.pool, self.progress = sizes, mixture, pool, progress
         self.codes = StyleCodes(stylizer.encode_style, self.read_style)
         self.features: dict[int, Features] = {}  # of the last batch's contents, by number
-        self.last: tuple[int, Future] | None = None  # the content last asked for
+        self.last: tuple[int, Future] | None = None  # the newest content and its read
         self.broken: set[str] = set()
 
     def missing(self) -> Iterator[Job]:
-        """This process's jobs, without those whose pictures a data set has already."""
+        """This process's jobs, without those whose pictures the data set already has."""
         for job in self.plan.jobs(runtime.rank(), runtime.world_size()):
             if self.record and self.plan.row(job) in self.record:
-                self.record.add(
-                    self.plan.row(job)
-                )  # it has none if the process was killed just then; twice does not matter
+                # a kill after the picture leaves it without a row; a second row does no harm
+                self.record.add(self.plan.row(job))
                 self.progress.step("kept")
             else:
                 yield job
 
     def start(self, job: Job) -> tuple[Job, Future]:
-        """Set threads to read what the job needs, each file once for jobs in a row."""
+        """The job and the future of its content, which consecutive jobs share.
+
+        Threads also begin to read its styles.
+        """
         for path in self.plan.styles[job.style]:
             self.codes.expect(path)
         if self.last is None or self.last[0] != job.content:
@@ -154,8 +159,9 @@ class Making:
         return self.pool.submit(images.load_bytes, path, self.sizes.style_px or None)
 
     def readable(self, started: Iterable[tuple[Job, Future]]) -> Iterator[Ready]:
-        """The jobs with their inputs; what cannot be read is reported once, and its jobs are passed
-        over.
+        """The jobs with their inputs.
+
+        An unreadable input is reported once, and its jobs are skipped.
         """
         for job, content in started:
             try:
@@ -166,31 +172,34 @@ class Making:
                 self.progress.step("skipped")
 
     def report(self, error: DataError) -> None:
-        """Say of a broken input, once, that it is skipped."""
+        """Print once that a broken input is skipped."""
         if str(error) not in self.broken:
             print(f"error: {error}; skipped", file=sys.stderr)
         self.broken.add(str(error))
 
     def render(self, batch: Sequence[Ready]) -> Tensor:
-        """The pictures of a batch, uint8 [N, H, W, 3]; in halves where the GPU's memory does not
-        hold it even in tiles.
+        """The stylised pictures of a batch, uint8 [N, H, W, 3].
+
+        A batch is halved if it does not fit the GPU's memory even in tiles.
         """
         try:
             return self.render_at_once(batch)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
-        half = len(batch) // 2  # after the handler, which holds on to what did not fit
+        # outside the handler, which keeps the tensors of the failed pass alive
+        half = len(batch) // 2
         return torch.cat([self.render(batch[:half]), self.render(batch[half:])])
 
     def render_at_once(self, batch: Sequence[Ready]) -> Tensor:
-        """The same in one pass; a content is encoded once for its jobs in a row."""
+        """The same in one pass; consecutive jobs of a content share its features."""
         fresh = {
             item.job.content: item.pixels for item in batch if item.job.content not in self.features
         }
         if fresh:
-            encoded = self.stylizer.encode_content(torch.stack(list(fresh.values())))[0]
-            self.features |= dict(zip(fresh, separate(encoded), strict=True))
+            new_features = self.stylizer.encode_content(torch.stack(list(fresh.values())))[0]
+            self.features |= dict(zip(fresh, separate(new_features), strict=True))
+        # only this batch's features stay: a content's jobs follow each other
         self.features = {item.job.content: self.features[item.job.content] for item in batch}
         features = join([self.features[item.job.content] for item in batch])
         shape = (len(batch), *batch[0].pixels.shape)
@@ -203,15 +212,17 @@ class Making:
         )
 
     def note(self, job: Job) -> None:
-        """Keep account of a picture that is written."""
+        """Count a written picture and add its row."""
         if self.record:
             self.record.add(self.plan.row(job))
         self.progress.step("made")
 
 
 class StyleCodes:
-    """Encoded styles by their path, the latest used within `max_bytes`; an unreadable one raises
-    its DataError each time.
+    """A cache of style codes by path, of at most `max_bytes`.
+
+    The code that was used longest ago leaves first. An unreadable style raises its DataError each
+    time.
     """
 
     def __init__(
@@ -225,7 +236,7 @@ class StyleCodes:
         self.known: OrderedDict[Path, StyleCode | DataError] = OrderedDict()
 
     def expect(self, path: Path) -> None:
-        """Begin to read a style that is not known."""
+        """Start to read a style whose code is not known."""
         if path not in self.known and path not in self.coming:
             self.coming[path] = self.read(path)
 
@@ -234,15 +245,16 @@ class StyleCodes:
             self.known[path] = self.make(path)
             self.n_bytes += size_of(self.known[path])
         self.known.move_to_end(path)
+        # the last entry always stays, even if it alone exceeds the limit
         while self.n_bytes > self.max_bytes and len(self.known) > 1:
             self.n_bytes -= size_of(self.known.popitem(last=False)[1])
-        found = self.known[path]
-        if isinstance(found, DataError):
-            raise found
-        return found
+        entry = self.known[path]
+        if isinstance(entry, DataError):
+            raise entry
+        return entry
 
     def make(self, path: Path) -> StyleCode | DataError:
-        """The code, or what is wrong with the file."""
+        """The style's code, or the error of its file."""
         self.expect(path)
         try:
             return self.encode(self.coming.pop(path).result())
@@ -251,5 +263,5 @@ class StyleCodes:
 
 
 def size_of(code: StyleCode | DataError) -> int:
-    """Bytes of an encoded style."""
+    """Bytes of a style code; 0 for an error."""
     return 0 if isinstance(code, DataError) else sum(part.nbytes for part in code)

@@ -1,9 +1,7 @@
-"""Which pictures a set of contents and styles is to become: pairs, names and shares, each a
-function of a job's number.
+"""The pictures of a call: pairs, file names and shares, each a function of a job's number.
 
-Nothing is planned in memory, so that a million contents with 80,000 styles start at once; and every
-process, on whatever machine and after whatever interruption, finds the same names for the same
-pairs.
+Nothing is planned in memory, so a million contents with 80,000 styles start at once. Every process
+has the same names for the same pairs, on any machine and after any interruption.
 """
 
 from __future__ import annotations
@@ -23,14 +21,15 @@ from stylenet.csv_files import read_rows
 from stylenet.datasets import generator_for
 from stylenet.errors import DataError, UsageError
 
-# made of a content in a row: its features, and the codes of so many styles, are needed at a time
+# a content meets so many styles in a row: its features and their codes are in memory together
 STYLES_PER_BLOCK = 32
-NAME_BYTES = 100  # of a content and of a style in a file's name; file systems take 255 in all
+NAME_BYTES = 100  # of each label in a file name; file systems take 255 in all
 
 
 class Job(NamedTuple):
-    """One picture to be made: number of the content, number of the style (or mixture), strength,
-    file below OUT.
+    """One picture to make: content, style, strength, and file below OUT.
+
+    `content` and `style` are numbers. The style may be a mixture.
     """
 
     content: int
@@ -40,19 +39,20 @@ class Job(NamedTuple):
 
 
 class Pictures:
-    """Files in their order, none twice, each with the folder that it was found below."""
+    """Picture files in order, none twice, each with the folder that holds it."""
 
     def __init__(self, places: Iterable[str | Path]) -> None:
         """Raises DataError for a place that does not exist, and for a folder without images."""
-        found: dict[str, tuple[Path, Path]] = {}  # by name
+        files: dict[str, tuple[Path, Path]] = {}  # by name
         for place in map(Path, places):
             root = place if place.is_dir() else place.parent
             for path in images.iterate_images([place]):
-                found.setdefault(str(path), (path, root))
-        self.paths = [path for path, _ in found.values()]
-        self.roots = list(dict.fromkeys(root for _, root in found.values()))
+                files.setdefault(str(path), (path, root))
+        self.paths = [path for path, _ in files.values()]
+        self.roots = list(dict.fromkeys(root for _, root in files.values()))
+        # where the path below the root begins, since slicing is faster than relative_to
         starts = {root: 0 if root == Path() else len(str(root / "x")) - 1 for root in self.roots}
-        self.starts = [starts[root] for _, root in found.values()]
+        self.starts = [starts[root] for _, root in files.values()]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -62,13 +62,14 @@ class Pictures:
         return str(self.paths[i])[self.starts[i] :].replace(os.sep, "/")
 
     def name(self, i: int) -> str:
-        """What a manifest calls the file: as below its folder, or its whole path where there are
-        several folders.
+        """The file's name in a manifest.
+
+        It is the path below the folder, or the whole path where there are several folders.
         """
         return self.below(i) if len(self.roots) == 1 else self.paths[i].as_posix()
 
     def describe(self) -> dict[str, Any]:
-        """Which files these are: the folders, the count, and a hash of the names."""
+        """The identity of the files: their folders, their count, and a hash of their names."""
         digest = hashlib.sha256()
         for i in range(len(self)):
             digest.update(os.fsencode(f"{self.below(i)}\n"))
@@ -76,15 +77,15 @@ class Pictures:
         return {"folders": roots, "n": len(self), "sha256": digest.hexdigest()}
 
     def labels(self, keeps_folders: bool = False) -> list[str]:
-        """A name for each file's products, no two alike: its stem, with its folder's name before it
-        where stems are alike.
+        """A label for each file, by which its pictures are named; no two are alike.
 
-        Or its path below its root, without the suffix.
+        It is the stem. Stems that are alike get their folder's name in front. With `keeps_folders`
+        it is the path below the folder, without the suffix.
         """
         if keeps_folders:
-            named = enumerate(self.paths)
+            paths = enumerate(self.paths)
             return distinct(
-                f"{self.below(i)[: -len(path.name)]}{shortened(path.stem)}" for i, path in named
+                f"{self.below(i)[: -len(path.name)]}{shortened(path.stem)}" for i, path in paths
             )
         stems = Counter(path.stem for path in self.paths)
         parents = ("" if stems[path.stem] == 1 else f"{path.parent.name}_" for path in self.paths)
@@ -95,6 +96,7 @@ class Pictures:
 
 def shortened(name: str) -> str:
     """The name's first NAME_BYTES bytes, in whole characters."""
+    # a character takes at most 4 bytes: shorter names need no encoding
     return (
         os.fsencode(name)[:NAME_BYTES].decode(errors="ignore")
         if len(name) > NAME_BYTES // 4
@@ -103,73 +105,78 @@ def shortened(name: str) -> str:
 
 
 def distinct(names: Iterable[str]) -> list[str]:
-    """The names; one that came before gets the next free number behind it."""
+    """The names; a repeated one gets the next free number as its ending."""
     result: list[str] = []
     last: dict[str, int] = {}
     taken: set[str] = set()
     for name in names:
-        chosen = name
-        while chosen in taken:
+        label = name
+        while label in taken:
             last[name] = last.get(name, 1) + 1
-            chosen = f"{name}_{last[name]}"
-        taken.add(chosen)
-        result.append(chosen)
+            label = f"{name}_{last[name]}"
+        taken.add(label)
+        result.append(label)
     return result
 
 
 class Names:
-    """<content>__<style> for every pair, no two alike, whichever pairs are made."""
+    """The name <content>__<style> of every pair, distinct whichever pairs are made."""
 
     def __init__(self, contents: Sequence[str], styles: Sequence[str]) -> None:
-        """Labels, distinct on each side."""
+        """The labels must be distinct on each side."""
         self.contents, self.styles = contents, styles
 
     def __call__(self, content: int, style: int) -> str:
         """The pair's name.
 
-        "a" + "b__c" and "a__b" + "c" are alike: all but the first get a number that makes no pair's
-        name.
+        "a" + "b__c" and "a__b" + "c" would be alike. All but the first get a number that makes no
+        pair's name.
         """
         name = f"{self.contents[content]}__{self.styles[style]}"
+        # only a name that can be cut in several places can belong to several pairs
         rank = self.pairs_called(name).index((content, style)) if len(cuts(name)) > 1 else 0
-        numbered = (f"{name}_{i}" for i in itertools.count(2))
-        free = (candidate for candidate in numbered if not self.pairs_called(candidate))
+        candidates = (f"{name}_{i}" for i in itertools.count(2))
+        free = (candidate for candidate in candidates if not self.pairs_called(candidate))
         return next(itertools.islice(free, rank - 1, None)) if rank else name
 
     def pairs_called(self, name: str) -> list[tuple[int, int]]:
-        """Every pair that makes the name, in order."""
+        """Every pair whose labels make the name, in order."""
         contents, styles = self.numbers
         parts = [(name[:cut], name[cut + 2 :]) for cut in cuts(name)]
         return sorted((contents[a], styles[b]) for a, b in parts if a in contents and b in styles)
 
     @functools.cached_property
     def numbers(self) -> tuple[dict[str, int], dict[str, int]]:
-        """{label: number} of contents and of styles; seldom needed."""
+        """The dictionaries {label: number} of contents and of styles; seldom needed."""
         return tuple(
             {label: i for i, label in enumerate(labels)} for labels in (self.contents, self.styles)
         )
 
 
 def cuts(name: str) -> list[int]:
-    """Where "__" begins."""
-    return [found.start() for found in re.finditer("(?=__)", name)]
+    """The positions at which "__" begins."""
+    return [match.start() for match in re.finditer("(?=__)", name)]
 
 
 class Pairing(Protocol):
-    """Which content meets which style, in blocks of one content: what processes share."""
+    """Which content meets which style, in blocks of one content that processes share."""
 
     n_blocks: int
 
     def block(self, number: int) -> list[tuple[int, int, float | None, str]]:
-        """(content, style, strength if its own, file if its own) of the block's pictures."""
+        """The block's pairs: (content, style, strength or None, file or empty).
+
+        None and empty stand for the plan's own strength and name.
+        """
 
     def count(self, rank: int, world_size: int) -> int:
-        """The pictures in blocks rank, rank + world_size, …"""
+        """The number of pictures in blocks rank, rank + world_size, and so on."""
 
 
 class AllPairs:
-    """Every content with every style; STYLES_PER_BLOCK styles meet all contents before the next
-    ones do.
+    """Every content with every style.
+
+    STYLES_PER_BLOCK styles meet all contents before the next ones do.
     """
 
     def __init__(self, n_contents: int, n_styles: int) -> None:
@@ -182,7 +189,7 @@ class AllPairs:
         return [(content, style, None, "") for style in self.styles_of(part)]
 
     def styles_of(self, part: int) -> range:
-        """The styles that meet all contents at a time."""
+        """The styles of one part, which meet all contents before the next part's."""
         return range(part * STYLES_PER_BLOCK, min(self.n_styles, (part + 1) * STYLES_PER_BLOCK))
 
     def count(self, rank: int, world_size: int) -> int:
@@ -202,7 +209,7 @@ class RandomPairs:
     """Each content with n different styles, drawn by the seed and the content's number."""
 
     def __init__(self, n_contents: int, n_styles: int, n: int, seed: int) -> None:
-        """Raises UsageError for more styles than there are."""
+        """Raises UsageError if n exceeds the number of styles."""
         if n > n_styles:
             raise UsageError(
                 f"expected at most random:{n_styles} for {n_styles} styles, but random:{n} came; "
@@ -212,8 +219,8 @@ class RandomPairs:
 
     def block(self, number: int) -> list[tuple[int, int, float | None, str]]:
         """As Pairing."""
-        drawn = generator_for(self.seed, number).choice(self.n_styles, self.n, replace=False)
-        return [(number, int(style), None, "") for style in drawn]
+        styles = generator_for(self.seed, number).choice(self.n_styles, self.n, replace=False)
+        return [(number, int(style), None, "") for style in styles]
 
     def count(self, rank: int, world_size: int) -> int:
         """As Pairing."""
@@ -221,12 +228,12 @@ class RandomPairs:
 
 
 class ListedPairs:
-    """The pairs of a CSV, contents in their order."""
+    """The pairs of a CSV, sorted by content."""
 
     def __init__(self, file: Path, contents: Pictures, styles: Pictures) -> None:
-        """Columns content and style, named as below the folders; optionally output and alpha.
+        """Reads the columns content and style, and the optional output and alpha.
 
-        Raises DataError.
+        Pictures are named as below their folders. Raises DataError.
         """
         numbers = [
             {pictures.name(i): i for i in range(len(pictures))} for pictures in (contents, styles)
@@ -237,6 +244,7 @@ class ListedPairs:
         ]
         if not rows:
             raise DataError(f"expected pairs in {file}, but it lists none")
+        # the sort is stable: a content's pairs stay in the file's order
         by_content = itertools.groupby(sorted(rows, key=lambda row: row[0]), key=lambda row: row[0])
         self.blocks = [list(group) for _, group in by_content]
         self.n_blocks = len(self.blocks)
@@ -255,7 +263,7 @@ def read_row(
 ) -> tuple[int, int, float | None, str]:
     """One pair of a CSV.
 
-    Raises DataError for a picture that is not there, a bad strength, and a place outside OUT.
+    Raises DataError for an unknown picture, a bad strength, and a file outside OUT.
     """
     for kind, known in zip(("content", "style"), numbers, strict=True):
         if row[kind] not in known:
@@ -267,7 +275,7 @@ def read_row(
     try:
         strength = float(alpha) if alpha else None
     except ValueError:
-        strength = -1.0
+        strength = -1.0  # refused below, with the same message
     if strength is not None and not 0 <= strength <= 1:
         raise DataError(f"expected alpha in [0, 1] in {file} line {line}, but {alpha!r} came")
     place = PurePosixPath(output)
@@ -288,12 +296,12 @@ def read_row(
 
 
 def share_of(numbers: range, rank: int, world_size: int) -> range:
-    """Those of consecutive numbers that leave the remainder `rank`."""
+    """The numbers that leave the remainder `rank` when divided by `world_size`."""
     return range(numbers.start + (rank - numbers.start) % world_size, numbers.stop, world_size)
 
 
 class Plan:
-    """All jobs of a call, and what belongs to each."""
+    """All jobs of a call."""
 
     def __init__(
         self,
@@ -304,9 +312,9 @@ class Plan:
         name: Callable[[int, int], str],
         alpha: float,
     ) -> None:
-        """`name` gives the file below OUT for a pair without one of its own.
+        """`name` gives the file below OUT of a pair that names none.
 
-        Raises DataError for two to one place.
+        Raises DataError for two pairs with one file.
         """
         self.contents, self.styles, self.style_names = contents, styles, style_names
         self.pairing, self.name, self.alpha = pairing, name, alpha
@@ -321,14 +329,17 @@ class Plan:
         return self.pairing.count(rank, world_size)
 
     def jobs(self, rank: int = 0, world_size: int = 1) -> Iterator[Job]:
-        """A process's share, a content's jobs in a row. The shares are disjoint and complete."""
+        """The jobs of a process's share, those of a content in a row.
+
+        The shares are disjoint and complete.
+        """
         for number in range(rank, self.pairing.n_blocks, world_size):
             for content, style, alpha, output in self.pairing.block(number):
                 strength = self.alpha if alpha is None else alpha
                 yield Job(content, style, strength, output or self.name(content, style))
 
     def row(self, job: Job) -> tuple[str, str, str, str]:
-        """The job in a manifest: content, style, output, alpha."""
+        """The job's row in a manifest: content, style, output, alpha."""
         return (
             self.contents.name(job.content),
             self.style_names(job.style),
@@ -352,7 +363,7 @@ def check_distinct(outputs: Iterable[str]) -> None:
 def make_pairing(
     pairs: str | None, contents: Pictures, styles: Pictures, n_styles: int, seed: int
 ) -> Pairing:
-    """What --pairs asks for: all (the default), random:K or a CSV.
+    """The pairing that --pairs names: all (the default), random:K or a CSV.
 
     Raises UsageError and DataError.
     """
@@ -377,10 +388,10 @@ def make_plan(
     suffix: str = ".png",
     file: str | None = None,
 ) -> Plan:
-    """The jobs of a call. `file` is the name of its only picture. Raises UsageError and DataError.
+    """The jobs of a call. Raises UsageError and DataError.
 
-    A mixture makes one style of all. With `keeps_folders` a picture lies where its content does,
-    under the content's name if each content is made once.
+    A mixture makes one style of all. With `keeps_folders` a picture lies where its content does. It
+    has the content's name if each content is made once. `file` is the name of the only picture.
     """
     numbers = range(len(styles))
     groups = [tuple(styles.paths)] if is_mixture else [(path,) for path in styles.paths]

@@ -1,10 +1,9 @@
-"""What a data set of pictures was made from: its settings, and a row for every picture, whatever
-processes made it.
+"""The record of a data set: its settings, and a row for every picture of any process.
 
-Each process appends to a part of its own and merges it at the end, sorted by output: so the
+Each process appends to a part of its own and merges it at the end, sorted by output. So the
 manifest is the same for any number of processes and interruptions. A picture gets its name when it
-is whole, and its row after that; if a kill comes between the two, the next run finds the picture
-and adds the row.
+is whole, and its row after that. If a kill comes between the two, the next run sees the picture and
+adds the row.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ MERGE_LOCK = f".{MANIFEST}.lock"
 class Record:
     """The settings and the manifest of a folder, as one of several processes sees them.
 
-    Raises UsageError where the folder holds other things, was begun with other settings, or another
-    process writes the same share.
+    Raises UsageError if the folder holds other files or has other settings, or if another process
+    writes the same share.
     """
 
     def __init__(
@@ -37,39 +36,41 @@ class Record:
         self.folder = folder
         check_settings(folder, settings)
         self.part = open_part(folder / f"{PART}{rank}")
+        # an earlier run with more processes may have left parts that nobody else merges
         self.inherited = [
             open_part(path)
             for path in numbered(folder, PART, rank, world_size)
             if path.name != f"{PART}{rank}"
         ]
-        self.scratch = (
-            folder / f"{images.UNFINISHED}{rank}-"
-        )  # half-written pictures, not among whole ones
+        # the prefix of half-written pictures, which do not lie among whole ones
+        self.scratch = folder / f"{images.UNFINISHED}{rank}-"
         for path in numbered(folder, images.UNFINISHED, rank, world_size):
             path.unlink(missing_ok=True)
 
     def __contains__(self, row: Sequence[str]) -> bool:
-        """Whether the row's picture is there."""
+        """Whether the row's picture exists."""
         return (self.folder / row[COLUMNS.index("output")]).is_file()
 
     def add(self, row: Sequence[str]) -> None:
-        """Keep a row; it outlives the process."""
+        """Append a row; it survives a kill of the process."""
         self.part.file.write(format_row(row))
         self.part.file.flush()
 
     def close(self) -> None:
-        """Merge this process's rows, and those left by processes whose share it has now, into the
-        manifest.
+        """Merge this process's rows into the manifest.
+
+        Rows of earlier processes are merged too, where their share is now this one's.
         """
         parts = (self.part, *self.inherited)
         paths = [Path(part.file.name) for part in parts]
         for part in parts:
             part.file.close()
+        # a negative wait is for ever: the processes merge into one manifest in turn
         lock = runtime.Lock(
             self.folder / MERGE_LOCK, f"another process holds {self.folder}", wait_s=-1
-        )  # for ever
+        )
         merge(self.folder / MANIFEST, paths, self.scratch)
-        for path in paths:
+        for path in paths:  # only now that the manifest holds their rows
             path.unlink()
         lock.release()
         for part in parts:
@@ -77,11 +78,12 @@ class Record:
 
 
 def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings into an empty folder.
+    """Write the settings into an empty folder, or compare them with the stored ones.
 
-    Raises UsageError if it is not, or was begun with others.
+    Raises UsageError if the folder holds other files or has other settings.
     """
-    file, wanted = folder / SETTINGS, json.loads(json.dumps(settings))
+    # through JSON, as the stored ones went: tuples become lists
+    file, current = folder / SETTINGS, json.loads(json.dumps(settings))
     strangers = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
     if not file.is_file():
         if strangers:
@@ -90,27 +92,27 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
                 f"{folder} holds {strangers[0]}; "
                 "give another --output"
             )
-        about = {
-            "settings": wanted,
+        description = {
+            "settings": current,
             "git_commit": runtime.git_commit(),
             "versions": runtime.versions(),
         }
         with images.replaced_file(file) as temporary:
-            temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
         return
     known = read_settings(file)
-    different = [name for name in known | wanted if known.get(name) != wanted.get(name)]
+    different = [name for name in known | current if known.get(name) != current.get(name)]
     if different:
         name = different[0]
         raise UsageError(
             f"expected the settings that {folder} was begun with, but {name} was "
-            f"{known.get(name)} and is {wanted.get(name)} now; "
+            f"{known.get(name)} and is {current.get(name)} now; "
             "give the same again, or another --output"
         )
 
 
 def read_settings(file: Path) -> dict[str, Any]:
-    """What a folder was begun with. Raises UsageError for a damaged file."""
+    """The settings stored in a file. Raises UsageError for a damaged file."""
     try:
         return dict(json.loads(file.read_text(encoding="utf-8"))["settings"])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -121,19 +123,19 @@ def read_settings(file: Path) -> dict[str, Any]:
 
 
 class Part(NamedTuple):
-    """The rows of one process, open at their end, and the lock that keeps them to it."""
+    """The rows of one process: a file open at its end, and the lock that protects it."""
 
     file: IO[bytes]
     lock: runtime.Lock
 
     def close(self) -> None:
-        """Let others have it."""
+        """Close the file and release the lock."""
         self.file.close()
         self.lock.release()
 
 
 def open_part(path: Path) -> Part:
-    """A process's rows; half a row that a killed process left is cut off. Raises UsageError."""
+    """A process's part, without half a row of a killed process. Raises UsageError."""
     busy = (
         f"expected to be alone with {path}, but another process makes the same share; wait for it"
     )
@@ -148,24 +150,27 @@ def open_part(path: Path) -> Part:
 
 
 def numbered(folder: Path, prefix: str, rank: int, world_size: int) -> list[Path]:
-    """The files <prefix><number>… that fall to this process: also those that more processes than
-    now have left.
+    """The files <prefix><number>… that fall to this process.
+
+    An earlier run with more processes may have left some of them.
     """
-    found = {
+    numbers = {
         path: path.name.removeprefix(prefix).partition("-")[0]
         for path in sorted(folder.glob(f"{prefix}*"))
     }
     return [
         path
-        for path, digits in found.items()
+        for path, digits in numbers.items()
         if digits.isdecimal() and int(digits) % world_size == rank
     ]
 
 
 def merge(manifest: Path, parts: Sequence[Path], scratch: Path) -> None:
-    """Write the manifest anew with the rows of the parts, one for each picture, in the order of
-    their names.
+    """Rewrite the manifest with the rows of the parts, one row for each picture.
+
+    The rows are sorted by output.
     """
+    # a picture's newest row wins: dictionaries keep the last value of a key
     rows = {
         row["output"]: row
         for file in (manifest, *parts)
@@ -177,7 +182,7 @@ def merge(manifest: Path, parts: Sequence[Path], scratch: Path) -> None:
 
 
 def whole_rows(file: Path) -> Iterator[dict[str, str]]:
-    """The whole rows of a manifest or of a part, which has no header."""
+    """The whole rows of a manifest, or of a part, which has no header."""
     for row in parse_rows(file.read_bytes()):
         if len(row) == len(COLUMNS) and tuple(row) != COLUMNS:
             yield dict(zip(COLUMNS, row, strict=True))

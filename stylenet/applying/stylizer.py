@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -28,16 +29,17 @@ from stylenet.models.vgg_files import (
 )
 from stylenet.transforms import StyleCode
 
-SHIPPED_MODEL = Path(__file__).parent / "weights" / "compact.safetensors"  # docs/model_card.md
+SHIPPED_MODEL = (
+    Path(__file__).parent.parent / "weights" / "compact.safetensors"
+)  # docs/model_card.md
 
-ImageLike = Tensor | Image.Image | str | Path
-Features = (
-    Tensor | tuple[Tensor, ...]
-)  # [N, C, h, w] at the tap; of a compact network at its three depths
+ImageLike = Tensor | np.ndarray | Image.Image | str | Path
+# [N, C, h, w] at the tap; of a compact network at its three depths
+Features = Tensor | tuple[Tensor, ...]
 
 
 class Stylizer:
-    """Restyles pictures with a trained network.
+    """Stylises pictures with a trained network.
 
     A picture is a path, a PIL image, or a tensor [3, H, W] or [N, 3, H, W], float in [0, 1] or
     uint8. Large ones go through the network in tiles, which changes nothing but the memory: `tile`
@@ -77,13 +79,15 @@ class Stylizer:
         tile: str | int = "auto",
         is_compiled: bool = False,
     ) -> Stylizer:
-        """From a released model (stylenet's small one if none is named), a checkpoint, a run
-        folder, or pytorch-AdaIN's decoder.pth.
+        """A stylizer from a model file, a checkpoint, a run folder or a decoder.pth.
 
-        `encoder_weights` is for a model that does not carry its encoder. Raises WeightsError for a
-        file that is damaged or foreign, and for another encoder than the model was trained with.
-        precision: fp32, tf32 (float32 whose products a GPU may round, where the process allows it:
+        The default is the small model that stylenet includes. A decoder.pth is one of
+        pytorch-AdaIN. `encoder_weights` is for a model that does not carry its encoder. precision:
+        fp32, tf32 (float32 whose products a GPU may round, where the process allows it:
         runtime.allow_tf32), bf16, fp16.
+
+        Raises WeightsError for a damaged or foreign file, and for another encoder than the model
+        was trained with.
         """
         return cls(load_network(path, encoder_weights), device, precision, tile, is_compiled)
 
@@ -95,13 +99,14 @@ class Stylizer:
         alpha: float = 1.0,
         mixture: Sequence[float] | None = None,
     ) -> Tensor:
-        """The content in the look of the style: float32 in [0, 1] on the CPU, [3, H, W] (or [N, 3,
-        H, W] for a batch).
+        """The content in the look of the style, float32 in [0, 1] on the CPU.
 
-        alpha: 0 gives the content back as the decoder can, 1 the full style. A list of styles is
-        mixed in the proportion `mixture` (equal parts if None). A style may also be the result of
-        `encode_style`. Raises UsageError for an alpha outside [0, 1] and for a mixture that does
-        not match the styles.
+        The result is [3, H, W], or [N, 3, H, W] for a batch. alpha: 0 gives the content back as the
+        decoder can, 1 the full style. A list of styles is mixed in the proportion `mixture` (equal
+        parts if None). A style may also be the result of `encode_style`.
+
+        Raises UsageError for an alpha outside [0, 1] and for a mixture that does not match the
+        styles.
         """
         styles = style if isinstance(style, list) else [style]
         features, shape = self.encode_content(content)
@@ -111,30 +116,39 @@ class Stylizer:
         is_batch = isinstance(content, Tensor) and content.ndim == 4
         return output if is_batch else output[0]
 
+    def picture(
+        self,
+        content: ImageLike,
+        style: ImageLike | StyleCode | list[ImageLike | StyleCode],
+        alpha: float = 1.0,
+        mixture: Sequence[float] | None = None,
+    ) -> Image.Image:
+        """The same as a Pillow image, of one content."""
+        return images.to_pil(self(content, style, alpha, mixture))
+
     @torch.inference_mode()
     def encode_style(self, style: ImageLike | StyleCode) -> StyleCode:
-        """What the network keeps of a style. It serves any number of contents."""
+        """The style's code, which the network needs of a style. It fits every content."""
         if isinstance(style, tuple):
             return style
         return self.net.style_code(self.features_of(to_batch(style)))
 
     @torch.inference_mode()
     def encode_content(self, content: ImageLike) -> tuple[Features, Sequence[int]]:
-        """The content's features and shape, for `render` with any number of styles."""
+        """The content's features and shape, which `render` takes with any style."""
         batch = to_batch(content)
         return self.features_of(batch), batch.shape
 
     @torch.inference_mode()
     def content_stats(self, features: Features) -> StyleCode | None:
-        """What the network measures of a content as a whole, for a look; None where nothing stands
-        for the whole.
-        """
+        """The statistics of a whole content for a look, or None if the network has none."""
         return self.net.content_stats(features)
 
     def features_of(self, batch: Tensor) -> Features:
-        """The features of pictures [N, 3, H, W], in tiles where they are large."""
+        """The features of pictures [N, 3, H, W], computed in tiles where they are large."""
 
         def read(rows: Span, columns: Span) -> Tensor:
+            # only the tile moves to the device, not the picture
             return self.on_device(piece_of(batch, rows[2:], columns[2:]))
 
         def encode(tile_px: int | None) -> Tensor:
@@ -163,8 +177,8 @@ class Stylizer:
     ) -> Tensor:
         """N encoded contents, each in its own look, as uint8 [N, H, W, 3].
 
-        The looks have one mixture and strength, and codes alike in shape. Tiles fill the pixels, so
-        that a large picture never exists in float32 as a whole.
+        The looks have one mixture and strength, and codes of equal shapes. Tiles fill the pixels,
+        so a large picture never exists in float32 as a whole.
         """
         pixels = torch.empty(len(looks), *shape[-2:], 3, dtype=torch.uint8)
 
@@ -178,7 +192,7 @@ class Stylizer:
 
     @torch.inference_mode()
     def draw(self, features: Features, shape: Sequence[int], look: Look, write: Write) -> None:
-        """Render; `write` takes the picture in one piece or in tiles."""
+        """Pass the stylised picture to `write`, in one piece or in tiles."""
 
         def action(tile_px: int | None) -> None:
             if tile_px:
@@ -189,13 +203,13 @@ class Stylizer:
         self.in_memory(action, shape)
 
     def on_device(self, pixels: Tensor) -> Tensor:
-        """Pixels [N, 3, h, w] as the network takes them."""
-        moved = pixels.to(self.device)
-        unit = images.to_unit(moved) if moved.dtype == torch.uint8 else moved.float()
+        """Pixels [N, 3, h, w] as the network takes them: float in [0, 1], channels last."""
+        batch = pixels.to(self.device)
+        unit = images.to_unit(batch) if batch.dtype == torch.uint8 else batch.float()
         return unit.contiguous(memory_format=torch.channels_last)
 
     def tile_px(self, shape: Sequence[int]) -> int | None:
-        """The side of the tiles for a picture of the given [..., H, W]; None: as a whole."""
+        """The side of the tiles for a picture [..., H, W], or None for one piece."""
         is_small = self.tile == "auto" and shape[-2] * shape[-1] <= WHOLE_PIXELS
         if self.tile == "off" or is_small or not self.family.can_tile(self.net, shape):
             return None
@@ -206,8 +220,9 @@ class Stylizer:
         )
 
     def in_memory(self, action: Callable[[int | None], Any], shape: Sequence[int]) -> Any:
-        """The result of `action(tile)`; where the GPU's memory does not hold it, once more with
-        tiles half as large.
+        """The result of `action(tile_px)`, within the GPU's memory.
+
+        Where the memory does not hold it, the tiles are halved until it does.
         """
         tile_px = self.tile_px(shape)
         while True:
@@ -225,24 +240,25 @@ class Stylizer:
                 torch.cuda.empty_cache()
 
 
-WHOLE_PIXELS = 1280 * 1280  # up to this a picture goes through as a whole
+WHOLE_PIXELS = 1280 * 1280  # up to this a picture goes through in one piece
 SMALLEST_TILE = 64
-BYTES_PER_PIXEL = (
-    1000  # of a tile with its halo, float32; the largest activations are three of 64 channels
-)
+# of a tile with its halo, float32; the largest activations are three of 64 channels
+BYTES_PER_PIXEL = 1000
 
 
 def best_tile(free_bytes: int | None, device: torch.device) -> int:
-    """The side of the tiles that fit into a quarter of the memory; on the CPU more than 512 gains
-    nothing.
+    """The side of the tiles that fit into a quarter of the free memory.
+
+    On the CPU more than 512 gains nothing.
     """
+    # largest first; the 64 added below stand for the halo around a tile
     sizes = (2048, 1024, 512, 256) if device.type == "cuda" else (512, 256)
-    fitting = [
+    candidates = [
         size
         for size in sizes
         if free_bytes is None or (size + 64) ** 2 * BYTES_PER_PIXEL <= free_bytes / 4
     ]
-    return fitting[0] if fitting else 128
+    return candidates[0] if candidates else 128
 
 
 def separate(features: Features) -> list[Features]:
@@ -260,18 +276,29 @@ def join(features: Sequence[Features]) -> Features:
 
 
 def to_batch(image: ImageLike) -> Tensor:
-    """A picture of any kind as [N, 3, H, W], float in [0, 1] or uint8."""
+    """A picture of any kind as [N, 3, H, W], float in [0, 1] or uint8. Raises UsageError."""
     if isinstance(image, (str, Path)):
         image = images.open_rgb(image)
-    tensor = (
-        images.to_bytes_tensor(images.to_rgb(image)) if isinstance(image, Image.Image) else image
-    )
+    if isinstance(image, Image.Image):
+        image = np.array(images.to_rgb(image))
+    tensor = torch.tensor(image) if isinstance(image, np.ndarray) else image
+    if isinstance(image, np.ndarray) and tensor.ndim == 3:
+        tensor = tensor.permute(2, 0, 1)  # [H, W, 3] -> [3, H, W]
     batch = tensor if tensor.ndim == 4 else tensor[None]
     is_known = batch.is_floating_point() or batch.dtype == torch.uint8
-    if batch.ndim != 4 or batch.shape[1] != 3 or not is_known:
+    if (
+        batch.ndim != 4
+        or batch.shape[1] != 3
+        or not is_known
+        or isinstance(image, np.ndarray)
+        and image.ndim != 3
+    ):
+        kind = (
+            "an array [H, W, 3]" if isinstance(image, np.ndarray) else "[3, H, W] or [N, 3, H, W]"
+        )
         raise UsageError(
-            "expected an image [3, H, W] or [N, 3, H, W], float in [0, 1] or uint8, but "
-            f"{tuple(tensor.shape)} of {tensor.dtype} came"
+            f"expected an image {kind}, float in [0, 1] or uint8, but {tuple(image.shape)} of "
+            f"{image.dtype} came"
         )
     return batch
 
@@ -279,10 +306,8 @@ def to_batch(image: ImageLike) -> Tensor:
 def load_network(path: str | Path, encoder_weights: str | None = None) -> Network:
     """The network of a released model, a checkpoint or a run folder, on the CPU.
 
+    A file that ends in .pth is a decoder of pytorch-AdaIN, whose encoder is the normalised VGG.
     Raises WeightsError.
-
-    A file ending in .pth is a decoder published by pytorch-AdaIN; its encoder is the normalised
-    VGG.
     """
     if Path(path).suffix == ".pth":
         return load_published(path, encoder_weights)
@@ -298,8 +323,9 @@ def load_network(path: str | Path, encoder_weights: str | None = None) -> Networ
 
 
 def load_published(path: str | Path, encoder_weights: str | None) -> Network:
-    """A decoder in pytorch-AdaIN's layout with the normalised VGG that such decoders were trained
-    with.
+    """The network of a decoder in pytorch-AdaIN's layout, with its encoder.
+
+    It is the normalised VGG, with which such decoders were trained. Raises WeightsError.
     """
     weights = find_weights("vgg19", encoder_weights)
     if not is_flat_layout(read_weights(weights)):
@@ -316,14 +342,14 @@ def load_published(path: str | Path, encoder_weights: str | None) -> Network:
 
 
 def identify(path: str | Path, encoder_weights: str | None = None) -> tuple[str, ...]:
-    """The sha256 of every file that a model is made of: its own, and its encoder's where that
-    decides. Raises WeightsError.
+    """The sha256 of every file that makes up a model.
+
+    These are its own file, and its encoder's where that decides. Raises WeightsError.
     """
-    found = find_release(path)
-    files = [found]
-    if (
-        found.suffix == ".pth" or encoder_weights
-    ):  # the other half of the network lies in another file
+    release = find_release(path)
+    files = [release]
+    # then the other half of the network lies in another file
+    if release.suffix == ".pth" or encoder_weights:
         files.append(find_weights("vgg19", encoder_weights))
     return tuple(map(sha256_of_file, files))
 
@@ -331,22 +357,23 @@ def identify(path: str | Path, encoder_weights: str | None = None) -> tuple[str,
 def load_encoder(
     tensors: dict[str, Tensor], description: dict, weights: str | None, origin: str | Path
 ) -> VGG:
-    """The model's own encoder if it carries one, else the named weights, checked and calibrated as
-    in training.
+    """The encoder that a model carries, or else the one of the named weights.
+
+    Named weights are checked and calibrated as in training.
     """
-    about = description["encoder"]
-    if about["is_carried"]:
-        encoder = VGG(about["name"], about["tap"], about["padding"], about["pooling"])
+    spec = description["encoder"]
+    if spec["is_carried"]:
+        encoder = VGG(spec["name"], spec["tap"], spec["padding"], spec["pooling"])
         fill(encoder, with_prefix(tensors, "encoder."), origin)
         return encoder.eval()
     encoder = load_vgg(
-        about["name"],
-        find_weights(about["name"], weights),
-        [about["tap"]],
-        about["padding"],
-        about["pooling"],
+        spec["name"],
+        find_weights(spec["name"], weights),
+        [spec["tap"]],
+        spec["padding"],
+        spec["pooling"],
     )
-    check_encoder(description, sha256_of_encoder(encoder, about["tap"]), origin)
+    check_encoder(description, sha256_of_encoder(encoder, spec["tap"]), origin)
     mu = with_prefix(tensors, "mu.")
     if mu:
         calibrate(encoder, mu)

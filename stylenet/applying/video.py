@@ -1,6 +1,4 @@
-"""Stylising clips: statistics smoothed within a shot, scene cuts, and reading, computing and
-writing at the same time.
-"""
+"""Stylising clips: smoothed statistics, scene cuts, and overlapping reading and writing."""
 
 from __future__ import annotations
 
@@ -29,11 +27,11 @@ from stylenet.looks import Look
 from stylenet.progress import make_bar
 from stylenet.transforms import StyleCode
 
-SMOOTH_S = 0.15  # measured: docs/results.md
+SMOOTH_S = 0.15  # measured: docs/results/video.md
 AHEAD = 4  # frames that are read before, and that wait to be written after, the one being computed
-# On crops of 256 from photos: 99 % of 199 pairs of photos count as a cut; of 200 photos none panned
-# by 18 % of the width
-# between two frames, zoomed by 15 %, or 1.6 times as bright as before; of pans by a quarter 14 %.
+# Measured on crops of 256 from photos. 99 % of 199 pairs of photos count as a cut. Of 200 photos
+# none does if panned by 18 % of the width between two frames, zoomed by 15 %, or 1.6 times as
+# bright as before. Of pans by a quarter of the width 14 % do.
 CUT_COLOURS, CUT_LAYOUT = 0.85, 0.7
 EXPOSURE_S = 2.0  # the time constant of a shot's usual brightness
 LOG_2 = math.log(2)
@@ -41,7 +39,7 @@ POLL_S = 0.1  # how soon a wait for a frame notices a request to stop
 
 
 class Glimpse(NamedTuple):
-    """What is kept of a frame to compare it with the next one."""
+    """The summary of a frame by which it is compared with the next one."""
 
     colours: Tensor  # [48], the share of each channel's values in each of 16 ranges
     grey: Tensor  # [24, 24], 0 to 255
@@ -49,7 +47,8 @@ class Glimpse(NamedTuple):
 
 def glimpse(pixels: Tensor) -> Glimpse:
     """Colours and layout of a frame uint8 [3, H, W]."""
-    small = F.adaptive_avg_pool2d(pixels.float(), 48)
+    small = F.adaptive_avg_pool2d(pixels.float(), 48)  # [3, 48, 48]
+    # 16 ranges for each channel, numbered 0 to 15, 16 to 31 and 32 to 47
     ranges = (small / 16).long().clamp(max=15).flatten(1) + 16 * torch.arange(3)[:, None]
     colours = torch.bincount(ranges.flatten(), minlength=48) / ranges.numel()
     return Glimpse(colours, F.adaptive_avg_pool2d(small.mean(0, keepdim=True), 24)[0])
@@ -58,17 +57,17 @@ def glimpse(pixels: Tensor) -> Glimpse:
 def is_cut(before: Glimpse, now: Glimpse) -> bool:
     """Whether a new shot begins: both the colours and the layout have changed.
 
-    A pan keeps the colours (and the layout, shifted), a flash or a change of exposure keeps the
-    layout.
+    A pan keeps the colours, and the layout except for a shift. A flash or a change of exposure
+    keeps the layout.
     """
-    colours = torch.minimum(
-        before.colours, now.colours
-    ).sum()  # the intersection of the histograms, 1 for the same
+    # the intersection of the histograms, 1 for equal ones
+    colours = torch.minimum(before.colours, now.colours).sum()
     return bool(colours < CUT_COLOURS) and layout_likeness(before.grey, now.grey) < CUT_LAYOUT
 
 
 def layout_likeness(before: Tensor, now: Tensor) -> float:
-    """The largest correlation of two pictures [n, n] over shifts by up to a sixth of their side."""
+    """The largest correlation of two pictures [n, n] over shifts of up to a sixth."""
+    # a pan shifts the layout: only what both frames show is compared
     reach = range(-len(now) // 6, len(now) // 6 + 1)
     pairs = (
         (overlap(before, dy, dx), overlap(now, -dy, -dx))
@@ -78,15 +77,17 @@ def layout_likeness(before: Tensor, now: Tensor) -> float:
 
 
 def overlap(picture: Tensor, dy: int, dx: int) -> Tensor:
-    """What of a picture [n, n] lies over another one that is shifted, as a vector."""
+    """The part of a picture [n, n] that a copy shifted by (dy, dx) covers, as a vector."""
     n = len(picture)
     return picture[max(0, dy) : n + min(0, dy), max(0, dx) : n + min(0, dx)].flatten()
 
 
 def brightening(before: Glimpse, now: Glimpse) -> float:
-    """The logarithm of the factor of brightness between two frames: the median over cells, which no
-    single object moves.
+    """The logarithm of the factor of brightness between two frames.
+
+    It is the median over cells, which no single object changes.
     """
+    # dark and clipped cells do not follow the exposure
     ratios = (now.grey / before.grey)[
         (before.grey > 8) & (now.grey > 8) & (before.grey < 247) & (now.grey < 247)
     ]
@@ -94,13 +95,12 @@ def brightening(before: Glimpse, now: Glimpse) -> float:
 
 
 class Smoother:
-    """Makes what a frame is aligned by change slowly within a shot, so that the look does not
-    flicker.
+    """Smooths the content statistics within a shot, so that the look does not flicker.
 
-    Content statistics are averaged over the past, exponentially, with a time constant in seconds:
-    it means the same at any frame rate. They alone would make changes of exposure visible, which
-    frame-wise AdaIN takes out: so `evened` first takes every frame to the usual brightness of its
-    shot.
+    The statistics are averaged over the past, exponentially, with a time constant in seconds. So
+    the constant means the same at any frame rate. Averages alone would show changes of exposure,
+    which frame-wise AdaIN takes out. So `evened` first takes every frame to its shot's usual
+    brightness.
     """
 
     def __init__(self, smooth_s: float) -> None:
@@ -108,14 +108,13 @@ class Smoother:
         self.begin()
 
     def begin(self) -> None:
-        """Forget the shot."""
+        """Begin a shot, without memory of the last one."""
         self.average: StyleCode | None = None
-        self.level = self.usual = (
-            0.0  # logarithms of the brightness, relative to the shot's first frame
-        )
+        # logarithms of the brightness now and usually, relative to the shot's first frame
+        self.level = self.usual = 0.0
 
     def see(self, pixels: Tensor, at_s: float) -> None:
-        """Take note of the next frame uint8 [3, H, W] and its time; a scene cut begins anew."""
+        """Note the next frame uint8 [3, H, W] and its time; a scene cut begins a shot."""
         now = glimpse(pixels)
         self.elapsed_s = at_s - self.last[1] if self.last else 0.0
         if self.last and is_cut(self.last[0], now):
@@ -127,15 +126,16 @@ class Smoother:
         self.last = now, at_s
 
     def evened(self, pixels: Tensor) -> Tensor:
-        """The frame in [0, 1] at the usual brightness, brightened or darkened by no more than the
-        factor two.
+        """The frame in [0, 1] at its shot's usual brightness.
+
+        Its brightness changes by no more than the factor two.
         """
         return images.to_unit(pixels) * math.exp(max(-LOG_2, min(LOG_2, self.usual - self.level)))
 
     def averaged(self, stats: StyleCode) -> StyleCode:
-        """The average of the shot's statistics including the frame's own."""
+        """The average of the shot's statistics, including the frame's own."""
         weight = share(self.elapsed_s, self.smooth_s)
-        past = self.average or stats
+        past = self.average or stats  # a shot's first frame is its own average
         self.average = tuple(
             torch.lerp(old, new, weight) for old, new in zip(past, stats, strict=True)
         )
@@ -143,7 +143,7 @@ class Smoother:
 
 
 def share(elapsed_s: float, constant_s: float) -> float:
-    """How far an exponential average goes towards a new value."""
+    """The weight of a new value in an exponential average, in [0, 1]."""
     return 1 - math.exp(-elapsed_s / constant_s) if constant_s else 1.0
 
 
@@ -154,12 +154,10 @@ def stylise(
     look: Look,
     smooth_s: float = SMOOTH_S,
 ) -> str:
-    """Stylise the clip from source to target; what was done, in words.
+    """Stylise the clip from source to target; returns a summary in words.
 
-    `source.damage` says what could not be read.
-
-    Ctrl-C ends a pipe or a camera as its last frame does; of a file it leaves nothing, by
-    SystemExit.
+    `source.damage` says what could not be read. Ctrl-C ends a pipe or a camera as its last frame
+    does. Of a file it leaves nothing and raises SystemExit.
     """
     smoother, n_frames, start_s = Smoother(smooth_s), 0, time.perf_counter()
     is_smoothed = smooth_s > 0 and can_smooth(stylizer)
@@ -194,7 +192,7 @@ def stylise(
 
 
 def can_smooth(stylizer: Stylizer) -> bool:
-    """Whether the network works by statistics of the content; if not, stderr hears it."""
+    """Whether the network uses statistics of the content; if not, stderr gets a note."""
     if not stylizer.net.has_content_stats:
         print(
             "note: this model has no statistics of the whole content to be smoothed; each frame "
@@ -213,8 +211,9 @@ def summary(n_frames: int, elapsed_s: float, n_cuts: int) -> str:
 
 
 class Behind:
-    """Context: calls of `action` in a thread of its own, in order, a few behind; an error comes out
-    at a later call.
+    """Context that calls `action` in a thread of its own, in order, a few calls behind.
+
+    An error is raised at a later call.
     """
 
     def __init__(self, action: Callable[[Any], None]) -> None:
@@ -224,7 +223,7 @@ class Behind:
         return self.put
 
     def put(self, item: Any) -> None:
-        """Hand over; waits for the oldest call where too many are open."""
+        """Queue an item; waits for the oldest call if too many are open."""
         self.pending.append(self.pool.submit(self.action, item))
         if len(self.pending) > AHEAD:
             self.pending.popleft().result()
@@ -241,11 +240,11 @@ END = object()
 def ahead(
     items: Iterable[Any], is_stopped: Callable[[], Any], keeps_newest: bool = False
 ) -> Iterator[Any]:
-    """The items, made a few ahead by a thread of its own, whose error comes out here; ends early
-    when `is_stopped`.
+    """The items in order, made a few ahead in a thread of its own.
 
-    `keeps_newest`: what is not asked for in time is dropped for what came after it, as a camera
-    needs. The thread is a daemon, since a wait for a pipe or a camera cannot be ended.
+    The iteration ends early when `is_stopped`. An error in the thread is raised here. With
+    `keeps_newest` a newer item replaces one that waits, as a camera needs. The thread is a daemon,
+    since a wait for a pipe or a camera cannot be ended.
     """
     ready: queue.Queue[Any] = queue.Queue(1 if keeps_newest else AHEAD)
     is_over = threading.Event()
@@ -253,7 +252,7 @@ def ahead(
     def offer(item: Any) -> None:
         is_taken = False
         while not (is_taken or is_over.is_set()):
-            with contextlib.suppress(queue.Full):
+            with contextlib.suppress(queue.Full):  # polled, since the reader may have left
                 ready.put(item, timeout=POLL_S)
                 is_taken = True
 
@@ -286,6 +285,6 @@ def ahead(
 
 
 def drop(ready: queue.Queue[Any]) -> None:
-    """Take away what nobody asked for."""
+    """Remove the item that waits, if there is one."""
     with contextlib.suppress(queue.Empty):
         ready.get_nowait()

@@ -1,9 +1,9 @@
-"""The machinery of options: frozen dataclasses, strict YAML, dotted overrides.
+"""Options as frozen dataclasses, with strict YAML and dotted overrides.
 
 Nothing here imports torch.
 
-Precedence: dataclass default < YAML file < command line. All values travel as text until they are
-coerced by the declared type, so that `1e-4`, `no` and `0x1` mean the same in a file, on a command
+Precedence: dataclass default < YAML file < command line. Every value stays text until stylenet
+coerces it to the declared type. So `1e-4`, `no` and `0x1` mean the same in a file, on a command
 line and in a W&B sweep.
 """
 
@@ -34,7 +34,7 @@ def option(default: Any, meaning: str) -> Any:
 
 
 def require(is_valid: bool, expected: str, came: Any) -> None:
-    """Raise UsageError unless `is_valid`."""
+    """Raise UsageError with the expectation and the value unless `is_valid`."""
     if not is_valid:
         raise UsageError(
             f"expected {expected}, but {came!r} came; correct it in the YAML file or on the "
@@ -79,17 +79,17 @@ def list_options(kind: type[Sections]) -> dict[str, Option]:
 
 
 class Sections:
-    """What a configuration and a protocol can both do.
+    """The base of a configuration and of a protocol.
 
-    Their fields are sections: frozen dataclasses of options.
+    Its fields are sections: frozen dataclasses of options.
     """
 
     @classmethod
     def load(cls, path: str | Path | None = None, overrides: Sequence[str] = ()) -> Self:
-        """From defaults, the YAML file and `key=value` overrides, in this order.
+        """The configuration from defaults, the YAML file and `key=value` overrides.
 
-        Raises UsageError for an unreadable file, an unknown or repeated key, and an ill-typed
-        value.
+        Later sources win. Raises UsageError for an unreadable file, an unknown or repeated key, and
+        an ill-typed value.
         """
         values = flatten(read_yaml(path), str(path), cls) if path else {}
         for override in overrides:
@@ -98,9 +98,10 @@ class Sections:
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> Self:
-        """From dotted keys; values may be text or of their own type.
+        """The configuration from dotted keys; the other options keep their defaults.
 
-        What is not named keeps its default.
+        Values may be text or of their own type. Raises UsageError for an unknown key or an
+        ill-typed value.
         """
         options, sections = list_options(cls), {}
         for key, value in values.items():
@@ -112,7 +113,7 @@ class Sections:
         return cls(**{name: kinds[name](**chosen) for name, chosen in sections.items()})
 
     def to_flat(self) -> dict[str, Any]:
-        """{dotted key: value}; tuples become lists, as JSON and YAML have them."""
+        """{dotted key: value}; tuples become lists, as in JSON and YAML."""
         plain = dataclasses.asdict(self)
         values = {
             f"{section}.{name}": value
@@ -124,7 +125,7 @@ class Sections:
         }
 
     def to_yaml(self) -> str:
-        """YAML that `load` reads back to an equal configuration."""
+        """YAML text that `load` reads back to an equal configuration."""
         nested: dict[str, dict[str, Any]] = {}
         for key, value in self.to_flat().items():
             section, name = key.split(".", 1)
@@ -141,12 +142,14 @@ def differing_keys(old: Sections, new: Sections) -> list[str]:
 
 
 class StrictLoader(yaml.BaseLoader):
-    """YAML in which every scalar stays text and a repeated key is an error (PyYAML lets the last
-    one win).
+    """A YAML loader that keeps every scalar as text and refuses a repeated key.
+
+    PyYAML itself lets the last of the repeated keys win.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        # str: a YAML key may be a list, which a set cannot hold.
         repeated = sorted({str(key) for key in keys if keys.count(key) > 1})
         if repeated:
             line = node.start_mark.line + 1
@@ -158,7 +161,10 @@ class StrictLoader(yaml.BaseLoader):
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The file's mapping with all scalars as text; an empty file is an empty mapping."""
+    """The file's mapping with all scalars as text; an empty file gives an empty mapping.
+
+    Raises UsageError for a file that cannot be read, does not parse or holds no mapping.
+    """
     try:
         with open(path, encoding="utf-8") as file:
             content = yaml.load(file, Loader=StrictLoader)  # noqa: S506 - a subclass of BaseLoader, text only
@@ -177,7 +183,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def flatten(tree: dict[str, Any], origin: str, kind: type) -> dict[str, Any]:
-    """{section: {name: value}} as {dotted key: value}; dotted keys are taken as they are."""
+    """{section: {name: value}} as {dotted key: value}; dotted keys stay as they are.
+
+    Raises UsageError for a repeated key.
+    """
     values: dict[str, Any] = {}
     for key, value in tree.items():
         items = (
@@ -185,6 +194,7 @@ def flatten(tree: dict[str, Any], origin: str, kind: type) -> dict[str, Any]:
             if isinstance(value, dict)
             else {key: value}
         )
+        # "loss:" without a line below it arrives as "" and changes nothing.
         empty_section = key in typing.get_type_hints(kind) and value == ""
         repeated = sorted(values.keys() & items.keys())
         if repeated:
@@ -201,7 +211,7 @@ def parse_override(text: str, kind: type) -> dict[str, Any]:
     key, separator, value = text.removeprefix("--").partition("=")
     if not separator:
         raise UsageError(f"expected key=value, but {text!r} came; see --help for the options")
-    if key in typing.get_type_hints(kind):
+    if key in typing.get_type_hints(kind):  # a whole section, as sweeps write it
         return flatten({key: parse_flow(value, key)}, "the command line", kind)
     return {key: value}
 
@@ -217,14 +227,17 @@ def parse_flow(text: str, key: str) -> Any:
 
 
 def coerce(value: Any, kind: Any, key: str) -> Any:
-    """The value as its declared type. Raises UsageError naming the key, the type and what came."""
+    """The value as its declared type.
+
+    Raises UsageError that names the key, the type and the value.
+    """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):  # X | None
         is_none = value is None or (isinstance(value, str) and value.lower() in NONE_WORDS)
         return None if is_none else coerce(value, arguments[0], key)
     if origin is Literal:
         return _choice(value, arguments, kind, key)
-    if origin is tuple:
+    if origin is tuple:  # tuple[X, ...], written as [a, b]
         items = parse_flow(value, key) if isinstance(value, str) else value
         if not isinstance(items, (list, tuple)):
             raise UsageError(ill_typed_message(key, kind, value))
@@ -260,6 +273,7 @@ def _int(value: Any) -> int:
     number = float(value)  # so that 1e5 and a sweep's 4.0 are whole numbers too
     if isinstance(value, bool) or not number.is_integer():
         raise ValueError(value)
+    # Digits go straight to int: a float would round a seed above 2**53.
     return (
         int(value)
         if isinstance(value, str) and re.fullmatch(r"[+-]?[\d_]+", value)
@@ -269,6 +283,7 @@ def _int(value: Any) -> int:
 
 def _float(value: Any) -> float:
     number = float(value)
+    # number != number: NaN
     if isinstance(value, bool) or number != number or number in (float("inf"), float("-inf")):
         raise ValueError(value)
     return number
@@ -287,13 +302,14 @@ def type_name(kind: Any) -> str:
 
 
 def ill_typed_message(key: str, kind: Any, value: Any) -> str:
-    """What was expected of an option and what came."""
+    """The message for a value that does not fit the type of its option."""
     return f"expected {type_name(kind)} for {key}, but {value!r} came; see --help for its meaning"
 
 
 def unknown_key_message(key: str, kind: type) -> str:
-    """An unknown key with the nearest one, by its whole name or by its last part."""
+    """The message for an unknown key, with the nearest key by full or last name."""
     keys = list(list_options(kind))
+    # A right name in the wrong or no section beats a similar spelling.
     by_name = [known for known in keys if known.split(".")[-1] == key.split(".")[-1]]
     near = by_name or difflib.get_close_matches(key, keys, n=1, cutoff=0.0)
     return (
@@ -303,7 +319,7 @@ def unknown_key_message(key: str, kind: type) -> str:
 
 
 def format_options(kind: type) -> str:
-    """Every option with type, default and meaning, one per line, for `--help`."""
+    """Every option with type, default and meaning, for `--help`."""
     lines = []
     for item in list_options(kind).values():
         default = list(item.default) if isinstance(item.default, tuple) else item.default

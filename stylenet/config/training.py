@@ -17,16 +17,16 @@ from stylenet.config.options import (
     require_positive,
 )
 
-TAP_PATTERN = re.compile(r"relu[1-5]_[1-4]")
+TAP_PATTERN = re.compile(r"relu[1-5]_[1-4]")  # VGG-16 lacks some: the network checks its own
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Where a run lives and what it starts from."""
+    """The folder, the seed and the device of a run."""
 
     dir: str = option(
         "runs/default",
-        "folder of the run: config, checkpoints, samples, released model; {id} in it is the W&B "
+        "folder of the run: config, checkpoints, samples, released model; {id} stands for the W&B "
         "run's id",
     )
     seed: int = option(0, "seed of the decoder's start weights, the sampler and every augmentation")
@@ -44,30 +44,29 @@ class DataConfig:
     """Images and how they reach the network."""
 
     content: str | None = option(
-        None, "content images: a folder, read recursively, or a manifest of data/prepare.py"
+        None, "content images: a folder, read recursively, or a manifest written by data/prepare.py"
     )
     style: str | None = option(
-        None, "style images: a folder, read recursively, or a manifest of data/prepare.py"
+        None, "style images: a folder, read recursively, or a manifest written by data/prepare.py"
     )
-    batch_size: int = option(8, "content-style pairs a step, in each process")
+    batch_size: int = option(8, "content-style pairs per step, in each process")
     crop_px: int = option(256, "side of the random square crop, pixels")
     resize_px: int = option(
-        512, "shortest side before the crop, pixels; with data.scales: the largest that is kept"
+        512, "shortest side before the crop, pixels; with data.scales: the largest one stored"
     )
     scales: tuple[int, ...] = option(
         (),
-        "shortest sides of which each sample draws one, pixels, never above its picture's own; "
-        "empty: resize_px, enlarging",
+        "shortest sides, pixels: each sample draws one, never above its picture's own; "
+        "empty: always resize_px, even if that enlarges",
     )
     flip: bool = option(False, "mirror half of the images left to right (the paper does not)")
-    workers: int = option(
-        4, "loader processes; for cached images the threads that decode them once"
-    )
+    workers: int = option(4, "loader processes; with a cache: threads that decode the images once")
     cache: Literal["none", "ram", "device"] = option(
-        "none", "keep resized images as uint8: nowhere, in memory, on the GPU"
+        "none",
+        "where resized images are kept as uint8; none: nowhere, ram: in memory, device: on the GPU",
     )
     held_out: float = option(
-        0.02, "share of a folder's images kept for validation (a manifest brings its own split)"
+        0.02, "share of a folder's images kept for validation (a manifest has its own split)"
     )
     max_bad: float = option(
         0.05, "share of unreadable images above which training stops; one is always allowed"
@@ -82,6 +81,7 @@ class DataConfig:
             f"data.crop_px of at most data.resize_px={self.resize_px}",
             self.crop_px,
         )
+        # Above resize_px a stored image would be enlarged; below crop_px no crop would fit.
         expected = (
             f"data.scales from data.crop_px={self.crop_px} to data.resize_px={self.resize_px}"
         )
@@ -98,18 +98,18 @@ class ModelConfig:
 
     name: Literal["vgg", "compact"] = option(
         "vgg",
-        "vgg: a decoder behind the frozen VGG (the paper); compact: a small network of its own, "
-        "taught by the VGG",
+        "vgg: a decoder behind the frozen VGG (the paper); compact: a small network without it, "
+        "which learns from the VGG",
     )
     channels: tuple[int, ...] = option(
         (32, 64, 128), "compact: channels at 1/2, 1/4 and 1/8 of the size"
     )
     blocks: int = option(
-        4, "compact: residual blocks at 1/8 of the size, in the encoder and in the decoder"
+        4, "compact: residual blocks at 1/8 of the size, encoder and decoder together"
     )
-    encoder_blocks: int = option(1, "compact: those of them in the encoder")
+    encoder_blocks: int = option(1, "compact: how many of model.blocks belong to the encoder")
     antialias: bool = option(
-        False, "compact: blur before every stride, and bilinear upsampling: texture leaves the grid"
+        False, "compact: blur before each stride and upsample bilinearly, against grid patterns"
     )
 
     def __post_init__(self) -> None:
@@ -128,18 +128,16 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The frozen VGG: the network's encoder, and that of the losses.
+    """The frozen VGG: the encoder of the network and of the losses.
 
-    A compact network has it for the losses only.
+    A compact network uses it for the losses only.
     """
 
     name: Literal["vgg19", "vgg16"] = option("vgg19", "network")
     weights: str | None = option(
         None, "weights file; None: STYLENET_VGG19 or STYLENET_VGG16, else torchvision's download"
     )
-    tap: str = option(
-        "relu4_1", "layer at which features are aligned, and from which the decoder starts"
-    )
+    tap: str = option("relu4_1", "layer where features are aligned and where the decoder starts")
     padding: Literal["reflect", "zeros", "circular"] = option(
         "reflect", "padding of the convolutions"
     )
@@ -147,9 +145,9 @@ class EncoderConfig:
     calibrate: bool = option(
         True,
         "rescale every channel to mean activation 1 over the training images (Gatys); fine-tuning "
-        "keeps the model's",
+        "keeps the model's calibration",
     )
-    calibrate_images: int = option(256, "images used for it, half contents and half styles")
+    calibrate_images: int = option(256, "images for the calibration, half contents and half styles")
 
     def __post_init__(self) -> None:
         require(bool(TAP_PATTERN.fullmatch(self.tap)), "encoder.tap such as relu4_1", self.tap)
@@ -162,12 +160,12 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class TransformConfig:
-    """What aligns the content's features with the style's."""
+    """The transform that aligns the content's features with the style's."""
 
     name: Literal["adain", "mean", "std", "none", "efdm", "histogram", "wct", "concat"] = option(
         "adain",
-        "adain (the paper), or what ablations put in its place; the content loss compares with "
-        "its output",
+        "adain (the paper), or an alternative for ablations; the content loss compares with its "
+        "output",
     )
 
 
@@ -185,17 +183,20 @@ class DecoderConfig:
         "nearest", "upsampling in place of the encoder's pooling"
     )
     init: Literal["uniform", "he"] = option(
-        "uniform", "start weights: uniform as the known implementations, he learns sooner"
+        "uniform", "start weights; uniform: as the known implementations, he: learns sooner"
     )
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The objective: content_weight * content + style_weight * sum of style over taps + the
-    optional terms.
+    """The objective: a weighted sum of content, style and optional terms.
+
+    It is content_weight * content + style_weight * sum of style over taps + the optional terms.
     """
 
-    content_weight: float = option(1.0, "weight of the content loss against the AdaIN output")
+    content_weight: float = option(
+        1.0, "weight of the content loss, which compares with the AdaIN output"
+    )
     style_weight: float = option(
         10.0, "weight of the style loss; its scale depends on loss.style_reduction"
     )
@@ -204,28 +205,31 @@ class LossConfig:
     )
     style_tap_weights: tuple[float, ...] = option((), "weight of each style tap; empty: 1 each")
     style_reduction: Literal["mean", "sum"] = option(
-        "mean", "over channels: mean as pytorch-AdaIN, sum as the Lua original"
+        "mean", "reduction over channels; mean: as pytorch-AdaIN, sum: as the Lua original"
     )
     style_balance: float = option(
         0.0,
-        "share of the style loss that divides each sample by its own magnitude, so that pale "
-        "styles count as much; 0 to 1",
+        "share of the style loss that divides each sample by its own magnitude, 0 to 1; pale "
+        "styles then count as much",
     )
     content_norm_weight: float = option(
-        0.0, "weight of the content loss on features normalised per channel, over its taps"
+        0.0, "weight of the content loss on features normalised per channel"
     )
-    content_norm_taps: tuple[str, ...] = option(("relu3_1", "relu4_1"), "layers of that loss")
+    content_norm_taps: tuple[str, ...] = option(
+        ("relu3_1", "relu4_1"), "layers of the normalised content loss"
+    )
     gram_weight: float = option(0.0, "weight of the Gram loss over the style taps")
     tv_weight: float = option(0.0, "weight of the output's total variation")
     identity_weight: float = option(
-        0.0, "weight of the identity loss: an image styled with itself must come back"
+        0.0, "weight of the identity loss: an image stylised with itself must not change"
     )
     shift_weight: float = option(
         0.0,
-        "weight of the shift loss: where the content moves by pixels, the output must move with it",
+        "weight of the shift loss: if the content moves by some pixels, the output must follow",
     )
 
     def __post_init__(self) -> None:
+        # Every term of the objective has a field that ends so; a new one is checked as well.
         weights = [f.name for f in dataclasses.fields(self) if f.name.endswith("_weight")]
         require_not_negative(self, "loss", *weights)
         for name in ("style_taps", "content_norm_taps"):
@@ -264,7 +268,7 @@ class OptimConfig:
     """The optimiser and its learning rate."""
 
     name: Literal["adam", "muon"] = option(
-        "adam", "muon: for kernels, with Adam for the rest; learns the compact network faster"
+        "adam", "muon: Muon for kernels, Adam for the rest; the compact network learns faster"
     )
     lr: float = option(1e-4, "learning rate before the schedule")
     lr_schedule: Literal["inverse", "cosine", "constant"] = option(
@@ -296,21 +300,21 @@ class OptimConfig:
 class TrainConfig:
     """Length, arithmetic and starting point of the training."""
 
-    steps: int = option(160_000, "optimiser steps in all")
+    steps: int = option(160_000, "total number of optimiser steps")
     accumulate: int = option(1, "batches whose gradients are averaged for one step")
     styles_per_content: int = option(
-        1, "styles of the batch that each content meets in a step; more spare encoding"
+        1, "styles of the batch that meet each content in a step; more of them save encoder passes"
     )
     precision: Literal["fp32", "bf16", "fp16"] = option(
         "fp32", "arithmetic of the convolutions; fp16 uses a loss scaler"
     )
     tf32: bool = option(True, "allow TF32 in float32 convolutions on the GPU")
-    channels_last: bool = option(True, "memory layout of the networks")
+    channels_last: bool = option(True, "use the channels-last memory layout in the networks")
     compile: bool = option(False, "torch.compile the encoder and the decoder")
     init_from: str | None = option(
         None,
-        "fine-tune the decoder of a model.safetensors, checkpoint or run folder, or of "
-        "pytorch-AdaIN (decoder.pth)",
+        "fine-tune the decoder of a model.safetensors, checkpoint, run folder or pytorch-AdaIN "
+        "(decoder.pth)",
     )
     freeze: tuple[str, ...] = option(
         (), "decoder layers that keep their weights, such as [conv4_1, conv3_4]"
@@ -325,9 +329,9 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class ValConfig:
-    """Held-out pairs: losses and the grid of pictures."""
+    """Held-out pairs: their losses and the grid of pictures."""
 
-    every_steps: int = option(1000, "steps between two validations; also done at the end")
+    every_steps: int = option(1000, "steps between two validations; there is always one at the end")
     pairs: int = option(32, "held-out pairs whose losses are averaged")
     grid_pairs: int = option(6, "held-out pairs in the grid of pictures")
     alphas: tuple[float, ...] = option((0.25, 0.5, 0.75, 1.0), "strengths shown in the grid")
@@ -339,17 +343,17 @@ class ValConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """What is kept of a run."""
+    """What a run saves: checkpoints and the released model."""
 
     every_steps: int = option(
-        1000, "steps between two checkpoints; also written at the end and when stopped"
+        1000, "steps between two checkpoints; there is always one at the end and on a stop"
     )
-    keep: int = option(3, "newest checkpoints kept, beside the best by validation loss")
+    keep: int = option(3, "newest checkpoints to keep, besides the best by validation loss")
     release_dtype: Literal["fp32", "fp16"] = option(
-        "fp32", "numbers in the released model; fp16 halves the file"
+        "fp32", "number format of the released model; fp16 halves the file"
     )
     release_name: str | None = option(
-        None, "name and version that the released model bears, such as compact-1"
+        None, "name and version of the released model, such as compact-1"
     )
     carry_encoder: bool = option(
         True, "put the encoder into the released model, so that it needs no other file"
@@ -361,7 +365,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """Weights & Biases."""
+    """Tracking by Weights & Biases."""
 
     mode: Literal["auto", "online", "offline", "disabled"] = option(
         "auto", "auto: online where an API key is configured, else offline"
@@ -372,10 +376,11 @@ class TrackingConfig:
     tags: tuple[str, ...] = option((), "W&B tags")
     notes: str | None = option(None, "W&B notes")
     artifacts: Literal["final", "all", "none"] = option(
-        "final", "checkpoints logged as artifacts: latest and best at the end, each one, none"
+        "final", "checkpoints logged as artifacts; final: latest and best at the end, all: each one"
     )
     init_timeout_s: float = option(
-        60.0, "seconds to wait for W&B at the start and at the end before going on without it"
+        60.0,
+        "seconds to wait for W&B at the start and at the end; then the run continues without it",
     )
 
     def __post_init__(self) -> None:
@@ -409,9 +414,12 @@ class Config(Sections):
 
 
 def name_of_computation(config: Config) -> str:
-    """Ten hex digits for what a run computes: all of its options but where it lies, on what it
-    runs, and its tracking.
+    """Ten hex digits that name what a run computes.
+
+    They depend on all options but the run's folder, its device, its tracking and its release name.
     """
     elsewhere = ("run.dir", "run.device", "tracking.", "checkpoint.release_name")
-    kept = {key: value for key, value in config.to_flat().items() if not key.startswith(elsewhere)}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]
+    values = {
+        key: value for key, value in config.to_flat().items() if not key.startswith(elsewhere)
+    }
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]

@@ -1,3 +1,4 @@
-"""The metrics suite: pure formulas, the networks behind some of them, the evaluation itself, and
-its reports.
+"""The metrics suite.
+
+It has pure formulas, the networks behind some of them, the evaluation itself and its reports.
 """

@@ -1,5 +1,6 @@
-"""Who takes part in an evaluation: models, folders of pictures, and the two controls; and what a
-model costs.
+"""The candidates of an evaluation: models, folders of pictures, and two controls.
+
+The cost of a model is measured here too.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from stylenet.metrics.pairs import Pairs
 
 
 class Candidate(abc.ABC):
-    """Something that gives a picture for a pair; `id` changes whenever its pictures may."""
+    """A source of a picture for each pair; its `id` changes whenever its pictures may change."""
 
     kind = "control"
 
@@ -47,7 +48,7 @@ class Candidate(abc.ABC):
 
 
 class ContentCopy(Candidate):
-    """The control that changes nothing."""
+    """The control that returns the content unchanged."""
 
     def __init__(self) -> None:
         super().__init__("content copy", "control:content")
@@ -64,7 +65,7 @@ class ContentCopy(Candidate):
 
 
 class StyleCopy(Candidate):
-    """The control that forgets the content."""
+    """The control that returns the style, resized to the content's size."""
 
     def __init__(self) -> None:
         super().__init__("style copy", "control:style")
@@ -96,11 +97,13 @@ class Model(Candidate):
         self, path: str, name: str, alphas: Sequence[float], device: str, encoder: str | None
     ) -> None:
         self.path, self.encoder, self.device = path, encoder, device
-        found = find_release(path)
+        file = find_release(path)
         self.stylizer = Stylizer.load(path, device, encoder_weights=encoder)
         parts = identify(path, encoder)
         super().__init__(name, "model:" + "+".join(parts), alphas)
-        self.facts = {"path": str(path), "sha256": parts[0]} | self.describe(found)
+        self.facts = {"path": str(path), "sha256": parts[0]} | self.describe(file)
+        # The caches key on the picture's number; the tensor itself waits in an attribute. The
+        # pairs come in the contents' order, so one content is enough.
         self.style_code = functools.lru_cache(maxsize=64)(
             lambda number: self.stylizer.encode_style(self.style)
         )
@@ -108,12 +111,12 @@ class Model(Candidate):
             lambda number: self.stylizer.encode_content(self.content)
         )
 
-    def describe(self, found: Path) -> dict[str, Any]:
-        """What is known of the training."""
-        if found.suffix == ".pth":
+    def describe(self, file: Path) -> dict[str, Any]:
+        """What the model's file records of its training."""
+        if file.suffix == ".pth":  # bare weights, no description
             return {"origin": "a decoder in pytorch-AdaIN's layout"}
-        about = read_release(found)[1]
-        kept = (
+        description = read_release(file)[1]
+        keys = (
             "git_commit",
             "step",
             "data",
@@ -123,7 +126,7 @@ class Model(Candidate):
             "wandb_run",
             "config",
         )
-        return {name: about[name] for name in kept if name in about}
+        return {name: description[name] for name in keys if name in description}
 
     def picture(
         self,
@@ -141,7 +144,10 @@ class Model(Candidate):
 
 
 class Folder(Candidate):
-    """Pictures that another program made, paired by a manifest: columns content, style, output."""
+    """Pictures of another program, paired by a manifest.
+
+    The manifest has the columns content, style, output. Raises DataError for a missing picture.
+    """
 
     kind = "images"
 
@@ -156,20 +162,21 @@ class Folder(Candidate):
             for row in rows
             if row["output"]
         }
-        wanted = [
+        keys = [
             (pairs.names[pairs.contents[c]], pairs.names[pairs.styles[s]]) for c, s in pairs.pairs
         ]
         missing = [
-            pair for pair in wanted if pair not in self.outputs or not self.outputs[pair].is_file()
+            pair for pair in keys if pair not in self.outputs or not self.outputs[pair].is_file()
         ]
         if missing:
             raise DataError(
-                f"expected a picture for each of the {len(wanted)} pairs in "
+                f"expected a picture for each of the {len(keys)} pairs in "
                 f"{folder}/manifest.csv, but {len(missing)} are missing, "
                 f"first {missing[0][0]} + {missing[0][1]}; --dry-run writes the list of pairs"
             )
+        # The id covers names and bytes: a replaced picture is scored again.
         digest = hashlib.sha256()
-        for pair in wanted:
+        for pair in keys:
             digest.update(f"{pair}".encode() + self.outputs[pair].read_bytes())
         super().__init__(name, f"images:{digest.hexdigest()}")
         self.facts = {"path": str(folder), "sha256": digest.hexdigest()}
@@ -188,6 +195,7 @@ class Folder(Candidate):
         picture = images.load_image(path)[None]
         if picture.shape != content.shape:
             sizes = [
+                # [1, 3, H, W] read backwards: width x height
                 f"{tuple(x.shape[:-3:-1])[0]} x {tuple(x.shape[:-3:-1])[1]}"
                 for x in (content, picture)
             ]
@@ -199,14 +207,17 @@ class Folder(Candidate):
 
 
 def short_name(path: str) -> str:
-    """What a model is called in a table: its run folder's name, else its file's stem."""
-    found = Path(path).resolve()
-    is_in_run = found.is_file() and found.parent.name and found.stem == "model"
-    return found.parent.name if is_in_run else found.name if found.is_dir() else found.stem
+    """A model's name in tables: that of its run folder, else its file's stem."""
+    location = Path(path).resolve()
+    # Every run's file is called model.safetensors, so its folder gives the name.
+    is_in_run = location.is_file() and location.parent.name and location.stem == "model"
+    return (
+        location.parent.name if is_in_run else location.name if location.is_dir() else location.stem
+    )
 
 
 def distinct(names: Iterable[str]) -> list[str]:
-    """The names, with a number behind those that came before or are a control's."""
+    """The names, each repeated one with a number; the controls' names count as used."""
     seen = {control().name: 1 for control in (ContentCopy, StyleCopy)}
     result = []
     for name in names:
@@ -216,12 +227,13 @@ def distinct(names: Iterable[str]) -> list[str]:
 
 
 def measure_cost(model: Model, px: int, n_rounds: int) -> dict[str, Any]:
-    """The model's cost at px x px, measured in a fresh process, so that nothing else is in its
-    memory.
+    """The model's cost at px x px.
+
+    It is measured in a fresh process, so that nothing else is in its memory.
     """
     import multiprocessing
 
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("spawn")  # a fork would inherit memory and CUDA state
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(
         target=send_cost,
@@ -229,30 +241,32 @@ def measure_cost(model: Model, px: int, n_rounds: int) -> dict[str, Any]:
         daemon=True,
     )
     process.start()
-    theirs.close()
+    theirs.close()  # so that recv raises instead of waiting if the process dies
     cost = ours.recv()
     process.join()
     return cost
 
 
 def send_cost(connection: Any, *arguments: Any) -> None:
-    """In the fresh process: measure and report."""
+    """Measure in the fresh process, and send the cost through the connection."""
     connection.send(cost_of(*arguments))
 
 
 def cost_of(path: str, encoder: str | None, device: str, px: int, n_rounds: int) -> dict[str, Any]:
-    """Parameters, multiply-accumulates, seconds and peak bytes of restyling one picture of px x px
-    in full float32.
+    """The cost of stylising one picture of px x px in full float32.
+
+    It has parameters, multiply-accumulates, seconds and peak bytes.
     """
-    runtime.allow_tf32(False)
+    runtime.allow_tf32(False)  # the same arithmetic on every card
     stylizer = Stylizer.load(path, device, encoder_weights=encoder)
     content, style = torch.rand(2, 1, 3, px, px, generator=torch.Generator().manual_seed(0))
     peak = runtime.PeakMemory(stylizer.device)
-    stylizer(content, style)
+    stylizer(content, style)  # also warms up
     cost = {"peak_bytes": peak.above_start()}
     code = stylizer.encode_style(style)
     cost["seconds"] = median_seconds(lambda: stylizer(content, style), n_rounds)
     cost["seconds_cached_style"] = median_seconds(lambda: stylizer(content, code), n_rounds)
+    # Parameters and products are those of the plain network, not of its fast form.
     plain = load_network(path, encoder)
     cost["parameters"] = sum(p.numel() for p in plain.parameters())
     cost["macs"] = count_macs(plain, px)
@@ -260,7 +274,7 @@ def cost_of(path: str, encoder: str | None, device: str, px: int, n_rounds: int)
 
 
 def median_seconds(action: Callable[[], Any], n_rounds: int) -> float:
-    """The median duration of an action whose result is on the CPU when it returns."""
+    """The median duration of an action that returns its result on the CPU."""
     import statistics
     import time
 
@@ -273,12 +287,13 @@ def median_seconds(action: Callable[[], Any], n_rounds: int) -> float:
 
 
 def count_macs(net: torch.nn.Module, px: int) -> int:
-    """Multiply-accumulates of the convolutions and matrix products for one picture of px x px with
-    its style.
+    """The multiply-accumulates for one picture and one style of px x px each.
+
+    Convolutions and matrix products count.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
     image = torch.zeros(1, 3, px, px)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         net(image, image)
-    return counter.get_total_flops() // 2
+    return counter.get_total_flops() // 2  # PyTorch counts a multiply and an add as two

@@ -1,10 +1,9 @@
-"""Every metric once: what it is called, what it means, and what it needs.
+"""Every metric once: its name, its meaning, and what it needs.
 
 Nothing here imports torch.
 
-A metric of a pair is computed by the function of its name in `formulas.py`, one of a set by the
-function of its name in `set_formulas.py`. Configuration, scorer, tables and reports are built from
-these entries.
+The function of the same name computes a metric: in `formulas.py` for a pair, in `set_formulas.py`
+for a set. Configuration, scorer, tables and reports are built from these entries.
 """
 
 from __future__ import annotations
@@ -14,24 +13,25 @@ from typing import Literal, NamedTuple
 
 
 class Metric(NamedTuple):
-    """One entry."""
+    """One entry of the catalogue."""
 
     name: str
     title: str
     meaning: str
     higher_is_better: bool = False
-    digits: int = 3
+    digits: int = 3  # after the point
     of: Literal["pair", "set", "model"] = "pair"  # what a value belongs to
     taps: str | None = None  # the option of a protocol that names the judge's layers
-    needs: tuple[str, ...] = ()  # networks beside the judge: lpips, inception, art_inception
-    vectors: str | None = None  # of a set: the network whose vectors are compared
+    needs: tuple[str, ...] = ()  # networks besides the judge: lpips, inception, art_inception
+    vectors: str | None = None  # for a set: the network whose vectors are compared
 
     @property
     def heading(self) -> str:
-        """The title with the direction in which the metric gets better."""
+        """The title with an arrow in the direction of better values."""
         return f"{self.title} {'↑' if self.higher_is_better else '↓'}"
 
 
+# The order is that of the columns in every table.
 ENTRIES = (
     Metric(
         "content_norm",
@@ -135,15 +135,15 @@ CATALOGUE = {entry.name: entry for entry in ENTRIES}
 
 
 def names_of(kind: Literal["pair", "set", "model"]) -> list[str]:
-    """The metrics whose values belong to a pair, a set or a model."""
+    """The names of the metrics whose values belong to a pair, a set or a model."""
     return [entry.name for entry in CATALOGUE.values() if entry.of == kind]
 
 
 def needing(network: str) -> list[str]:
-    """The metrics that need a network beside the judge."""
+    """The names of the metrics that need a network besides the judge."""
     return [entry.name for entry in CATALOGUE.values() if network in entry.needs]
 
 
 def best_of(name: str) -> Callable:
-    """`max` or `min`, whichever finds the better value of a metric."""
+    """`max` or `min`, whichever picks the better value of a metric."""
     return max if CATALOGUE[name].higher_is_better else min

@@ -1,5 +1,6 @@
-"""The comparison of an ablation's cells: deviation over seeds, paired intervals against the
-baseline, curves, pictures.
+"""The comparison of an ablation's cells.
+
+It has deviations over seeds, paired intervals against the baseline, curves and pictures.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ N_PICTURES = 6
 
 
 class Trained(NamedTuple):
-    """A finished cell: its setting (the first one is the baseline), its seed, its run folder."""
+    """A finished cell: its setting, its seed and its run folder.
+
+    The first setting is the baseline.
+    """
 
     setting: str
     seed: int
@@ -39,7 +43,7 @@ class Trained(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """What eval.py found of the cells, by the folders' names and at full strength."""
+    """The results of eval.py for the cells, by folder name and at full strength."""
 
     results: dict[str, Any]  # metrics.json
     entries: dict[str, dict[str, Any]]  # of metrics.json
@@ -53,6 +57,7 @@ def read_scores(folder: Path) -> Scores:
     pairs: dict[str, dict[str, list[float]]] = {}
     for _, row in read_rows(folder / "pairs.csv", ("candidate", "alpha")):
         entry = entries[row["candidate"]]
+        # An empty alpha belongs to a control or a folder; else only the full strength counts.
         if row["alpha"] in ("", str(entry["alpha"])):
             values = pairs.setdefault(entry["name"], {})
             for name in entry["metrics"].keys() & row.keys():
@@ -61,7 +66,7 @@ def read_scores(folder: Path) -> Scores:
 
 
 def by_setting(runs: Sequence[Trained]) -> dict[str, list[Trained]]:
-    """The runs of every setting, in the order of the sweep file."""
+    """The runs of each setting, in the order of the sweep file."""
     return {
         setting: [run for run in runs if run.setting == setting]
         for setting in dict.fromkeys(run.setting for run in runs)
@@ -71,28 +76,30 @@ def by_setting(runs: Sequence[Trained]) -> dict[str, list[Trained]]:
 def write_all(
     runs: Sequence[Trained], folder: Path, name: str, baseline: str, failed: Sequence[str]
 ) -> None:
-    """Tables as Markdown, LaTeX and HTML, plots, the grid of pictures, and the numbers as JSON.
+    """Write the tables, the plots, the grid of pictures and the numbers of a comparison.
+
+    Tables are Markdown, LaTeX and HTML; the numbers are JSON.
 
     Without a finished run of the baseline there are no differences.
     """
     scores = read_scores(folder / "eval")
-    found = [
+    all_tables = [
         metric_table(runs, scores),
         difference_table(runs, scores, baseline),
         run_table(runs, scores),
     ]
-    found = [table for table in found if table.rows]
+    all_tables = [table for table in all_tables if table.rows]
     title = f"Ablation {name}: {len(runs)} runs. {tables.heading(scores.results)}"
     lost = [f"- failed, and not in the tables: {cell}" for cell in failed]
     parts = [
         f"## {title}",
-        *map(tables.markdown_table, found),
+        *map(tables.markdown_table, all_tables),
         *lost,
         *(f"- {note}" for note in tables.notes(scores.results)),
     ]
     report.write_text(folder / "table.md", "\n\n".join(parts) + "\n")
     report.write_text(
-        folder / "table.tex", "\n".join(tables.latex_table(table, title) for table in found)
+        folder / "table.tex", "\n".join(tables.latex_table(table, title) for table in all_tables)
     )
     report.write_text(
         folder / "comparison.json", json.dumps(numbers(runs, scores, baseline), indent=1) + "\n"
@@ -104,7 +111,9 @@ def write_all(
             Strip("", [(c, report.data_uri(p)) for c, p in strip]) for strip in strips
         ]
     }
-    page = report.html_page(title, found, plots(runs, scores), pictures, scores.results, failed)
+    page = report.html_page(
+        title, all_tables, plots(runs, scores), pictures, scores.results, failed
+    )
     report.write_text(folder / "report.html", page)
 
 
@@ -117,14 +126,14 @@ def metric_names(scores: Scores) -> list[str]:
 
 
 def over_seeds(runs: Sequence[Trained], scores: Scores, metric: str) -> list[float]:
-    """The metric's mean over the pairs, for every seed."""
+    """The metric's mean over the pairs, for each run."""
     return [scores.entries[run.folder.name]["metrics"][metric]["mean"] for run in runs]
 
 
 def metric_table(runs: Sequence[Trained], scores: Scores) -> Table:
-    """Mean ± deviation over the seeds; the best setting of each metric is marked.
+    """A row per setting: mean ± deviation over the seeds, the best value of each metric marked.
 
-    The controls stand at the end.
+    The controls are at the end.
     """
     names, settings = metric_names(scores), by_setting(runs)
     rows, best = [], set()
@@ -136,7 +145,7 @@ def metric_table(runs: Sequence[Trained], scores: Scores) -> Table:
                 *(spread(over_seeds(members, scores, name), name) for name in names),
             ]
         )
-    for column, name in enumerate(names, start=2):
+    for column, name in enumerate(names, start=2):  # after the setting and the number of seeds
         means = [
             statistics.fmean(over_seeds(members, scores, name)) for members in settings.values()
         ]
@@ -155,7 +164,7 @@ def metric_table(runs: Sequence[Trained], scores: Scores) -> Table:
 
 
 def spread(values: Sequence[float], metric: str) -> str:
-    """Mean ± sample deviation; without a deviation for one seed."""
+    """Mean ± sample deviation; for one seed only the mean."""
     mean = tables.number(statistics.fmean(values), metric)
     return (
         f"{mean} ± {tables.number(statistics.stdev(values), metric)}" if len(values) > 1 else mean
@@ -163,12 +172,13 @@ def spread(values: Sequence[float], metric: str) -> str:
 
 
 def difference_table(runs: Sequence[Trained], scores: Scores, baseline: str) -> Table:
-    """Every setting less the baseline, pair by pair, each pair's value averaged over the seeds
-    first.
+    """The differences of each setting to the baseline, pair by pair.
+
+    Each pair's value is first averaged over the seeds.
     """
     rows = []
-    for setting, found in differences(runs, scores, baseline).items():
-        for name, gap in found.items():
+    for setting, gaps in differences(runs, scores, baseline).items():
+        for name, gap in gaps.items():
             rows.append(
                 [
                     setting,
@@ -187,8 +197,9 @@ def difference_table(runs: Sequence[Trained], scores: Scores, baseline: str) -> 
 def differences(
     runs: Sequence[Trained], scores: Scores, baseline: str
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """{setting: {metric: mean difference to the baseline with its interval}}; empty without the
-    baseline.
+    """{setting: {metric: mean difference to the baseline with its interval}}.
+
+    Empty without the baseline.
     """
     settings = by_setting(runs)
     base = settings.pop(baseline, [])
@@ -205,7 +216,8 @@ def differences(
 def difference(
     base: Sequence[Trained], own: Sequence[Trained], scores: Scores, metric: str
 ) -> dict[str, float]:
-    """Mean of own - base over the pairs with its interval."""
+    """The mean of own - base over the pairs, with its interval."""
+    # [pairs] each: averaging over the seeds first leaves the pairs as the independent units.
     a, b = (
         np.mean([scores.pairs[run.folder.name][metric] for run in runs], axis=0)
         for runs in (base, own)
@@ -215,7 +227,7 @@ def difference(
 
 
 def run_table(runs: Sequence[Trained], scores: Scores) -> Table:
-    """Every run with what identifies it."""
+    """A row per run, with what identifies it."""
     rows = []
     for run in runs:
         facts = scores.entries[run.folder.name]["facts"]
@@ -234,8 +246,9 @@ def run_table(runs: Sequence[Trained], scores: Scores) -> Table:
 
 
 def numbers(runs: Sequence[Trained], scores: Scores, baseline: str) -> dict[str, Any]:
-    """The comparison for programs: means per run, and the paired differences."""
+    """The comparison as JSON data: means per run, and the paired differences."""
     names, settings = metric_names(scores), by_setting(runs)
+    # The order of the runs is that of `seeds`.
     means = {
         setting: {name: over_seeds(members, scores, name) for name in names}
         for setting, members in settings.items()
@@ -252,12 +265,14 @@ def numbers(runs: Sequence[Trained], scores: Scores, baseline: str) -> dict[str,
 
 
 def make_strips(runs: Sequence[Trained], scores: Scores) -> list[list[tuple[str, Tensor]]]:
-    """Rows of captioned pictures [1, 3, H, W]: content, style, and each setting's first seed, for a
-    few pairs.
+    """Rows of captioned pictures [1, 3, H, W] for a few pairs.
+
+    A row has the content, the style, and the output of each setting's first run.
     """
     results = scores.results
     protocol = build.make_protocol(results["protocol"]["values"])
     pairs = choose_pairs(protocol, *results["pairs"]["sets"])
+    # evenly spread over the pairs; unique, since rounding may repeat one
     chosen = np.unique(
         np.linspace(0, len(pairs.pairs) - 1, min(N_PICTURES, len(pairs.pairs))).round().astype(int)
     )
@@ -267,6 +282,7 @@ def make_strips(runs: Sequence[Trained], scores: Scores) -> list[list[tuple[str,
     }
     strips = {i: [("content", content), ("style", style)] for i, (content, style) in inputs.items()}
     for setting, members in by_setting(runs).items():
+        # loaded once, for all of its pictures
         model = Model(str(members[0].folder), setting, [1.0], "auto", None)
         for i, strip in strips.items():
             strip.append((setting, model.picture(pairs, pairs.pairs[i], *inputs[i], 1.0)))
@@ -276,7 +292,7 @@ def make_strips(runs: Sequence[Trained], scores: Scores) -> list[list[tuple[str,
 def labelled_grid(
     strips: Sequence[Sequence[tuple[str, Tensor]]], px: int = 160, line_px: int = 14
 ) -> Tensor:
-    """The rows as one picture [3, H, W], every column under its caption."""
+    """The rows as one picture [3, H, W], each column under its caption."""
     size = (px, px)
     rows = [
         [
@@ -286,8 +302,10 @@ def labelled_grid(
         for strip in strips
     ]
     grid = images.to_pil(images.make_grid(rows))
+    # "a=1, b=2" takes four short lines, which fit a column.
     captions = [caption.replace(", ", "\n").replace("=", "\n") for caption, _ in strips[0]]
     top = line_px * max(caption.count("\n") + 1 for caption in captions) + 4
+    # A crop beyond the upper edge adds the space for the captions.
     page = grid.crop((0, -top, grid.width, grid.height))
     pen = ImageDraw.Draw(page)
     pen.rectangle((0, 0, page.width, top - 1), fill="white")
@@ -307,11 +325,11 @@ def plots(runs: Sequence[Trained], scores: Scores) -> dict[str, str]:
 
 
 def seeds_plot(runs: Sequence[Trained], scores: Scores) -> str:
-    """A panel for each metric, a dot for each run."""
+    """A panel for each metric, with a dot for each run."""
     names, settings = metric_names(scores), by_setting(runs)
 
     def draw(panels: Any) -> None:
-        for panel, name in zip(np.atleast_1d(panels), names):
+        for panel, name in zip(np.atleast_1d(panels), names):  # a single panel comes bare
             for row, (members, colour) in enumerate(zip(settings.values(), drawing.cycle())):
                 values = over_seeds(members, scores, name)
                 panel.plot(values, [row] * len(values), "o", color=colour, alpha=0.7)
@@ -325,13 +343,13 @@ def seeds_plot(runs: Sequence[Trained], scores: Scores) -> str:
 
 
 def history_plot(runs: Sequence[Trained]) -> str:
-    """The courses of the validation loss."""
+    """The validation loss of each run over the steps."""
 
     def draw(axes: Any) -> None:
         for (setting, members), colour in zip(by_setting(runs).items(), drawing.cycle()):
             for i, run in enumerate(members):
                 rows = [row for row in read_history(run.folder) if row.get("kind") == "val"]
-                label = setting if i == 0 else None
+                label = setting if i == 0 else None  # one legend entry a setting
                 axes.plot(
                     [row["step"] for row in rows],
                     [row["total"] for row in rows],
@@ -347,7 +365,7 @@ def history_plot(runs: Sequence[Trained]) -> str:
 
 
 def read_history(folder: Path) -> list[Mapping[str, Any]]:
-    """The lines of a run's history."""
+    """The lines of a run's history; none if it has no history file."""
     path = folder / HISTORY_FILE
     return (
         [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -359,24 +377,27 @@ def read_history(folder: Path) -> list[Mapping[str, Any]]:
 def track(
     folder: Path, name: str, mode: str, project: str, entity: str | None, timeout_s: float
 ) -> None:
-    """Send table and grid to W&B, as a run of their own in the ablation's group."""
+    """Send table and grid to W&B.
+
+    They form a run of their own in the ablation's group.
+    """
     import uuid
 
-    about = {
+    options = {
         "project": project,
         "entity": entity,
         "group": name,
         "name": f"ablation {name}",
-        "tags": ["ablation", name[:64]],
+        "tags": ["ablation", name[:64]],  # W&B refuses longer tags
     }
-    found = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    comparison = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
     tracker = make_tracker(
-        folder, mode, uuid.uuid4().hex[:8], timeout_s, {"ablation": name}, "ablation", **about
+        folder, mode, uuid.uuid4().hex[:8], timeout_s, {"ablation": name}, "ablation", **options
     )
-    metrics = list(next(iter(found["means"].values())))
+    metrics = list(next(iter(comparison["means"].values())))
     rows = [
         [setting, *(statistics.fmean(means[m]) for m in metrics)]
-        for setting, means in found["means"].items()
+        for setting, means in comparison["means"].items()
     ]
     tracker.log_table("comparison", ["setting", *metrics], rows)
     tracker.log_image("grid", folder / "grid.png", 0)

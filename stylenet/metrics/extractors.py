@@ -1,9 +1,9 @@
 """The networks behind some metrics.
 
-Every file is checked by its sha256; what cannot be had raises WeightsError.
+Every file is checked by its sha256. A network that cannot be loaded raises WeightsError.
 
-Images come as RGB in [0, 1], [N, 3, H, W]; each network converts and resizes inside, as its
-reference does.
+Images are RGB in [0, 1], [N, 3, H, W]. Each network converts and resizes inside, as its reference
+does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from stylenet.errors import WeightsError
 from stylenet.metrics import functional
 from stylenet.models.vgg_files import check_digits, download_checked, read_weights, sha256_of_file
 
-# what a protocol cannot change and a reader must know
+# A protocol cannot change these, and a reader of its results must know them.
 IMPLEMENTATIONS = {
     "fid, kid": "torch-fidelity's Inception, resized inside as TensorFlow 1 does (bilinear, no "
     "antialias, 299); covariance over N - 1",
@@ -34,11 +34,9 @@ BACKBONE_URL = {
     "vgg": "https://download.pytorch.org/models/vgg16-397923af.pth",
 }
 BACKBONE_SIZE = {"alex": "about 230 MB", "vgg": "about 550 MB"}
-BACKBONE_TAPS = {
-    "alex": (1, 4, 7, 9, 11),
-    "vgg": (3, 8, 15, 22, 29),
-}  # the ReLUs in torchvision's `features`
-# the heads of LPIPS 0.1 as torchmetrics and lpips ship them
+# The numbers of the tapped ReLUs in torchvision's `features`.
+BACKBONE_TAPS = {"alex": (1, 4, 7, 9, 11), "vgg": (3, 8, 15, 22, 29)}
+# The heads of LPIPS 0.1, as torchmetrics and lpips ship them.
 HEADS_SHA256 = {
     "alex": "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
     "vgg": "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
@@ -56,8 +54,9 @@ class Extractor(NamedTuple):
 
 
 def find_file(named: str | None, url: str, size: str, option: str, may_fetch: bool) -> Path:
-    """The named file, else the cache's, else a download; its hash must begin with the digits in the
-    URL.
+    """The named file, else the one in the cache, else a download.
+
+    Its sha256 must begin with the digits in the URL. Raises WeightsError.
     """
     remedy = f"give {option}=FILE, or fetch {url} on a machine with a network"
     if not named:
@@ -93,13 +92,13 @@ class Lpips(nn.Module):
         self.requires_grad_(False).eval()
 
     def features(self, image: Tensor) -> list[Tensor]:
-        """The tapped layers of an image in [0, 1]."""
-        x, found = (2 * image - 1 - self.shift) / self.scale, []
+        """The outputs of the tapped layers for an image in [0, 1]."""
+        x, outputs = (2 * image - 1 - self.shift) / self.scale, []
         for number, layer in enumerate(self.layers[: self.taps[-1] + 1]):
             x = layer(x)
             if number in self.taps:
-                found.append(x.clone())  # the next layer may work in place
-        return found
+                outputs.append(x.clone())  # the next layer may work in place
+        return outputs
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return functional.lpips(self.features(a), self.features(b), self.heads)
@@ -113,16 +112,18 @@ def load_lpips(net: str, named: str | None, may_fetch: bool) -> tuple[Lpips, str
 
 
 def find_heads(net: str) -> Path:
-    """The file of LPIPS heads in the torchmetrics package, checked; the package itself is not
-    imported.
+    """The file of LPIPS heads in the torchmetrics package, checked by its sha256.
+
+    The package itself is not imported. Raises WeightsError.
     """
-    found = importlib.util.find_spec("torchmetrics")
-    if found is None or not found.submodule_search_locations:
+    package = importlib.util.find_spec("torchmetrics")
+    if package is None or not package.submodule_search_locations:
         raise WeightsError(
             "expected the package torchmetrics, which carries the heads of LPIPS, but it is not "
             f"installed; {EXTRAS}"
         )
-    path = Path(found.submodule_search_locations[0]) / HEADS_FILE.format(net=net)
+    # Importing torchmetrics takes seconds and is not needed for a file.
+    path = Path(package.submodule_search_locations[0]) / HEADS_FILE.format(net=net)
     if not path.is_file() or sha256_of_file(path) != HEADS_SHA256[net]:
         raise WeightsError(
             f"expected the heads of LPIPS 0.1 at {path}, but they are missing or others; {EXTRAS}"
@@ -133,8 +134,8 @@ def find_heads(net: str) -> Path:
 def load_inception(named: str | None, may_fetch: bool) -> Extractor:
     """The Inception of FID and KID: images to vectors [N, 2048]. Raises WeightsError.
 
-    torch-fidelity's port of the TensorFlow network with its resize to 299 (TensorFlow 1's bilinear,
-    no antialias).
+    It is torch-fidelity's port of the TensorFlow network. Its resize to 299 is TensorFlow 1's:
+    bilinear, without antialiasing.
     """
     if importlib.util.find_spec("torch_fidelity") is None:
         raise WeightsError(
@@ -149,17 +150,17 @@ def load_inception(named: str | None, may_fetch: bool) -> Extractor:
     ).eval()
 
     def run(image: Tensor) -> Tensor:
+        # torch-fidelity takes bytes; [0] is the only feature asked for, "2048".
         return network.to(image.device)((image * 255).round().to(torch.uint8))[0]
 
     return Extractor(run, sha256_of_file(path))
 
 
 def load_art_inception(named: str | None) -> Extractor:
-    """The Inception of ArtFID, torchvision's with art-fid's weights: images to vectors [N, 2048],
-    no resize.
+    """The Inception of ArtFID: images to vectors [N, 2048], without a resize.
 
-    Only from a named file, since no hash of it is known to this project; the file's own goes into
-    the results.
+    It is torchvision's network with art-fid's weights, only from a named file: this project knows
+    no hash of it. The file's own hash goes into the results. Raises WeightsError.
     """
     if not named:
         raise WeightsError(
@@ -177,7 +178,7 @@ def load_art_inception(named: str | None) -> Extractor:
     network = inception_v3(
         weights=None, aux_logits=False, transform_input=False, init_weights=False
     )
-    network.fc = nn.Identity()
+    network.fc = nn.Identity()  # the vectors are the pooled features before it
     weights = {
         name: tensor
         for name, tensor in read_weights(named).items()
@@ -194,7 +195,7 @@ def load_art_inception(named: str | None) -> Extractor:
 
 
 def at_shortest(image: Tensor, px: int) -> Tensor:
-    """The image [N, 3, H, W] with its shortest side at `px` (0: as it is), antialiased."""
+    """The image [N, 3, H, W] with its shortest side at `px`, antialiased; 0 changes nothing."""
     shortest = min(image.shape[-2:])
     if px in (0, shortest):
         return image

@@ -1,9 +1,9 @@
-"""The metrics of a pair, each a function of the name that it has in the catalogue.
+"""The metrics of a pair, each a function with its name in the catalogue.
 
 Pure: descriptions in, tensors out.
 
-A function takes the descriptions of output, content and style, and the options of the protocol; it
-gives a scalar, or one for each layer. The networks have run before: see `Description`.
+A function takes the descriptions of output, content and style, and the options of the protocol. It
+returns a scalar, or one scalar per layer. The networks have already run: see `Description`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ PerTap = dict[str, Tensor]
 
 
 class Description(NamedTuple):
-    """What the metrics need of a picture, be it a content, a style or an output: small enough to be
-    kept.
+    """What the metrics need of a picture, be it a content, a style or an output.
+
+    It is small enough to stay in memory.
     """
 
     image: Tensor  # [1, 3, H, W]
@@ -32,8 +33,8 @@ class Description(NamedTuple):
     grams: dict[str, Tensor]  # at the style layers
     structure: Tensor | None  # features for CFSD
     perception: Sequence[Tensor] | None  # features for LPIPS
-    perception_heads: Sequence[Tensor] | None  # how LPIPS weighs them
-    vectors: dict[str, Tensor]  # one [D] for each network whose set metrics are wanted
+    perception_heads: Sequence[Tensor] | None  # LPIPS's weight of each channel
+    vectors: dict[str, Tensor]  # [D] for each network of the set metrics
 
 
 def content(output: Description, content: Description, style: Description, options: Any) -> PerTap:
@@ -47,7 +48,7 @@ def content(output: Description, content: Description, style: Description, optio
 def content_norm(
     output: Description, content: Description, style: Description, options: Any
 ) -> PerTap:
-    """The content loss on normalised features."""
+    """The content loss on features normalised per channel."""
     return {
         tap: functional.content_norm(output.features[tap], content.features[tap])
         for tap in options.content_taps
@@ -71,7 +72,7 @@ def style(output: Description, content: Description, style: Description, options
 def style_relative(
     output: Description, content: Description, style: Description, options: Any
 ) -> Tensor:
-    """The style loss relative to the content copy's."""
+    """The style loss relative to that of the content copy."""
     own, copied = (
         [
             stats_distance(picture.stats[tap], style.stats[tap], options.style_reduction)
@@ -91,20 +92,20 @@ def gram(output: Description, content: Description, style: Description, options:
 
 
 def ssim(output: Description, content: Description, style: Description, options: Any) -> Tensor:
-    """Structural similarity with the content."""
+    """The structural similarity with the content."""
     return functional.ssim(output.image, content.image, options.ssim_window)
 
 
 def lpips(output: Description, content: Description, style: Description, options: Any) -> Tensor:
-    """Perceptual distance to the content."""
+    """The perceptual distance to the content."""
     return functional.lpips(content.perception, output.perception, output.perception_heads)
 
 
 def cfsd(output: Description, content: Description, style: Description, options: Any) -> Tensor:
-    """Content feature structural distance."""
+    """The content feature structural distance."""
     return functional.cfsd(content.structure, output.structure, options.cfsd_reduction)
 
 
 def colour(output: Description, content: Description, style: Description, options: Any) -> Tensor:
-    """Distance of colour histograms to the style."""
+    """The distance of the colour histograms of output and style."""
     return functional.colour_distance(output.image, style.image, options.colour_bins)

@@ -1,7 +1,9 @@
-"""The formulas of the metrics. Pure: tensors in, numbers out; no network, no file, no resizing.
+"""The formulas of the metrics.
+
+Pure: tensors in, numbers out; no network, no file, no resizing.
 
 Images are RGB in [0, 1], [N, 3, H, W]; features are [N, C, h, w]. A distance is 0 for equal inputs
-and grows with the difference; only SSIM is a similarity. Content and style losses are those of
+and grows with the difference. Only SSIM is a similarity. Content and style losses are those of
 training (`stylenet.losses`).
 """
 
@@ -21,33 +23,37 @@ GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as OpenCV and Pillow conve
 
 
 def content_norm(output: Tensor, content: Tensor) -> Tensor:
-    """Mean squared difference of features after each channel is brought to mean 0 and deviation 1.
+    """Mean squared difference of features after each channel has mean 0 and deviation 1.
 
-    The plain content loss also moves with contrast and colour, which a style is meant to change;
-    this one does not.
+    The plain content loss also changes with contrast and colour, which a style should change. This
+    one does not.
     """
     return F.mse_loss(standardised(output), standardised(content))
 
 
 def standardised(features: Tensor) -> Tensor:
-    """Every channel of every image at mean 0 and deviation 1."""
+    """The features with mean 0 and deviation 1 in every channel of every image."""
     mean, std = channel_stats(features)
     return (features.to(mean.dtype) - mean) / std
 
 
 def relative_distance(output: Tensor, style: Tensor) -> Tensor:
-    """Frobenius distance of Gram matrices [N, C, C] over the second's norm; mean over N."""
+    """Frobenius distance of Gram matrices [N, C, C] over the norm of the second.
+
+    The result is the mean over N.
+    """
     return ((output - style).norm(dim=(1, 2)) / style.norm(dim=(1, 2)).clamp(min=1e-12)).mean()
 
 
 def ssim(a: Tensor, b: Tensor, window: Literal["gaussian", "uniform"] = "gaussian") -> Tensor:
-    """Structural similarity in [-1, 1], averaged over the positions where the window fits (Wang et
-    al. 2004, eq. 13).
+    """Structural similarity in [-1, 1] (Wang et al. 2004, eq. 13).
+
+    It is the mean over the positions where the window fits.
 
     gaussian: 11 x 11, sigma 1.5, biased, per colour channel (the paper). uniform: 7 x 7 on grey
-    values with unbiased covariance (scikit-image's default, which MicroAST's script takes).
-    torchmetrics averages over a reflected border too and so differs in the third digit. In float64:
-    in flat parts the variances are differences of near equals.
+    values with unbiased covariance (scikit-image's default, which MicroAST's script uses).
+    torchmetrics also averages over a reflected border, so it differs in the third digit. The
+    computation is in float64: in flat parts the variances are differences of nearly equal numbers.
     """
     a, b = a.double(), b.double()
     if window == "uniform":
@@ -65,7 +71,7 @@ def ssim(a: Tensor, b: Tensor, window: Literal["gaussian", "uniform"] = "gaussia
 
 
 def window_weights(window: Literal["gaussian", "uniform"]) -> Tensor:
-    """One side of the separable window of `ssim` [k], summing to 1, float64."""
+    """One side of the separable window of `ssim`: [k], sum 1, float64."""
     if window == "uniform":
         return torch.full((7,), 1 / 7, dtype=torch.float64)
     line = torch.exp(-((torch.arange(11, dtype=torch.float64) - 5) ** 2) / (2 * 1.5**2))
@@ -73,14 +79,17 @@ def window_weights(window: Literal["gaussian", "uniform"]) -> Tensor:
 
 
 def local_mean(x: Tensor, line: Tensor) -> Tensor:
-    """Weighted mean at every position where the window line x line fits, each channel by itself."""
+    """Weighted mean at every position where the window line x line fits.
+
+    Each channel is averaged by itself.
+    """
     flat = x.reshape(-1, 1, *x.shape[-2:])
     mean = F.conv2d(F.conv2d(flat, line.reshape(1, 1, 1, -1)), line.reshape(1, 1, -1, 1))
     return mean.reshape(*x.shape[:2], *mean.shape[-2:])
 
 
 def to_grey(image: Tensor) -> Tensor:
-    """Luma [N, 1, H, W]."""
+    """The luma of an image, [N, 1, H, W]."""
     return (
         image
         * torch.tensor(GREY_WEIGHTS, dtype=image.dtype, device=image.device).reshape(1, 3, 1, 1)
@@ -90,18 +99,16 @@ def to_grey(image: Tensor) -> Tensor:
 def lpips(
     features_a: Sequence[Tensor], features_b: Sequence[Tensor], heads: Sequence[Tensor]
 ) -> Tensor:
-    """Learned perceptual distance from a backbone's layers (Zhang et al.
+    """Learned perceptual distance from a backbone's layers (Zhang et al. 2018, eq. 1).
 
-    2018, eq. 1), averaged over N.
-
-    heads: one weight per channel for every layer, [C] each.
+    The result is averaged over N. heads: one weight per channel for every layer, [C] each.
     """
     layers = zip(features_a, features_b, heads, strict=True)
     return torch.stack([_lpips_layer(a, b, head) for a, b, head in layers]).sum()
 
 
 def _lpips_layer(a: Tensor, b: Tensor, head: Tensor) -> Tensor:
-    # eps outside the root, as in the authors' normalize_tensor
+    # The eps is outside the root, as in the authors' normalize_tensor.
     unit_a, unit_b = (x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10) for x in (a, b))
     return ((unit_a - unit_b).square() * head.to(a).reshape(1, -1, 1, 1)).sum(1).mean()
 
@@ -109,12 +116,14 @@ def _lpips_layer(a: Tensor, b: Tensor, head: Tensor) -> Tensor:
 def cfsd(
     content: Tensor, output: Tensor, reduction: Literal["mean", "sum"] = "mean", block: int = 1024
 ) -> Tensor:
-    """Content feature structural distance: how far each position's likeness to all others moved
-    (Chung et al. 2024).
+    """Content feature structural distance (Chung et al. 2024).
 
-    Features over C; row softmax of their inner products; KL(content || output) per row, then `sum`
-    over the rows (as the reference does, so it grows with the size) or their `mean`. One image
-    each, [1, C, h, w]; rows are taken `block` at a time, so that memory stays at block x (h w)
+    It measures how much each position's similarity to all others has changed. Features are divided
+    by C; a softmax over each row of their inner products follows; then KL(content || output) per
+    row. The result is the `sum` over the rows, as in the reference, which grows with the size, or
+    their `mean`.
+
+    One image each, [1, C, h, w]. Rows are computed in blocks of `block`, so memory is block x (h w)
     instead of (h w)^2. Raises ValueError for a batch.
     """
     if len(content) != 1 or content.shape != output.shape:
@@ -151,19 +160,18 @@ def colour_distance(output: Tensor, style: Tensor, bins: int = 8) -> Tensor:
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Fréchet distance of two sets of feature vectors, [N, D] and [M, D] (Heusel et al.
+    """Fréchet distance of two sets of feature vectors (Heusel et al. 2017, eq. 6).
 
-    2017, eq. 6), in float64.
-
-    Covariances are unbiased, as numpy's and the FID implementations'. tr((S_a S_b)^1/2) is the sum
-    of the singular values of S_a^1/2 S_b^1/2, which stays exact where a set is smaller than D and
-    the product singular. Raises ValueError for a set of one.
+    The sets are [N, D] and [M, D]; the computation is in float64. Covariances are unbiased, as in
+    numpy and the FID implementations. tr((S_a S_b)^1/2) is the sum of the singular values of
+    S_a^1/2 S_b^1/2. This stays exact if a set is smaller than D and the product is singular. Raises
+    ValueError for a set of one.
     """
     if min(len(a), len(b)) < 2:
         raise ValueError(f"expected at least two vectors a set, but {len(a)} and {len(b)} came")
     a, b = a.double(), b.double()
     centred_a, centred_b = ((x - x.mean(0)) / (len(x) - 1) ** 0.5 for x in (a, b))  # S = X^T X
-    # the nuclear norm of S_a^1/2 S_b^1/2 is that of X_a X_b^T, an N x M matrix
+    # The nuclear norm of S_a^1/2 S_b^1/2 is that of X_a X_b^T, an N x M matrix.
     cross = torch.linalg.svdvals(centred_a @ centred_b.T).sum()
     distance = (
         (a.mean(0) - b.mean(0)).square().sum()
@@ -175,28 +183,29 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 def kernel_distance(a: Tensor, b: Tensor, n_subsets: int, subset_size: int, seed: int) -> float:
-    """KID: squared maximum mean discrepancy with the kernel (x.y / D + 1)^3, unbiased (Binkowski et
-    al. 2018).
+    """KID: the unbiased squared maximum mean discrepancy (Binkowski et al. 2018).
 
-    The mean over `n_subsets` random subsets of `subset_size` vectors of each set, drawn from the
-    seed. Unlike the Fréchet distance its expectation does not depend on the number of images; it
-    may be slightly negative. Raises ValueError for subsets of one.
+    The kernel is (x.y / D + 1)^3. The result is the mean over `n_subsets` random subsets of
+    `subset_size` vectors of each set, drawn from the seed. Unlike the Fréchet distance, its
+    expectation does not depend on the number of images. It may be slightly negative. Raises
+    ValueError for subsets of one.
     """
     generator = torch.Generator().manual_seed(seed)
     size = min(subset_size, len(a), len(b))
     if size < 2:
         raise ValueError(f"expected at least two vectors a subset, but {size} came")
+    # a generator of a, b, a, b, …; zip takes two at a time
     draws = (pick(x.double(), size, generator) for _ in range(n_subsets) for x in (a, b))
     return float(np.mean([mmd(x, y) for x, y in zip(draws, draws, strict=True)]))
 
 
 def pick(vectors: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """n of the vectors, none twice."""
+    """n different vectors of the set."""
     return vectors[torch.randperm(len(vectors), generator=generator)[:n]]
 
 
 def mmd(a: Tensor, b: Tensor) -> float:
-    """Unbiased squared maximum mean discrepancy of two sets of the same size n > 1, [n, D] each."""
+    """Unbiased squared maximum mean discrepancy of two sets [n, D] of one size n > 1."""
     n, dimension = a.shape
 
     def kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -240,17 +249,17 @@ class Point(NamedTuple):
 
 
 def frontier_area(points: Sequence[Point], content_copy: Point, style_copy: Point) -> float:
-    """Area under the best style loss reachable at each content loss, in units of the box of the two
-    copies: 0 best, 1 worst.
+    """Area under the best style loss at each content loss: 0 is best, 1 is worst.
 
-    The curve starts at the content copy and falls linearly from point to point; points that another
-    one beats in both losses are left out; to the right of the last one it stays level up to the
-    style copy's content loss.
+    The unit is the box between the two copies. The curve starts at the content copy and falls
+    linearly from point to point. Points that another one beats in both losses are left out. After
+    the last point the curve stays level up to the style copy's content loss.
     """
-    reach, kept = style_copy.content, [content_copy]
+    reach, frontier = style_copy.content, [content_copy]
     for point in sorted(points):
-        if point.style < kept[-1].style:
-            kept.append(point)
-    x, y = np.array([p.content for p in kept]), np.array([p.style for p in kept])
+        if point.style < frontier[-1].style:
+            frontier.append(point)
+    x, y = np.array([p.content for p in frontier]), np.array([p.style for p in frontier])
+    # The curve's own corners are on the grid, so the trapezoids are exact.
     grid = np.unique(np.concatenate([x[x < reach], np.linspace(0, reach, 513)]))
     return float(np.trapezoid(np.interp(grid, x, y), grid) / (reach * content_copy.style))

@@ -1,4 +1,4 @@
-"""Which content meets which style, and how their pictures are prepared."""
+"""The pairs of contents and styles, and how their pictures are prepared."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FILTERS = {name: Image.Resampling[name.upper()] for name in ("bilinear", "bicubi
 
 
 class Pairs(NamedTuple):
-    """The pictures of an evaluation and their pairings."""
+    """The pictures of an evaluation and their pairs."""
 
     contents: tuple[Path, ...]
     styles: tuple[Path, ...]
@@ -47,6 +47,7 @@ def choose_pairs(protocol: Protocol, content: str, style: str) -> Pairs:
     contents = draw(sets[0].paths, options.contents, options.seed, datasets.CONTENT)
     styles = draw(sets[1].paths, options.styles, options.seed, datasets.STYLE)
     drawn = draw_pairs(len(contents), len(styles), options.n, options.seed)
+    # A set may contain the other: a picture is no style for itself.
     different = tuple((c, s) for c, s in drawn if not contents[c].samefile(styles[s]))
     if not different:
         raise DataError(
@@ -57,8 +58,9 @@ def choose_pairs(protocol: Protocol, content: str, style: str) -> Pairs:
 
 
 def evaluated_part(origin: str, held_out: float, option_name: str) -> datasets.ImageSet:
-    """A folder's images (its held-out share if one is given), or a manifest's held-out ones, all if
-    it holds none out.
+    """The images of a folder or manifest that an evaluation uses.
+
+    They are the held-out ones, or all if none are held out.
     """
     split = datasets.read_split(origin, held_out, option_name, needs_training_part=False)
     datasets.check_presence(split)
@@ -66,19 +68,22 @@ def evaluated_part(origin: str, held_out: float, option_name: str) -> datasets.I
 
 
 def draw(paths: Sequence[Path], n: int, seed: int, stream: int) -> tuple[Path, ...]:
-    """n of the paths in their order, all for 0 or too large an n."""
+    """n of the paths in their order; all of them if n is 0 or too large."""
     numbers = datasets.generator_for(seed, stream).permutation(len(paths))[: n or len(paths)]
     return tuple(paths[i] for i in sorted(numbers))
 
 
 def draw_pairs(n_contents: int, n_styles: int, n: int, seed: int) -> tuple[tuple[int, int], ...]:
-    """n different pairs in the contents' order, each image as often as the others (to one); all for
-    0 or too large an n.
+    """n different pairs in the contents' order; all of them if n is 0 or too large.
+
+    The counts of two contents, or of two styles, differ by at most one.
     """
     orders = [
         datasets.generator_for(seed, 2 + i).permutation(size)
         for i, size in enumerate((n_contents, n_styles))
     ]
+    # A walk on both orders at once uses all images equally. After `period` steps the pairs would
+    # repeat, so the styles then shift by one.
     period, total = math.lcm(n_contents, n_styles), n_contents * n_styles
     walk = range(min(n or total, total))
     return tuple(
@@ -92,9 +97,9 @@ def draw_pairs(n_contents: int, n_styles: int, n: int, seed: int) -> tuple[tuple
 def pairs_from_list(
     file: str, contents: datasets.ImageSet, styles: datasets.ImageSet, names: dict[Path, str]
 ) -> Pairs:
-    """The pairs of a CSV with the columns content and style, named as below the sets.
+    """The pairs of a CSV with the columns content and style.
 
-    Raises DataError.
+    The names are paths below the sets. Raises DataError.
     """
     numbers = [
         {names[path]: i for i, path in enumerate(image_set.paths)}
@@ -113,6 +118,7 @@ def pairs_from_list(
             f"expected pairs of the given contents and styles in {file}, but {reason}; name them "
             "as below the folders"
         )
+    # a repeated row counts once
     pairs = dict.fromkeys((numbers[0][row["content"]], numbers[1][row["style"]]) for row in rows)
     return Pairs(
         contents.paths, styles.paths, tuple(pairs), names, (contents.origin, styles.origin)

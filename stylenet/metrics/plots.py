@@ -1,4 +1,4 @@
-"""The results of an evaluation as SVG plots whose ink is the page's own text colour."""
+"""The results of an evaluation as SVG plots in the page's own text colour."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from stylenet.metrics.extractors import EXTRAS
 from stylenet.metrics.tables import NOT_COMPUTED, label_of, wanted_columns
 
 INK = "#010203"  # stands for the page's own text colour in a plot
+# Legible on a light and on a dark page.
 PALETTE = (
     "#3b82f6",
     "#ef4444",
@@ -24,7 +25,7 @@ PALETTE = (
     "#06b6d4",
     "#ec4899",
     "#84cc16",
-)  # legible on light and dark
+)
 
 
 def plots(results: Mapping[str, Any]) -> dict[str, str]:
@@ -50,7 +51,7 @@ def plots(results: Mapping[str, Any]) -> dict[str, str]:
 
 
 def drawn_or_note(drawings: Mapping[str, Callable[[], str]]) -> dict[str, str]:
-    """{caption: SVG}, or a note in their place where matplotlib is not installed."""
+    """{caption: SVG}; without matplotlib a note takes the place of all plots."""
     try:
         import matplotlib as mpl
     except ImportError as error:
@@ -60,7 +61,7 @@ def drawn_or_note(drawings: Mapping[str, Callable[[], str]]) -> dict[str, str]:
 
 
 def frontier_plot(results: Mapping[str, Any]) -> str:
-    """Every model's curve between the two copies."""
+    """Each model's curve between the two copies."""
 
     def draw(axes: Any) -> None:
         for colour, (name, curve) in zip(cycle(), results["frontier"]["curves"].items()):
@@ -68,7 +69,7 @@ def frontier_plot(results: Mapping[str, Any]) -> str:
             axes.plot(
                 x, y, "o-", color=colour, label=f"{name.lstrip('_')} (area {curve['area']:.3f})"
             )
-            for point in curve["points"]:
+            for point in curve["points"]:  # each with its strength beside it
                 axes.annotate(
                     f"{point['alpha']:g}",
                     (point["content_norm"], point["style"]),
@@ -89,13 +90,14 @@ def frontier_plot(results: Mapping[str, Any]) -> str:
 
 
 def oracle_plot(results: Mapping[str, Any]) -> str:
-    """The oracle's courses."""
+    """The style loss over the oracle's steps, a line for each pair."""
 
     def draw(axes: Any) -> None:
         for course in results["oracle"]["courses"]:
+            # point: (content loss, style loss)
             axes.plot([point[1] for point in course], color=INK, alpha=0.25, linewidth=0.8)
-        for colour, (name, found) in zip(cycle(), results["oracle"]["reached"].items()):
-            axes.axhline(found["style"], color=colour, linestyle="--", label=name.lstrip("_"))
+        for colour, (name, losses) in zip(cycle(), results["oracle"]["reached"].items()):
+            axes.axhline(losses["style"], color=colour, linestyle="--", label=name.lstrip("_"))
         axes.set(xlabel="steps", ylabel="style loss", yscale="log")
         axes.legend(frameon=False, labelcolor=INK)
 
@@ -103,7 +105,7 @@ def oracle_plot(results: Mapping[str, Any]) -> str:
 
 
 def interval_plot(results: Mapping[str, Any]) -> str:
-    """A panel for each metric with intervals, a dot for each candidate."""
+    """A panel for each metric with intervals, with a dot for each candidate."""
     names = [
         n
         for n in wanted_columns(results)
@@ -112,7 +114,7 @@ def interval_plot(results: Mapping[str, Any]) -> str:
     entries = results["candidates"]
 
     def draw(panels: Any) -> None:
-        for panel, name in zip(np.atleast_1d(panels), names):
+        for panel, name in zip(np.atleast_1d(panels), names):  # a single panel comes bare
             for row, (entry, colour) in enumerate(zip(entries, cycle())):
                 value = entry["metrics"][name]
                 colour = INK if entry["kind"] == "control" else colour
@@ -123,20 +125,20 @@ def interval_plot(results: Mapping[str, Any]) -> str:
                 range(len(entries)),
                 [label_of(entry) for entry in entries] if name == names[0] else [""] * len(entries),
             )
-            panel.invert_yaxis()
+            panel.invert_yaxis()  # the first candidate at the top, as in the tables
 
     return figure(draw, len(names), (1.6 * len(names) + 2, 0.3 * len(entries) + 1))
 
 
 def cycle() -> Iterator[str]:
-    """The palette again and again."""
+    """The palette, repeated without end."""
     return itertools.cycle(PALETTE)
 
 
 def figure(
     draw: Callable[[Any], None], n_panels: int = 1, size: tuple[float, float] = (7, 4.2)
 ) -> str:
-    """An SVG whose ink is the page's own text colour."""
+    """An SVG of the panels that `draw` fills, in the page's own text colour."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -146,9 +148,9 @@ def figure(
     with mpl.rc_context(
         {
             **ink,
-            "svg.hashsalt": "stylenet",
+            "svg.hashsalt": "stylenet",  # fixed ids: equal results give equal files
             "font.size": 9,
-            "text.parse_math": False,
+            "text.parse_math": False,  # a name may contain a $
             "axes.spines.top": False,
             "axes.spines.right": False,
         }

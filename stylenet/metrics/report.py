@@ -1,5 +1,6 @@
-"""The outputs of an evaluation: metrics.json, pairs.csv, table.md, table.tex and one self-contained
-report.html.
+"""The outputs of an evaluation.
+
+They are metrics.json, pairs.csv, table.md, table.tex and one self-contained report.html.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from stylenet.metrics.tables import Table
 
 
 def write_pairs(evaluation: Evaluation, path: Path) -> None:
-    """pairs.csv: one row for every picture, all of its metrics."""
+    """Write pairs.csv: a row for each picture, with all of its metrics."""
     options = evaluation.scorer.options
+    # Every picture has the same metrics, so the first row gives the columns.
     sample = evaluation.store["pair", evaluation.candidates[0].id, None, 0]["values"]
     absent = [
         name
@@ -36,7 +38,7 @@ def write_pairs(evaluation: Evaluation, path: Path) -> None:
 
 
 def pair_rows(evaluation: Evaluation, metrics: Sequence[str], n_absent: int) -> Iterator[list[Any]]:
-    """A row for every picture of every candidate at every strength."""
+    """A row for each picture of each candidate at each strength."""
     pairs = evaluation.pairs
     for candidate in evaluation.candidates:
         for alpha, (i, (c, s)) in itertools.product(candidate.alphas, enumerate(pairs.pairs)):
@@ -45,21 +47,21 @@ def pair_rows(evaluation: Evaluation, metrics: Sequence[str], n_absent: int) -> 
             row = [candidate.name, "" if alpha is None else alpha, *names]
             yield [
                 *row,
-                *(repr(values[name]) for name in metrics),
+                *(repr(values[name]) for name in metrics),  # repr keeps every digit
                 *[tables.NOT_COMPUTED] * n_absent,
             ]
 
 
 def write_text(path: Path, text: str) -> None:
-    """A text file, whole or not at all."""
+    """Write a text file, whole or not at all."""
     with images.replaced_file(path) as temporary:
-        temporary.write_text(
-            text, encoding="utf-8", errors="replace"
-        )  # a file name may be no Unicode
+        # "replace": a file name may not be Unicode.
+        temporary.write_text(text, encoding="utf-8", errors="replace")
 
 
 def write_all(evaluation: Evaluation, results: Mapping[str, Any], folder: Path) -> None:
-    """Every output of the evaluation."""
+    """Write all outputs of the evaluation into the folder."""
+    # allow_nan=False: NaN is no JSON.
     write_text(folder / "metrics.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     write_pairs(evaluation, folder / "pairs.csv")
     write_text(folder / "table.md", tables.markdown(results))
@@ -85,33 +87,35 @@ class Strip(NamedTuple):
 def collect_pictures(
     evaluation: Evaluation, results: Mapping[str, Any], n_examples: int = 6
 ) -> dict[str, list[Strip]]:
-    """{heading: strips}: the worst pairs of every candidate by each metric first, then examples
-    with all candidates.
+    """{heading: strips}: the worst pairs of each candidate by each metric, then examples.
+
+    The examples show every rival.
     """
     uri = PictureUris(evaluation)
-    found: dict[str, list[Strip]] = {}
+    strips: dict[str, list[Strip]] = {}
     for candidate in evaluation.candidates:
         for metric, rows in results["worst"].get(candidate.name, {}).items():
             title = f"Worst pairs of {candidate.name} by {tables.heading_of(metric)}"
             captions = [f"{metric} {tables.number(row['value'], metric)}" for row in rows]
-            found[title] = [
+            strips[title] = [
                 Strip(
                     f"{row['content']} + {row['style']}",
                     [*uri.inputs(row["pair"]), (caption, uri.of(candidate, row["pair"]))],
                 )
                 for row, caption in zip(rows, captions)
             ]
+    # Examples are spread evenly over the pairs.
     step = max(1, len(evaluation.pairs.pairs) // n_examples)
     rivals = [c for c in evaluation.candidates if c.kind != "control"]
-    found["Examples"] = [
+    strips["Examples"] = [
         Strip("", [*uri.inputs(i), *((c.name, uri.of(c, i)) for c in rivals)])
         for i in range(0, len(evaluation.pairs.pairs), step)[:n_examples]
     ]
-    return found
+    return strips
 
 
 class PictureUris:
-    """Pictures of an evaluation as data URIs, each made once."""
+    """Pictures of an evaluation as data URIs; each is computed once."""
 
     def __init__(self, evaluation: Evaluation) -> None:
         self.evaluation, self.made = evaluation, {}
@@ -130,18 +134,19 @@ class PictureUris:
         ]
 
     def keep(self, key: tuple, make: Callable[[], Tensor]) -> str:
-        """The URI under the key."""
+        """The URI under the key, computed on the first call."""
         if key not in self.made:
             self.made[key] = data_uri(make())
         return self.made[key]
 
 
 def data_uri(image: Tensor, px: int = 256) -> str:
-    """A picture [1, 3, H, W] for a page: JPEG, longest side at most `px` (the metrics never see
-    it).
+    """A picture [1, 3, H, W] for a page: JPEG, longest side at most `px`.
+
+    The metrics never see it.
     """
     picture = images.to_pil(image[0])
-    picture.thumbnail((px, px))
+    picture.thumbnail((px, px))  # keeps the aspect ratio and never enlarges
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=88)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
@@ -155,11 +160,16 @@ def html_page(
     results: Mapping[str, Any],
     failed: Sequence[str] = (),
 ) -> str:
-    """The self-contained page; `failed` are what took no part and should have."""
+    """The self-contained page.
+
+    `failed` names the runs that are missing in it because they failed.
+    """
     from jinja2 import Environment, FileSystemLoader, select_autoescape
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(default=True)
+        # autoescape: candidates and files have any name.
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=select_autoescape(default=True),
     )
     lost = [f"failed, and not in the tables: {name}" for name in failed]
     facts = {

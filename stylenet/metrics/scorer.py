@@ -1,4 +1,4 @@
-"""The score of one picture: networks and formulas put together as a protocol says."""
+"""The score of a picture: the networks and formulas that a protocol asks for."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Scorer:
     """The networks and the formulas.
 
-    `missing` says of each metric that cannot be computed what it needs.
+    `missing` holds, for each metric that cannot be computed, what it needs.
     """
 
     def __init__(
@@ -39,9 +39,11 @@ class Scorer:
         self.lpips = self.load("lpips", self.load_lpips)
         self.inception = self.load("inception", self.load_inception)
         self.art_inception = self.load("art_inception", self.load_art_inception)
+        # A Fréchet or kernel distance needs two vectors on each side.
         if min(len(pairs.pairs), len({style for _, style in pairs.pairs})) < 2:
             of_sets = [name for name in catalogue.names_of("set") if self.wants(name)]
             self.missing |= dict.fromkeys(of_sets, "needs at least two pairs with two styles")
+        # A metric that the user named must not vanish silently; a default one may.
         refused = [name for name in asked_for if name in self.missing]
         if refused:
             raise WeightsError(
@@ -49,7 +51,7 @@ class Scorer:
             )
 
     def wants(self, *names: str) -> bool:
-        """Whether one of the metrics is wanted and can be computed."""
+        """Whether the protocol asks for one of the metrics and it can be computed."""
         return any(name in self.options.names and name not in self.missing for name in names)
 
     def taps_of(self, metric: str) -> tuple[str, ...]:
@@ -59,14 +61,18 @@ class Scorer:
         return (value,) if isinstance(value, str) else tuple(value)
 
     def load_judge(self, pairs: Pairs) -> build.Judge | None:
-        """The judge, as deep as the wanted metrics need and its file reaches."""
-        name, wanted = self.protocol.judge.name, [m for m in self.options.names if self.taps_of(m)]
+        """The judge, as deep as the metrics need and as its file reaches; None without use.
+
+        Metrics beyond its reach go to `missing`.
+        """
+        name, metrics = self.protocol.judge.name, [m for m in self.options.names if self.taps_of(m)]
         try:
-            if not wanted:
+            if not metrics:
                 return None
+            # A file may hold only the first layers.
             reach = reach_of_file(name, find_weights(name, self.protocol.judge.weights))
             order = tap_names(name)
-            for metric in wanted:
+            for metric in metrics:
                 last = deepest(name, self.taps_of(metric))
                 if order.index(last) > order.index(reach):
                     self.missing[metric] = (
@@ -74,17 +80,18 @@ class Scorer:
                     )
             self.judge_taps = {
                 tap
-                for metric in wanted
+                for metric in metrics
                 if metric not in self.missing
                 for tap in self.taps_of(metric)
             }
             if not self.judge_taps:
                 return None
+            # The pictures are loaded only if the judge is calibrated.
             judge = build.make_judge(
                 self.protocol, self.judge_taps, lambda: self.calibration_pictures(pairs)
             )
         except WeightsError as error:
-            self.missing |= dict.fromkeys(wanted, f"needs the {name} of the judge ({error})")
+            self.missing |= dict.fromkeys(metrics, f"needs the {name} of the judge ({error})")
             return None
         judge.network.to(self.device)
         self.networks["judge"] = {"network": name, "normalised file": judge.is_normalised_file}
@@ -92,7 +99,8 @@ class Scorer:
         return judge
 
     def calibration_pictures(self, pairs: Pairs) -> Iterator[Tensor]:
-        """Every evaluated picture once."""
+        """Each evaluated picture once."""
+        # The two lists hold contents and styles in the order of the pairs.
         used = [
             [paths[i] for i in dict.fromkeys(pair[k] for pair in pairs.pairs)]
             for k, paths in enumerate(pairs[:2])
@@ -100,7 +108,7 @@ class Scorer:
         return (load_picture(path, self.protocol) for path in (*used[0], *used[1]))
 
     def load(self, name: str, loader: Callable[[], tuple[Any, str]]) -> Any:
-        """A network that some wanted metrics need, or None with their names in `missing`."""
+        """A network that some metrics need; None, with their names in `missing`, if it fails."""
         metrics = catalogue.needing(name)
         if not any(metric in self.options.names for metric in metrics):
             return None
@@ -117,7 +125,7 @@ class Scorer:
         return network
 
     def load_lpips(self) -> tuple[extractors.Lpips, str]:
-        """LPIPS on the device."""
+        """LPIPS on the device, and its sha256."""
         options = self.protocol.networks
         network, sha256 = extractors.load_lpips(
             self.options.lpips_net, options.lpips, options.download
@@ -136,32 +144,34 @@ class Scorer:
 
     @torch.inference_mode()
     def describe(self, image: Tensor) -> Description:
-        """Run every network on a picture [1, 3, H, W]."""
+        """The description of a picture [1, 3, H, W], from every network."""
         image, options = image.to(self.device), self.options
-        found = self.judge.network(image, sorted(self.judge_taps)) if self.judge else {}
-        kept = {
-            tap: found[tap] for tap in (*options.content_taps, options.target_tap) if tap in found
+        features = self.judge.network(image, sorted(self.judge_taps)) if self.judge else {}
+        content_features = {
+            tap: features[tap]
+            for tap in (*options.content_taps, options.target_tap)
+            if tap in features
         }
         stats = {
-            tap: channel_stats(found[tap])
+            tap: channel_stats(features[tap])
             for tap in (*options.style_taps, options.target_tap)
-            if tap in found
+            if tap in features
         }
         grams = {
-            tap: gram(found[tap])
+            tap: gram(features[tap])
             for tap in options.style_taps
-            if tap in found and self.wants("gram")
+            if tap in features and self.wants("gram")
         }
         has_lpips = self.lpips is not None
         return Description(
             image,
-            features=kept,
+            features=content_features,
             stats=stats,
             grams=grams,
             structure=self.structure(image),
             perception=self.lpips.features(image) if has_lpips else None,
             perception_heads=self.lpips.heads if has_lpips else None,
-            vectors=self.vectors(image, found),
+            vectors=self.vectors(image, features),
         )
 
     def structure(self, image: Tensor) -> Tensor | None:
@@ -169,32 +179,34 @@ class Scorer:
         if not self.wants("cfsd"):
             return None
         tap = self.options.cfsd_tap
+        # A pass of its own, since CFSD has its own size.
         return self.judge.network(extractors.at_shortest(image, self.options.cfsd_px), [tap])[tap]
 
     def vectors(self, image: Tensor, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The vectors that the metrics of a whole set are made of."""
-        found: dict[str, Tensor] = {}
+        """The vectors for the metrics of a set, [D] each."""
+        vectors: dict[str, Tensor] = {}
         if self.wants("vgg_frechet"):
-            found["vgg"] = features[self.options.frechet_tap].mean(dim=(2, 3))
+            # mean over the positions: [1, C]
+            vectors["vgg"] = features[self.options.frechet_tap].mean(dim=(2, 3))
         if self.inception is not None:
-            found["inception"] = self.inception(image)
+            vectors["inception"] = self.inception(image)
         if self.art_inception is not None:
-            found["art"] = self.art_inception(image)
-        return {name: vector[0].float().cpu() for name, vector in found.items()}
+            vectors["art"] = self.art_inception(image)
+        return {name: vector[0].float().cpu() for name, vector in vectors.items()}
 
     @torch.inference_mode()
     def score(
         self, output: Description, content: Description, style: Description
     ) -> dict[str, float]:
-        """All metrics of a picture that was made from the content and the style."""
+        """All metrics of the output for a content and a style."""
         values: dict[str, Tensor] = {}
-        for name in self.pair_metrics():
+        for name in self.pair_metrics():  # the name is also that of the function
             value = getattr(formulas, name)(output, content, style, self.options)
             values |= per_tap(name, value) if isinstance(value, dict) else {name: value}
         return {name: float(value) for name, value in values.items()}
 
     def pair_metrics(self) -> list[str]:
-        """The metrics of a pair that are computed; ArtFID is made of LPIPS."""
+        """The pair metrics to compute; ArtFID needs LPIPS too."""
         return [
             name
             for name in catalogue.names_of("pair")
@@ -203,7 +215,7 @@ class Scorer:
 
 
 def per_tap(name: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`name` as the mean over the layers, and `name/tap` for each."""
+    """`name` as the mean over the layers, and `name/tap` for each layer."""
     return {name: torch.stack(list(values.values())).mean()} | {
         f"{name}/{tap}": value for tap, value in values.items()
     }

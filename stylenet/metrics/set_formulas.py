@@ -1,7 +1,7 @@
-"""The metrics of a whole set, each a function of the name that it has in the catalogue. Pure.
+"""The metrics of a set, each a function with its name in the catalogue. Pure.
 
-A function takes the vectors of outputs and of styles [N, D], the metrics of the pairs, the options
-of the protocol and the seed of its draws.
+A function takes the vectors of outputs and of styles [N, D] and the metrics of the pairs. The
+options of the protocol and the seed of the draws follow.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from stylenet.metrics import functional
 
-Columns = Mapping[str, Sequence[float]]
+Columns = Mapping[str, Sequence[float]]  # {metric: a value for each pair}
 
 
 def vgg_frechet(outputs: Tensor, styles: Tensor, pairs: Columns, options: Any, seed: int) -> float:
-    """The Fréchet distance on mean VGG features."""
+    """The Fréchet distance on mean VGG features (not FID)."""
     return functional.frechet_distance(outputs, styles)
 
 

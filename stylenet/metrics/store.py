@@ -1,4 +1,4 @@
-"""The scores of an evaluation on the disk, as soon as they are known."""
+"""The scores of an evaluation on disk, written as soon as they are known."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from stylenet import runtime
 
 
 class Store:
-    """Scores as lines of `work/rows-*.jsonl`: each process appends to a file of its own and reads
-    all of them.
+    """Scores as lines of `work/rows-*.jsonl`.
+
+    Each process appends to a file of its own and reads all files.
     """
 
     def __init__(self, folder: Path, settings: str) -> None:
@@ -27,18 +28,20 @@ class Store:
         self.read()
 
     def read(self) -> None:
-        """Take in every whole line that was written under these settings."""
+        """Read every whole line that was written under these settings."""
         for file in sorted(self.folder.glob("rows-*.jsonl")):
             for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
                 row = parse_row(line)
+                # rows of other settings stay in the file for a return to them
                 if row.get("settings") == self.settings:
                     self.rows[tuple(row["key"])] = row
 
     def add(self, key: tuple, **values: Any) -> None:
-        """Keep a row; it is on the disk when this returns."""
+        """Add a row; the row is on disk when this returns."""
         row = {"settings": self.settings, "key": list(key), **values}
         self.rows[key] = row
         with open(self.folder / f"rows-{runtime.rank()}.jsonl", "a", encoding="utf-8") as file:
+            # A line break before the row cuts off the half line of a killed process.
             file.write(("\n" if needs_newline(file) else "") + json.dumps(row) + "\n")
 
     def __contains__(self, key: tuple) -> bool:
@@ -53,12 +56,12 @@ def needs_newline(file: Any) -> bool:
     if file.tell() == 0:
         return False
     with open(file.name, "rb") as same:
-        same.seek(-1, 2)
+        same.seek(-1, 2)  # the last byte
         return same.read(1) != b"\n"
 
 
 def parse_row(line: str) -> dict[str, Any]:
-    """A row, empty for a damaged line."""
+    """A row from its line; empty for a damaged line."""
     try:
         row = json.loads(line)
     except ValueError:
@@ -67,7 +70,7 @@ def parse_row(line: str) -> dict[str, Any]:
 
 
 def pack(vectors: Mapping[str, Tensor]) -> dict[str, str]:
-    """float32 vectors as text, exactly."""
+    """float32 vectors as text, without loss."""
     return {
         name: base64.b64encode(vector.numpy().astype("<f4").tobytes()).decode()
         for name, vector in vectors.items()
@@ -75,5 +78,6 @@ def pack(vectors: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def unpack(text: str) -> Tensor:
-    """The vector again."""
+    """The float32 vector from its text."""
+    # copy: frombuffer gives a read-only array, which torch warns about.
     return torch.from_numpy(np.frombuffer(base64.b64decode(text), dtype="<f4").copy())

@@ -1,9 +1,8 @@
-"""An evaluation: every pair scored for every candidate, the oracle, and what is said of a whole
-set.
+"""An evaluation: every pair scored for every candidate, the oracle and the costs.
 
-Every score is a line in the output folder as soon as it is known, under a name for all the settings
-that it depends on. So a restarted evaluation goes on where it stopped, processes share the pairs,
-and a changed setting starts anew.
+Every score becomes a line in the output folder as soon as it is known. Its name covers all settings
+that it depends on. So a restarted evaluation continues, processes share the pairs, and a changed
+setting starts again from nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class Evaluation:
-    """Scores each candidate's pairs, the oracle's course and the models' cost, each once."""
+    """An evaluation scores each pair, oracle course and model cost once."""
 
     def __init__(
         self,
@@ -59,6 +58,7 @@ class Evaluation:
         )
         self.n_oracle, self.settings = n_oracle, settings_name(protocol, pairs, scorer)
         self.store = Store(folder, self.settings)
+        # The oracle minimises these two losses, so the judge must provide them.
         absent = [name for name in ("target", "style") if n_oracle and not scorer.wants(name)]
         if absent:
             raise WeightsError(
@@ -69,7 +69,7 @@ class Evaluation:
     def score_all(self) -> None:
         """Score this process's share of the pairs."""
         share = range(runtime.rank(), len(self.pairs.pairs), runtime.world_size())
-        # the pairs come in the contents' order, so one content is kept and several styles
+        # The pairs come in the contents' order: one content and several styles stay in memory.
         self.content = functools.lru_cache(maxsize=1)(
             lambda i: self.describe(self.pairs.contents[i])
         )
@@ -84,14 +84,12 @@ class Evaluation:
                         self.score_one(candidate, alpha, number)
 
     def score_one(self, candidate: Candidate, alpha: float | None, number: int) -> None:
-        """Make a candidate's picture of a pair, and keep its score."""
+        """Score a candidate's picture of a pair, and store the score."""
         pair = self.pairs.pairs[number]
         content, style = self.content(pair[0]), self.style(pair[1])
         picture = candidate.picture(self.pairs, pair, content.image, style.image, alpha)
-        known = {
-            id(content.image): content,
-            id(style.image): style,
-        }  # what a control hands back is described already
+        # A control returns an input, which is described already.
+        known = {id(content.image): content, id(style.image): style}
         output = known.get(id(picture)) or self.scorer.describe(images.quantised(picture))
         values = self.scorer.score(output, content, style)
         check_finite(values, candidate, self.pairs, pair)
@@ -100,7 +98,7 @@ class Evaluation:
         )
 
     def describe(self, path: Path) -> Description:
-        """A content or a style."""
+        """The description of a content or a style file."""
         return self.scorer.describe(load_picture(path, self.protocol))
 
     def load_pair(self, number: int) -> tuple[Tensor, Tensor]:
@@ -116,8 +114,9 @@ class Evaluation:
         return images.quantised(candidate.picture(self.pairs, pair, *inputs, candidate.alphas[-1]))
 
     def pair_table(self, n_pictures: int = 20) -> tuple[list[str], list[list[Any]]]:
-        """Header and rows of all rivals' scores at full strength, with content, style and output
-        for the first pairs.
+        """Header and rows of all rivals' scores at full strength.
+
+        The first `n_pictures` pairs of each rival have the pictures of content, style and output.
         """
         rows, names = [], []
         for candidate in (c for c in self.candidates if c.kind != "control"):
@@ -139,7 +138,7 @@ class Evaluation:
         return [*header, *(f"metric/{name}" for name in names)], rows
 
     def oracle_pairs(self) -> list[int]:
-        """The numbers of the pairs whose pixels are optimised, spread evenly."""
+        """The numbers of the pairs that the oracle optimises, spread evenly."""
         n = min(self.n_oracle, len(self.pairs.pairs))
         return (
             sorted({int(i) for i in np.linspace(0, len(self.pairs.pairs) - 1, n).round()})
@@ -148,8 +147,9 @@ class Evaluation:
         )
 
     def run_oracle(self) -> None:
-        """Optimise this process's share of the oracle's pairs until every model is reached, or to
-        the last iteration.
+        """Optimise this process's share of the oracle's pairs.
+
+        A course ends when every model is reached, or at the last iteration.
         """
         share = self.oracle_pairs()[runtime.rank() :: runtime.world_size()]
         for number in shown(share, len(share), "oracle pair", runtime.is_main() and bool(share)):
@@ -158,8 +158,8 @@ class Evaluation:
                 for candidate in self.candidates
                 if candidate.kind != "control"
             ]
-            kept = self.store.rows.get(("oracle", number), {}).get("course", [])
-            if not is_enough(kept, goals, self.protocol.oracle.iterations):
+            stored_course = self.store.rows.get(("oracle", number), {}).get("course", [])
+            if not is_enough(stored_course, goals, self.protocol.oracle.iterations):
                 course: list[Point] = []
                 for point in self.optimise(number):
                     course.append(point)
@@ -181,12 +181,14 @@ class Evaluation:
             content=1.0, style=oracle.style_weight, taps=taps, reduction=options.style_reduction
         )
         objective = Objective(self.scorer.judge.network, options.target_tap, ADAIN, weights)
+        # The mean over the taps, as the metric `style` reports it.
         for terms in optimise_pixels(objective, content, style, oracle.iterations, oracle.lr):
             yield Point(terms["content"], statistics.fmean(terms[f"style/{tap}"] for tap in taps))
 
     def measure_cost(self) -> None:
-        """Parameters, MACs, latency and memory of every model, each in a process of its own."""
+        """Measure parameters, MACs, latency and memory of every model, once each."""
         for candidate in self.candidates:
+            # Another machine measures again.
             key = ("cost", candidate.id, runtime.hardware(self.scorer.device))
             if (
                 isinstance(candidate, Model)
@@ -200,7 +202,8 @@ class Evaluation:
 
 
 def settings_name(protocol: Protocol, pairs: Pairs, scorer: Scorer) -> str:
-    """Sixteen hex digits for all that a score depends on beside the candidate."""
+    """Sixteen hex digits for all that a score depends on besides the candidate."""
+    # Places of files do not count; the networks' hashes below do.
     values = {
         name: value
         for name, value in protocol.to_flat().items()
@@ -211,6 +214,7 @@ def settings_name(protocol: Protocol, pairs: Pairs, scorer: Scorer) -> str:
         for k, paths in enumerate(pairs[:2])
     ]
     pictures = [[pairs.names[path], sha256_of_file(path)] for path in (*used[0], *used[1])]
+    # Another commit may compute another score.
     code = [runtime.git_commit(), scorer.device.type]
     facts = [values, scorer.networks, sorted(scorer.missing), pictures, pairs.pairs, code]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -219,7 +223,7 @@ def settings_name(protocol: Protocol, pairs: Pairs, scorer: Scorer) -> str:
 def check_finite(
     values: Mapping[str, float], candidate: Candidate, pairs: Pairs, pair: tuple[int, int]
 ) -> None:
-    """Raise DataError for a picture that has no finite score."""
+    """Raise DataError if a metric of a picture is not finite."""
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
         where = f"{pairs.names[pairs.contents[pair[0]]]} + {pairs.names[pairs.styles[pair[1]]]}"
@@ -230,14 +234,15 @@ def check_finite(
 
 
 def iterations_to(course: Sequence[Sequence[float]], goal: Point) -> int | None:
-    """The first step at which both losses are at most the goal's; None if there is none."""
+    """The first step where both losses are at most the goal's; None if there is none."""
     return next(
         (k for k, (c, s) in enumerate(course) if c <= goal.content and s <= goal.style), None
     )
 
 
 def is_enough(course: Sequence[Sequence[float]], goals: Sequence[Point], n_iterations: int) -> bool:
-    """Whether a course ends only after every goal was reached, or after the last iteration."""
+    """Whether a course reaches every goal or the last iteration."""
+    # A course of n steps has n + 1 points.
     return len(course) > n_iterations or (
         bool(course) and all(iterations_to(course, goal) is not None for goal in goals)
     )

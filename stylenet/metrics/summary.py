@@ -1,7 +1,7 @@
-"""What an evaluation says: means with intervals, paired differences, set metrics, oracle, frontier,
-styles, failures.
+"""The summary of an evaluation.
 
-The result is plain data, the content of metrics.json; every other output is written from it.
+It has means with intervals, paired differences, set metrics, oracle, frontier, styles and worst
+pairs. The result is plain data, the content of metrics.json. Every other output is written from it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stylenet.metrics.suite import Evaluation, iterations_to
 
 SCHEMA_VERSION = 1
 N_WORST = 3
-MIN_FOR_INTERVAL = 6  # pairs; of fewer a bootstrap interval says next to nothing
+MIN_FOR_INTERVAL = 6  # pairs; with fewer a bootstrap interval says next to nothing
 
 
 def summarise(
@@ -34,7 +34,8 @@ def summarise(
     """The whole result, ready for JSON."""
     scorer, pairs = evaluation.scorer, evaluation.pairs
     n_unique = [len({pair[k] for pair in pairs.pairs}) for k in (0, 1)]
-    tracked = tuple(
+    # The other overrides change no number.
+    relevant = tuple(
         name
         for name in overrides
         if not name.removeprefix("--").startswith(("tracking.", "networks."))
@@ -43,7 +44,7 @@ def summarise(
         "schema_version": SCHEMA_VERSION,
         "protocol": {
             "name": protocol_name,
-            "overrides": list(tracked),
+            "overrides": list(relevant),
             "values": evaluation.protocol.to_flat(),
         },
         "pairs": {
@@ -73,17 +74,17 @@ def summarise(
 
 
 def describe_candidate(evaluation: Evaluation, candidate: Candidate) -> list[dict[str, Any]]:
-    """One entry for each strength: who it is, and its metrics."""
+    """One entry for each strength: the candidate and its metrics."""
     key = ("cost", candidate.id, runtime.hardware(evaluation.scorer.device))
     cost = evaluation.store.rows.get(key, {}).get("cost")
-    about = {
+    identity = {
         "name": candidate.name,
         "kind": candidate.kind,
         "facts": candidate.facts,
         "efficiency": cost,
     }
     return [
-        about
+        identity
         | {
             "alpha": alpha,
             "metrics": pair_metrics(evaluation, candidate, alpha)
@@ -96,7 +97,7 @@ def describe_candidate(evaluation: Evaluation, candidate: Candidate) -> list[dic
 def columns(
     evaluation: Evaluation, candidate: Candidate, alpha: float | None
 ) -> dict[str, list[float]]:
-    """{metric: its value for every pair, in the pairs' order}."""
+    """{metric: its value for each pair, in the pairs' order}."""
     rows = [
         evaluation.store["pair", candidate.id, alpha, i]["values"]
         for i in range(len(evaluation.pairs.pairs))
@@ -107,17 +108,17 @@ def columns(
 def pair_metrics(
     evaluation: Evaluation, candidate: Candidate, alpha: float | None
 ) -> dict[str, dict[str, float]]:
-    """Mean, 95 % interval and median over the pairs."""
+    """Mean, 95 % interval and median of each metric over the pairs."""
     options = evaluation.scorer.options
-    found = {}
+    metrics = {}
     for name, values in columns(evaluation, candidate, alpha).items():
         interval = mean_with_interval(values, options.bootstrap, evaluation.protocol.pairs.seed)
-        found[name] = interval | {"median": statistics.median(values), "n": len(values)}
-    return found
+        metrics[name] = interval | {"median": statistics.median(values), "n": len(values)}
+    return metrics
 
 
 def mean_with_interval(values: Sequence[float], n_resamples: int, seed: int) -> dict[str, float]:
-    """Mean, and the ends of its 95 % interval where there are enough values for one."""
+    """The mean and, if there are enough values, the ends of its 95 % interval."""
     interval = functional.bootstrap(values, n_resamples, seed)._asdict()
     return interval if len(values) >= MIN_FOR_INTERVAL else {"mean": interval["mean"]}
 
@@ -125,70 +126,81 @@ def mean_with_interval(values: Sequence[float], n_resamples: int, seed: int) -> 
 def set_metrics(
     evaluation: Evaluation, candidate: Candidate, alpha: float | None
 ) -> dict[str, dict[str, float]]:
-    """FID, KID, ArtFID and the VGG Fréchet distance of all pictures to the styles they were made
-    from.
+    """FID, KID, ArtFID and the VGG Fréchet distance.
+
+    Each compares all pictures with their styles; every style counts once.
     """
+    # A style of many pairs is one picture, so it counts once.
     styles = sorted({pair[1] for pair in evaluation.pairs.pairs})
     pairs, options, seed = (
         columns(evaluation, candidate, alpha),
         evaluation.scorer.options,
         evaluation.protocol.pairs.seed,
     )
-    found = {}
+    metrics = {}
     for name in (name for name in names_of("set") if evaluation.scorer.wants(name)):
-        made = vectors(
+        output_vectors = vectors(
             evaluation,
             [("pair", candidate.id, alpha, i) for i in range(len(evaluation.pairs.pairs))],
             name,
         )
-        wanted = vectors(evaluation, [("style", number) for number in styles], name)
-        value = getattr(set_formulas, name)(made, wanted, pairs, options, seed)
-        found[name] = {"mean": value, "n": len(made), "n_styles": len(styles)}
-    return found
+        style_vectors = vectors(evaluation, [("style", number) for number in styles], name)
+        value = getattr(set_formulas, name)(output_vectors, style_vectors, pairs, options, seed)
+        metrics[name] = {"mean": value, "n": len(output_vectors), "n_styles": len(styles)}
+    return metrics
 
 
 def vectors(evaluation: Evaluation, keys: Sequence[tuple], metric: str) -> Tensor:
-    """The vectors of rows, [N, D]."""
+    """The vectors of the rows under these keys, [N, D]."""
     return torch.stack(
         [unpack(evaluation.store[key]["vectors"][CATALOGUE[metric].vectors]) for key in keys]
     )
 
 
 def rivals(evaluation: Evaluation) -> list[Candidate]:
-    """Those who are compared: all but the controls."""
+    """The candidates in the comparison: all but the controls."""
     return [c for c in evaluation.candidates if c.kind != "control"]
 
 
 def differences(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Every other candidate less the first, pair by pair at full strength, with 95 % intervals."""
-    first, *others = rivals(evaluation) or [None]
-    found = []
+    """The paired differences of every other rival to the first, at full strength.
+
+    Each has a 95 % interval.
+    """
+    first, *others = rivals(evaluation) or [None]  # without rivals no others either
+    entries = []
     for other in others:
         base, own = (columns(evaluation, c, c.alphas[-1]) for c in (first, other))
-        for name in (name for name in own if "/" not in name):
-            found.append(
+        for name in (name for name in own if "/" not in name):  # no single layers
+            entries.append(
                 {"metric": name, "a": first.name, "b": other.name}
                 | difference(base[name], own[name], name, evaluation)
             )
-    return found
+    return entries
 
 
 def difference(
     base: Sequence[float], own: Sequence[float], metric: str, evaluation: Evaluation
 ) -> dict[str, float]:
-    """Mean of own - base with its interval, the median, and the share of pairs in which own is
-    better.
+    """The mean of own - base with its interval, and the median.
+
+    `better_in` is the share of pairs where own is better.
     """
-    gaps = np.subtract(own, base)
+    gaps = np.subtract(own, base)  # [pairs]; the pairing removes what both have in common
     seed, n = evaluation.protocol.pairs.seed, evaluation.scorer.options.bootstrap
     is_better = gaps > 0 if CATALOGUE[metric].higher_is_better else gaps < 0
-    about = {"median": float(np.median(gaps)), "better_in": float(is_better.mean()), "n": len(gaps)}
-    return mean_with_interval(gaps, n, seed) | about
+    details = {
+        "median": float(np.median(gaps)),
+        "better_in": float(is_better.mean()),
+        "n": len(gaps),
+    }
+    return mean_with_interval(gaps, n, seed) | details
 
 
 def oracle(evaluation: Evaluation) -> dict[str, Any] | None:
-    """How many steps of pixel optimisation reach each candidate's style loss at no more content
-    loss.
+    """The number of pixel optimisation steps that reach each candidate's style loss.
+
+    The content loss must be no higher than the candidate's.
     """
     numbers = evaluation.oracle_pairs()
     if not numbers:
@@ -196,21 +208,23 @@ def oracle(evaluation: Evaluation) -> dict[str, Any] | None:
     courses = {number: evaluation.store["oracle", number]["course"] for number in numbers}
     reached = {c.name: reach(evaluation, c, courses) for c in rivals(evaluation)}
     options = evaluation.protocol.oracle
-    about = {
+    settings = {
         "iterations": options.iterations,
         "lr": options.lr,
         "style_weight": options.style_weight,
         "start": "content image",
     }
-    return about | {"pairs": numbers, "courses": list(courses.values()), "reached": reached}
+    return settings | {"pairs": numbers, "courses": list(courses.values()), "reached": reached}
 
 
 def reach(evaluation: Evaluation, candidate: Candidate, courses: dict[int, list]) -> dict[str, Any]:
-    """The steps for each pair (None: not within the limit) and their median; the same where the
-    content loss is let go.
+    """The steps for each pair (None: not within the limit) and their median.
+
+    A second count ignores the content loss.
     """
     goals = {number: evaluation.goal(candidate, number) for number in courses}
     each = [iterations_to(courses[number], goal) for number, goal in goals.items()]
+    # An infinite content goal is always met.
     style_alone = [
         iterations_to(courses[number], goal._replace(content=math.inf))
         for number, goal in goals.items()
@@ -225,20 +239,23 @@ def reach(evaluation: Evaluation, candidate: Candidate, courses: dict[int, list]
 
 
 def median_steps(each: Sequence[int | None]) -> float | None:
-    """The median, where None stands for more than the limit."""
+    """The median; a None counts as more than the limit, and so may the median."""
     median = statistics.median(math.inf if k is None else k for k in each)
+    # JSON has no infinity.
     return None if math.isinf(median) else median
 
 
 def frontier(evaluation: Evaluation) -> dict[str, Any] | None:
-    """The course of every model with several strengths from content to style, and the area under
-    it.
+    """The curve of each model with several strengths, and the area under it.
+
+    The curve leads from content to style.
     """
     several = [c for c in rivals(evaluation) if len(c.alphas) > 1]
     if not several or not (
         evaluation.scorer.wants("content_norm") and evaluation.scorer.wants("style")
     ):
         return None
+    # content copy first, then style copy: the ends of every curve
     copies = [point_of(evaluation, c, None) for c in evaluation.candidates if c.kind == "control"]
     curves = {}
     for candidate in several:
@@ -253,7 +270,7 @@ def frontier(evaluation: Evaluation) -> dict[str, Any] | None:
 
 
 def point_of(evaluation: Evaluation, candidate: Candidate, alpha: float | None) -> Point:
-    """Mean normalised content loss and mean style loss."""
+    """The mean normalised content loss and the mean style loss."""
     values = columns(evaluation, candidate, alpha)
     return Point(statistics.fmean(values["content_norm"]), statistics.fmean(values["style"]))
 
@@ -261,7 +278,7 @@ def point_of(evaluation: Evaluation, candidate: Candidate, alpha: float | None) 
 def per_style(evaluation: Evaluation, candidate: Candidate) -> dict[str, dict[str, float]]:
     """{style: means over its pairs at full strength}."""
     pairs, values = evaluation.pairs, columns(evaluation, candidate, candidate.alphas[-1])
-    found = {}
+    means_by_style = {}
     for style in sorted({pair[1] for pair in pairs.pairs}):
         chosen = [i for i, pair in enumerate(pairs.pairs) if pair[1] == style]
         means = {
@@ -269,21 +286,21 @@ def per_style(evaluation: Evaluation, candidate: Candidate) -> dict[str, dict[st
             for name, column in values.items()
             if "/" not in name
         }
-        found[pairs.names[pairs.styles[style]]] = {"n": len(chosen)} | means
-    return found
+        means_by_style[pairs.names[pairs.styles[style]]] = {"n": len(chosen)} | means
+    return means_by_style
 
 
 def worst(evaluation: Evaluation, candidate: Candidate) -> dict[str, list[dict[str, Any]]]:
-    """{metric: the pairs where the candidate does worst, worst first}."""
+    """{metric: the candidate's worst pairs, worst first}."""
     pairs, values = evaluation.pairs, columns(evaluation, candidate, candidate.alphas[-1])
-    found = {}
+    worst_pairs = {}
     for name in (name for name in values if "/" not in name):
         order = sorted(
             range(len(values[name])),
             key=lambda i: values[name][i],
-            reverse=not CATALOGUE[name].higher_is_better,
+            reverse=not CATALOGUE[name].higher_is_better,  # the worst value first
         )
-        found[name] = [
+        worst_pairs[name] = [
             {
                 "pair": i,
                 "content": pairs.names[pairs.contents[pairs.pairs[i][0]]],
@@ -292,4 +309,4 @@ def worst(evaluation: Evaluation, candidate: Candidate) -> dict[str, list[dict[s
             }
             for i in order[:N_WORST]
         ]
-    return found
+    return worst_pairs

@@ -23,17 +23,17 @@ class Table(NamedTuple):
 
 
 def label_of(entry: Mapping[str, Any]) -> str:
-    """A candidate at a strength."""
+    """A candidate's name with its strength."""
     return entry["name"] if entry["alpha"] is None else f"{entry['name']}, alpha {entry['alpha']:g}"
 
 
 def heading_of(metric: str) -> str:
-    """A column's title with the direction in which it gets better."""
+    """A column's title with an arrow in the direction of better values."""
     return CATALOGUE[metric].heading
 
 
 def wanted_columns(results: Mapping[str, Any]) -> list[str]:
-    """The metrics of the protocol in the order of the tables."""
+    """The metrics of the protocol, in the order of the tables."""
     return [name for name in CATALOGUE if name in results["protocol"]["values"]["metrics.names"]]
 
 
@@ -54,10 +54,12 @@ def metric_table(results: Mapping[str, Any], statistic: str) -> Table:
 
 
 def number(value: float, metric: str, sign: str = "") -> str:
-    """A metric's value with its number of digits, or with two significant ones where it would read
-    as zero.
+    """A metric's value with its number of digits.
+
+    A value that would read as zero has two significant digits instead.
     """
     digits = CATALOGUE[metric].digits
+    # Below half a unit of the last digit all digits would be 0.
     return (
         f"{value:{sign}.1e}" if 0 < abs(value) < 0.5 * 10**-digits else f"{value:{sign}.{digits}f}"
     )
@@ -74,7 +76,7 @@ def signed(difference: Mapping[str, float], metric: str) -> str:
 
 
 def cell(value: Mapping[str, float] | None, metric: str, statistic: str) -> str:
-    """A number, with its interval if it is a mean that has one."""
+    """A number; a mean also has its interval, if there is one."""
     if value is None:
         return NOT_COMPUTED
     if statistic not in value:
@@ -91,23 +93,26 @@ def cell(value: Mapping[str, float] | None, metric: str, statistic: str) -> str:
 def best_cells(
     entries: Sequence[Mapping[str, Any]], names: Sequence[str], statistic: str
 ) -> frozenset[tuple[int, int]]:
-    """Where the best value of each column stands among the rivals at their full strength; alone
-    nobody is best.
+    """The (row, column) of the best value of each column.
+
+    Only rivals at their full strength count. A single rival is not marked.
     """
-    found = set()
+    cells = set()
+    # A model has an entry for each strength; the last one wins.
     last = {e["name"]: i for i, e in enumerate(entries) if e["kind"] != "control"}
     rivals = list(last.values())
+    # column 0 holds the names
     for column, name in enumerate(names, start=1):
         values = {i: entries[i]["metrics"].get(name, {}).get(statistic) for i in rivals}
         known = {i: value for i, value in values.items() if value is not None}
         if len(known) > 1:
             pick = best_of(name)
-            found.add((pick(known, key=known.__getitem__), column))
-    return frozenset(found)
+            cells.add((pick(known, key=known.__getitem__), column))
+    return frozenset(cells)
 
 
 def cost_table(results: Mapping[str, Any]) -> Table | None:
-    """What the models cost."""
+    """The cost of the models; None if the protocol does not ask for it."""
     if "efficiency" not in results["protocol"]["values"]["metrics.names"]:
         return None
     rows = []
@@ -123,21 +128,23 @@ def cost_table(results: Mapping[str, Any]) -> Table | None:
                 ),
             ]
         )
+    # All costs come from the same size and machine.
     known = next((e["efficiency"] for e in results["candidates"] if e["efficiency"]), None)
     where = f" at {known['px']} x {known['px']} on {known['hardware']}, float32" if known else ""
     return Table(f"Cost of one picture{where}", ["", *COST_TITLES], rows) if rows else None
 
 
 def cost_cells(cost: Mapping[str, Any]) -> list[str]:
-    """Numbers with their units."""
+    """The parts of a cost with their units."""
     peak = NOT_COMPUTED if cost["peak_bytes"] is None else f"{cost['peak_bytes'] / 2**20:.0f} MiB"
     durations = [f"{cost[name] * 1000:.0f} ms" for name in ("seconds", "seconds_cached_style")]
     return [f"{cost['parameters'] / 1e6:.2f} M", f"{cost['macs'] / 1e9:.1f} G", *durations, peak]
 
 
 def difference_table(results: Mapping[str, Any]) -> Table | None:
-    """Paired differences to the first candidate; an interval without 0 means that "better" or
-    "worse" is no chance.
+    """Paired differences to the first candidate; None if there are none.
+
+    Only an interval without 0 counts as "better" or "worse".
     """
     rows = []
     for d in results["differences"]:
@@ -161,11 +168,12 @@ def difference_table(results: Mapping[str, Any]) -> Table | None:
 
 
 def verdict(difference: Mapping[str, Any]) -> str:
-    """Better, worse, or undecided."""
+    """Better, worse, undecided or too few pairs."""
     if "low" not in difference:
         return "too few pairs"
     if difference["low"] <= 0 <= difference["high"]:
         return "undecided"
+    # A positive difference is good exactly if higher is better.
     return (
         "better"
         if (difference["mean"] > 0) == CATALOGUE[difference["metric"]].higher_is_better
@@ -174,28 +182,29 @@ def verdict(difference: Mapping[str, Any]) -> str:
 
 
 def oracle_table(results: Mapping[str, Any]) -> Table | None:
-    """Steps of pixel optimisation that a feed-forward picture is worth.
+    """Steps of pixel optimisation that reach a feed-forward picture; None without an oracle.
 
-    Content and style stand apart.
+    Content loss and style loss have a column each.
     """
     oracle = results["oracle"]
     if not oracle:
         return None
     rows = []
-    for name, found in oracle["reached"].items():
-        known = [k for k in found["each"] if k is not None]
+    for name, reach in oracle["reached"].items():
+        known = [k for k in reach["each"] if k is not None]
         spread = f"{min(known)} to {max(known)}" if known else "–"
         medians = (
-            f"more than {oracle['iterations']}" if found[key] is None else f"{found[key]:g}"
+            # None: the median pair did not get there
+            f"more than {oracle['iterations']}" if reach[key] is None else f"{reach[key]:g}"
             for key in ("median", "median_style_alone")
         )
         both, style_alone = medians
-        counts = f"{found['n_reached']} of {found['n']}"
+        counts = f"{reach['n_reached']} of {reach['n']}"
         rows.append(
             [
                 name,
-                f"{found['content']:.3f}",
-                f"{found['style']:.3f}",
+                f"{reach['content']:.3f}",
+                f"{reach['style']:.3f}",
                 both,
                 spread,
                 counts,
@@ -220,7 +229,7 @@ def oracle_table(results: Mapping[str, Any]) -> Table | None:
 
 
 def frontier_table(results: Mapping[str, Any]) -> Table | None:
-    """The area under each model's curve."""
+    """The area under each model's curve; None without a frontier."""
     if not results["frontier"]:
         return None
     rows = [[name, f"{curve['area']:.4f}"] for name, curve in results["frontier"]["curves"].items()]
@@ -232,7 +241,7 @@ def frontier_table(results: Mapping[str, Any]) -> Table | None:
 
 
 def model_table(results: Mapping[str, Any]) -> Table:
-    """Who took part."""
+    """The candidates with path, sha256 and training."""
     rows = []
     for entry in {e["name"]: e for e in results["candidates"] if e["kind"] != "control"}.values():
         facts = entry["facts"]
@@ -246,13 +255,17 @@ def model_table(results: Mapping[str, Any]) -> Table:
 
 
 def style_tables(results: Mapping[str, Any]) -> list[Table]:
-    """Means per style of every rival."""
+    """A table of means per style for each rival."""
     names = dict.fromkeys(e["name"] for e in results["candidates"] if e["kind"] != "control")
     return [table for name in names if (table := style_table(name, results["per_style"][name]))]
 
 
 def style_table(name: str, per_style: Mapping[str, Mapping[str, float]]) -> Table | None:
-    """Means per style, the worst by relative style loss, else by the first metric, at the top."""
+    """Means per style, the worst style at the top; None without metrics.
+
+    The order is by relative style loss, else by the first metric.
+    """
+    # "n" is the number of pairs; every style has the same metrics.
     metrics = [name for name in next(iter(per_style.values())) if name != "n"]
     if not metrics:
         return None
@@ -270,7 +283,7 @@ def style_table(name: str, per_style: Mapping[str, Mapping[str, float]]) -> Tabl
 
 
 def all_tables(results: Mapping[str, Any]) -> list[Table]:
-    """Every table that the results have."""
+    """The tables that the results have."""
     tables = [
         metric_table(results, "mean"),
         metric_table(results, "median"),
@@ -282,7 +295,7 @@ def all_tables(results: Mapping[str, Any]) -> list[Table]:
 
 
 def heading(results: Mapping[str, Any]) -> str:
-    """The protocol and its numbers, in a line."""
+    """The protocol and its numbers of pairs, in one line."""
     protocol, pairs = results["protocol"], results["pairs"]
     changed = f" changed by {', '.join(protocol['overrides'])}" if protocol["overrides"] else ""
     counts = (
@@ -293,8 +306,8 @@ def heading(results: Mapping[str, Any]) -> str:
 
 
 def notes(results: Mapping[str, Any]) -> list[str]:
-    """What was not computed, and why; metrics that lack the same thing together."""
-    by_reason: dict[str, list[str]] = {}
+    """A line for each reason why metrics were not computed, with their names."""
+    by_reason: dict[str, list[str]] = {}  # metrics that lack the same thing share a line
     for name, why in results["not_computed"].items():
         by_reason.setdefault(why, []).append(CATALOGUE[name].title if name in CATALOGUE else name)
     return [f"{', '.join(names)}: {NOT_COMPUTED}: {why}" for why, names in by_reason.items()]
@@ -309,8 +322,9 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def protocol_text(results: Mapping[str, Any]) -> str:
-    """Every value of the protocol but tracking and the places of files, and what it leaves no
-    choice in.
+    """The values of the protocol, without tracking and places of files.
+
+    The fixed properties of the implementations are included.
     """
     values = results["protocol"]["values"] | IMPLEMENTATIONS
     return "".join(
@@ -321,10 +335,10 @@ def protocol_text(results: Mapping[str, Any]) -> str:
 
 
 def provenance(results: Mapping[str, Any]) -> str:
-    """Commit, versions and networks, in a line."""
+    """Commit, versions and networks, in one line."""
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     networks = (
-        ", ".join(f"{name} {about['sha256'][:12]}" for name, about in results["networks"].items())
+        ", ".join(f"{name} {facts['sha256'][:12]}" for name, facts in results["networks"].items())
         or "none"
     )
     return (
@@ -334,7 +348,7 @@ def provenance(results: Mapping[str, Any]) -> str:
 
 
 def markdown_table(table: Table) -> str:
-    """One table, the best values bold."""
+    """A table as Markdown, the best values in bold."""
     rows = [
         [
             f"**{markdown_text(text)}**" if (i, j) in table.best else markdown_text(text)
@@ -347,18 +361,18 @@ def markdown_table(table: Table) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Text with Markdown's special characters escaped; an underscore within a word is none."""
+    """Text with Markdown's special characters escaped; an underscore in a word is not special."""
     return re.sub(r"([|*<`])", r"\\\1", text)
 
 
 def latex(results: Mapping[str, Any]) -> str:
-    """All tables for LaTeX with booktabs, the best values bold."""
+    """All tables and notes for LaTeX with booktabs, the best values in bold."""
     parts = [latex_table(table, heading(results)) for table in all_tables(results)]
     return "\n".join([f"% {note}" for note in notes(results)] + parts)
 
 
 def latex_table(table: Table, source: str) -> str:
-    """One table."""
+    """A table for LaTeX."""
     body = [
         [
             rf"\textbf{{{latex_text(text)}}}" if (i, j) in table.best else latex_text(text)
@@ -373,9 +387,8 @@ def latex_table(table: Table, source: str) -> str:
     ]
     lines += [rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}", r"\toprule"]
     lines += [" & ".join(map(latex_text, table.header)) + r" \\", r"\midrule"]
-    lines += [
-        "{}" + " & ".join(row) + r" \\" for row in body
-    ]  # a row that starts with [ would be an option of \\
+    # "{}": a row that starts with [ would be read as an option of the \\ before it.
+    lines += ["{}" + " & ".join(row) + r" \\" for row in body]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 

@@ -1,1 +1,1 @@
-"""The networks: frozen VGG encoder, mirrored decoder, and the StyleNet made of both."""
+"""The networks: frozen VGG encoder, mirrored decoder, the StyleNet of both, compact network."""

@@ -1,8 +1,7 @@
-"""The compact network: an encoder and a decoder of its own, small enough for a laptop, with AdaIN
-at three depths.
+"""The compact network: its own small encoder and decoder, with AdaIN at three depths.
 
-It has no VGG at run time. A VGG teaches it: it learns with the losses of AdaIN on the VGG's
-features, as if the VGG's own decoder were trained.
+It is small enough for a laptop and has no VGG at run time. A VGG teaches it: the network learns
+with AdaIN's losses on the VGG's features, as the VGG's own decoder would.
 """
 
 from __future__ import annotations
@@ -21,20 +20,21 @@ from stylenet.models.learning import Observed, repeated, rolled
 from stylenet.models.vgg import pad
 from stylenet.transforms import StyleCode, align, channel_stats
 
-STRIDE = 8  # pixels a side that one of the deepest features stands for
+STRIDE = 8  # side in pixels of the square that one of the deepest features stands for
 
 Maps = tuple[Tensor, ...]  # features at 1/2, 1/4 and 1/8 of the size
 
 
 class CompactNet(nn.Module):
-    """Contents restyled with styles.
+    """A network that stylises contents with styles and needs no VGG.
 
     Images are RGB in [0, 1], [N, 3, H, W], any size; the output has the content's size.
 
     Most of a convolutional network's time goes into its layers at full size. Here the first
-    convolution has stride 2, and the last one, which alone works at full size, has three outputs. A
-    style is known by the channel means and deviations of its features at every depth, and the
-    decoder's own features are brought to them on their way up.
+    convolution has stride 2. Only the last one works at full size, and it has three outputs.
+
+    A style code holds the channel means and deviations of the style's features at every depth. The
+    decoder aligns its own features with them at every depth.
     """
 
     def __init__(
@@ -45,11 +45,13 @@ class CompactNet(nn.Module):
         antialias: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
-        """`blocks` residual blocks work at 1/8 of the size, `encoder_blocks` of them in the
-        encoder.
+        """Build the layers and draw their start weights from `generator`.
 
-        With `antialias` the network blurs before each stride and upsamples bilinearly, so that its
-        texture hangs less on the grid of its strides (Zhang 2019).
+        `channels` are those at 1/2, 1/4 and 1/8 of the size. `blocks` residual blocks work at 1/8
+        of the size, `encoder_blocks` of them in the encoder.
+
+        With `antialias` the network blurs before each stride and upsamples bilinearly. Its texture
+        then depends less on the grid of its strides (Zhang 2019).
         """
         super().__init__()
         half, quarter, eighth = channels
@@ -64,7 +66,7 @@ class CompactNet(nn.Module):
         self.more_encoder_blocks = nn.ModuleList(
             ResidualBlock(eighth) for _ in range(encoder_blocks - 1)
         )
-        # in the decoder AdaIN follows, which takes out any bias
+        # AdaIN follows in the decoder and subtracts any bias
         self.decoder_blocks = nn.ModuleList(
             ResidualBlock(eighth, bias=False) for _ in range(blocks - encoder_blocks)
         )
@@ -76,15 +78,16 @@ class CompactNet(nn.Module):
         init_weights(self, generator)
 
     def forward(self, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
-        """The content [N, 3, H, W] in the look of the style [N or 1, 3, h, w], at strength alpha in
-        [0, 1].
+        """The content stylised with the style, [N, 3, H, W].
+
+        content [N, 3, H, W], style [N or 1, 3, h, w]; `alpha` is the strength in [0, 1].
         """
         return self.stylise(content, Look((self.encode_style(style),), alpha=alpha))
 
     def encode(self, image: Tensor) -> Maps:
         """The image's features at the three depths.
 
-        Sides are filled up to multiples of 8 with their last pixels.
+        Sides are padded to multiples of 8 with their last pixels.
         """
         height, width = image.shape[-2:]
         x = F.pad(
@@ -92,40 +95,41 @@ class CompactNet(nn.Module):
             (0, -width % STRIDE, 0, -height % STRIDE),
             mode="replicate",
         )
-        half = F.relu(self.to_half(x))
-        quarter = self.to_quarter(half)
-        eighth = self.encoder_block(self.to_eighth(F.relu(quarter)))
+        half = F.relu(self.to_half(x))  # [N, C, H / 2, W / 2]
+        quarter = self.to_quarter(half)  # [N, C', H / 4, W / 4]
+        eighth = self.encoder_block(self.to_eighth(F.relu(quarter)))  # [N, C'', H / 8, W / 8]
         for block in self.more_encoder_blocks:
             eighth = block(eighth)
         return half, quarter, eighth
 
     def style_code(self, maps: Maps) -> StyleCode:
-        """Channel means and deviations at the three depths: six of [N, C, 1, 1], whose weighted
-        sums are styles as well.
+        """Channel means and deviations at the three depths, six of [N, C, 1, 1].
+
+        Their weighted sums are style codes as well.
         """
         return tuple(part for features in maps for part in channel_stats(features))
 
     has_content_stats = False
 
     def content_stats(self, maps: Maps) -> None:
-        """Nothing could stand for a whole content: the network measures the decoder's features as
-        well.
+        """None, because no statistics can replace a whole content.
+
+        The network measures the decoder's features as well.
         """
 
     def encode_style(self, style: Tensor) -> StyleCode:
-        """What the network keeps of a style image. It serves any number of contents."""
+        """The style code of a style image, which serves any number of contents."""
         return self.style_code(self.encode(style))
 
     def stylise(self, content: Tensor, look: Look) -> Tensor:
-        """The content [N, 3, H, W] in a look."""
+        """The content [N, 3, H, W] stylised with a look."""
         return self.render(self.encode(content), content.shape, look)
 
     def render(self, maps: Maps, shape: Sequence[int], look: Look) -> Tensor:
-        """The same from the features of a content of the given shape; they serve any number of
-        looks.
+        """The stylised content, computed from its features and its shape.
 
-        AdaIN is linear in the style's statistics, so the network mixes and weakens these, once for
-        all depths.
+        The features serve any number of looks. AdaIN is linear in the style's statistics, so the
+        network mixes and weakens these once for all depths.
         """
         code = mean_code(look.codes, look.mixture)
         if look.alpha != 1:
@@ -133,21 +137,24 @@ class CompactNet(nn.Module):
         return self.decode(maps, code)[..., : shape[-2], : shape[-1]]
 
     def decode(self, maps: Maps, code: StyleCode) -> Tensor:
-        """A content's features brought to a style's statistics, as an image."""
+        """An image from a content's features, aligned with a style code at every depth."""
         half, quarter, eighth = maps
+        # the code holds mean and deviation of half, quarter, eighth in this order
         to_half, to_quarter, to_eighth = (partial(align, style=code[i : i + 2]) for i in (0, 2, 4))
         x = to_eighth(eighth)
+        # align again after every layer: each one changes the statistics
         for block in self.decoder_blocks:
             x = to_eighth(block(x))
+        # align both sides before the skip connection adds them
         x = to_quarter(self.from_eighth(F.relu(x))) + to_quarter(quarter)
         x = to_quarter(self.quarter_block(x))
         x = to_half(self.from_quarter(F.relu(x))) + to_half(half)
         x = F.relu_(self.half_conv(F.relu(x)))
-        return self.to_pixels(x)
+        return self.to_pixels(x)  # [N, 3, H, W]
 
 
 def mean_code(codes: Sequence[StyleCode], shares: Sequence[float]) -> StyleCode:
-    """The weighted mean of style codes; the shares sum to 1."""
+    """The weighted mean of style codes, by shares that sum to 1."""
     return tuple(
         sum(share * part for share, part in zip(shares, parts, strict=True))
         for parts in zip(*codes, strict=True)
@@ -161,7 +168,7 @@ class DownConv(nn.Conv2d):
         super().__init__(n_in, n_out, kernel_px, stride=2)
 
     def kernel(self) -> Tensor:
-        """What the map is convolved with."""
+        """The kernel of the convolution, [C_out, C_in, k, k]."""
         return self.weight
 
     def forward(self, x: Tensor) -> Tensor:
@@ -170,28 +177,31 @@ class DownConv(nn.Conv2d):
 
 
 class BlurredConv(DownConv):
-    """The same behind a blur by the binomial (1, 2, 1) / 4, which is part of the kernel: two pixels
-    wider, no pass more.
+    """A DownConv after a blur by the binomial (1, 2, 1) / 4.
+
+    The blur is part of the kernel. The kernel is two pixels wider, but there is no second pass.
     """
 
     def kernel(self) -> Tensor:
         taps = torch.tensor([0.25, 0.5, 0.25], dtype=self.weight.dtype, device=self.weight.device)
         blur = torch.outer(taps, taps)[None, None]
         n_out, n_in, side, _ = self.weight.shape
+        # a full convolution of kernel and blur: [n_out, n_in, side + 2, side + 2]
         return F.conv_transpose2d(self.weight.reshape(-1, 1, side, side), blur).reshape(
             n_out, n_in, side + 2, side + 2
         )
 
 
 def reflected(x: Tensor, n_px: int) -> Tensor:
-    """The map with a border of reflected pixels; one too narrow for that repeats its outermost
-    pixels.
+    """The map with a border of `n_px` reflected pixels.
+
+    A map too narrow for that repeats its outermost pixels.
     """
     return F.pad(x, (n_px,) * 4, mode="reflect" if min(x.shape[-2:]) > n_px else "replicate")
 
 
 class SameConv(nn.Conv2d):
-    """A 3x3 convolution that keeps the size: reflection padding."""
+    """A 3x3 convolution with reflection padding, which keeps the size."""
 
     def __init__(self, n_in: int, n_out: int, bias: bool = True) -> None:
         super().__init__(n_in, n_out, 3, bias=bias)
@@ -201,22 +211,23 @@ class SameConv(nn.Conv2d):
 
 
 class UpConv(SameConv):
-    """Twice the size by nearest neighbours, and a convolution."""
+    """A SameConv after upsampling by two with nearest neighbours."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
 class SmoothUpConv(SameConv):
-    """Twice the size by bilinear interpolation, and a convolution."""
+    """A SameConv after upsampling by two with bilinear interpolation."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(F.interpolate(x, scale_factor=2, mode="bilinear"))
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions, the second with or without bias, beside a path that leaves the features as
-    they are.
+    """Two convolutions whose output is added to the unchanged features.
+
+    `bias` is that of the second convolution.
     """
 
     def __init__(self, n_channels: int, bias: bool = True) -> None:
@@ -232,8 +243,9 @@ class ResidualBlock(nn.Module):
 
 @torch.no_grad()
 def init_weights(net: CompactNet, generator: torch.Generator | None) -> None:
-    """Start weights drawn from `generator`: He's, small in what is added to a residual path, and a
-    first output near mid grey.
+    """Draw the start weights from `generator` (He et al. 2015).
+
+    They are small where a block adds to a residual path. The first output is near mid grey.
     """
     for conv in (module for module in net.modules() if isinstance(module, nn.Conv2d)):
         bound = (6 / conv.weight[0].numel()) ** 0.5  # He et al. 2015, eq. 10
@@ -241,19 +253,20 @@ def init_weights(net: CompactNet, generator: torch.Generator | None) -> None:
         if conv.bias is not None:
             conv.bias.zero_()
     for block in (module for module in net.modules() if isinstance(module, ResidualBlock)):
-        block.second.weight.mul_(0.3)
+        block.second.weight.mul_(0.3)  # keeps the variance from growing with every block
     net.to_pixels.weight.mul_(0.1)
     net.to_pixels.bias.fill_(0.5)
 
 
 @torch.no_grad()
 def grown(net: CompactNet, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Start weights of the network from those of one with fewer blocks: the blocks that it has more
-    change nothing at first.
+    """Start weights of the network from those of one with fewer blocks.
+
+    The additional blocks change nothing at first.
     """
     start = {name: tensor.clone() for name, tensor in net.state_dict().items()} | tensors
     for name in start.keys() - tensors.keys():
-        if ".second." in name:
+        if ".second." in name:  # at zero a residual block is the identity
             start[name].zero_()
     return start
 
@@ -261,14 +274,14 @@ def grown(net: CompactNet, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 class CompactLearner:
     """A compact network while it learns.
 
-    `net` may be spread over processes, which average its gradients.
+    `net` may be distributed over processes, which average its gradients.
     """
 
     def __init__(self, net: nn.Module) -> None:
         self.net = net
 
     def __call__(self, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
-        """As CompactNet."""
+        """The output of CompactNet.forward."""
         return self.net(content, style, alpha)
 
     def learn(self, seen: Observed) -> Tensor:
@@ -284,8 +297,9 @@ class CompactLearner:
 def make_fast(
     net: CompactNet, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> CompactNet:
-    """The network with its upsampling and its blurs merged into convolutions, for inference on the
-    device in the dtype.
+    """The network for inference on the device in the dtype.
+
+    Its nearest upsampling and its blurs are merged into convolutions.
     """
     fast = copy.deepcopy(net)
     for name, module in net.named_children():
@@ -297,7 +311,7 @@ def make_fast(
 
 
 def unblurred(conv: BlurredConv) -> DownConv:
-    """The same convolution with the blur in its kernel once and for all."""
+    """A plain DownConv whose kernel includes the blur."""
     kernel = conv.kernel()
     plain = DownConv(conv.in_channels, conv.out_channels, kernel.shape[-1])
     plain.load_state_dict({"weight": kernel, "bias": conv.bias})

@@ -1,4 +1,4 @@
-"""The learned decoder: the encoder mirrored, pooling replaced by upsampling."""
+"""The learned decoder, which mirrors the encoder with upsampling in place of pooling."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Init = Literal["uniform", "he"]
 
 
 class Decoder(nn.Module):
-    """Features of an encoder's tap back to an image, [N, C, h, w] -> [N, 3, h * s, w * s].
+    """A decoder from an encoder's tap to an image, [N, C, h, w] -> [N, 3, h * s, w * s].
 
-    Each layer is named after the encoder's convolution that it mirrors: a decoder for relu4_1
-    starts with conv4_1 (512 to 256 channels) and ends with conv1_1 (64 to 3). As in the paper there
-    is no normalisation by default (section 7.1), and the last layer has neither normalisation nor
-    ReLU.
+    The factor s is the tap's stride, such as 8 for relu4_1. Each layer is named after the encoder's
+    convolution that it mirrors. A decoder for relu4_1 starts with conv4_1 (512 to 256 channels) and
+    ends with conv1_1 (64 to 3). As in the paper there is no normalisation by default (section 7.1).
+    The last layer has neither normalisation nor ReLU.
     """
 
     def __init__(
@@ -37,11 +37,14 @@ class Decoder(nn.Module):
         generator: torch.Generator | None = None,
         widening: int = 1,
     ) -> None:
-        """`widening`: input channels over the encoder's output channels (2 where a style is
-        concatenated).
+        """Build the layers and draw their start weights from `generator`.
+
+        `widening` is the ratio of the input channels to the encoder's output channels. It is 2
+        where a style is concatenated.
         """
         super().__init__()
         self.padding, self.upsampling = padding, upsampling
+        # deepest first; inputs and outputs of each convolution change places
         mirrored = [
             (name, shape) for name, shape in reversed(conv_shapes(encoder_name, tap).items())
         ]
@@ -57,7 +60,10 @@ class Decoder(nn.Module):
         init_weights(self, init, generator)
 
     def train(self, mode: bool = True) -> Decoder:
-        """As every module's, but a frozen layer's normalisation keeps its running statistics."""
+        """Set the training mode, except for the normalisation of frozen layers.
+
+        That keeps its running statistics.
+        """
         super().train(mode)
         for norm in self.norms.values():
             norm.train(mode and norm.weight.requires_grad)
@@ -67,17 +73,17 @@ class Decoder(nn.Module):
         x, names = features, list(self.convs)
         for name, following in zip(names, [*names[1:], None], strict=True):
             x = self.convs[name](pad(x, self.padding))
-            x = self.norms[name](x) if name in self.norms else x
+            x = self.norms[name](x) if name in self.norms else x  # [N, C, h, w]
             if following is None:
                 return x
             x = F.relu_(x)
             if block_of(following) != block_of(name):
-                x = upsample(x, self.upsampling)
+                x = upsample(x, self.upsampling)  # [N, C, 2h, 2w], where the encoder pools
         raise AssertionError("a decoder has at least one layer")
 
 
 def upsample(x: Tensor, mode: Upsampling) -> Tensor:
-    """Twice the size, [N, C, H, W] -> [N, C, 2H, 2W]."""
+    """The map at twice the size, [N, C, H, W] -> [N, C, 2H, 2W]."""
     return F.interpolate(
         x, scale_factor=2, mode=mode, align_corners=None if mode == "nearest" else False
     )
@@ -90,16 +96,16 @@ def make_norm(norm: Norm, n_channels: int) -> nn.Module:
 
 @torch.no_grad()
 def init_weights(decoder: Decoder, init: Init, generator: torch.Generator | None) -> None:
-    """Start weights drawn from `generator` instead of the global state.
+    """Draw the start weights from `generator` instead of the global state.
 
-    `uniform` is what Torch 7 and PyTorch do by default and what the known implementations start
-    from: U(±1/sqrt(n)) for n inputs, so that the signal shrinks by 0.4 a layer and the first output
-    is an even grey. `he` keeps the signal's size (He et al. 2015, eq. 10) and starts at mid grey
-    with a tenth of it; docs/log.md has both curves.
+    `uniform` is the default of Torch 7 and PyTorch, from which the known implementations start:
+    U(±1/sqrt(n)) for n inputs. The signal shrinks by 0.4 a layer, so the first output is an even
+    grey. `he` keeps the signal's size (He et al. 2015, eq. 10) and starts at mid grey with a tenth
+    of it. docs/log.md has both curves.
     """
     convs = list(decoder.convs.values())
     for conv in convs:
-        n_inputs = conv.in_channels * 9
+        n_inputs = conv.in_channels * 9  # of a 3x3 kernel
         bound = n_inputs**-0.5 if init == "uniform" else (6 / n_inputs) ** 0.5
         conv.weight.uniform_(-bound, bound, generator=generator)
         conv.bias.uniform_(-bound, bound, generator=generator)
@@ -111,10 +117,11 @@ def init_weights(decoder: Decoder, init: Init, generator: torch.Generator | None
 
 
 def load_flat_decoder(decoder: Decoder, weights: Mapping[str, Tensor], origin: str) -> None:
-    """Load the numbered layout of pytorch-AdaIN's published decoder (a flat Sequential) in place.
+    """Load pytorch-AdaIN's published decoder, a numbered flat Sequential, in place.
 
     Raises WeightsError if the layers do not match one by one.
     """
+    # padding, ReLU and upsampling take numbers as well, but have no weights
     numbers = sorted({int(key.split(".")[0]) for key in weights if key.split(".")[0].isdigit()})
     shapes = [tuple(weights[f"{number}.weight"].shape) for number in numbers]
     expected = [tuple(conv.weight.shape) for conv in decoder.convs.values()]
@@ -130,9 +137,9 @@ def load_flat_decoder(decoder: Decoder, weights: Mapping[str, Tensor], origin: s
 
 
 def freeze_layers(decoder: Decoder, names: tuple[str, ...]) -> None:
-    """Take the named layers (convolution and its normalisation) out of training.
+    """Freeze the named layers, each a convolution with its normalisation.
 
-    Raises UsageError for unknown ones.
+    Raises UsageError for unknown names.
     """
     unknown = [name for name in names if name not in decoder.convs]
     if unknown:

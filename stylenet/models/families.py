@@ -1,7 +1,8 @@
-"""The families: each kind of network, how it is made from plain parts, and what it can do.
+"""The families: each kind of network, how to build it, and what it can do.
 
 A configuration and a released file both become `Parts`, and `make(parts)` builds the network from
-them. Whoever trains, applies or measures a network asks its family; no other file knows the kinds.
+them. Code that trains, applies or measures a network asks its family. No other file knows the
+kinds.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ Network = StyleNet | CompactNet
 
 
 class Parts(NamedTuple):
-    """What must be known to build a network again; the description in a released file holds it."""
+    """Everything that is needed to build a network again.
+
+    The description in a released file holds it.
+    """
 
     family: str
-    encoder: Mapping[
-        str, Any
-    ]  # the VGG of the network or of its losses: name, tap, padding, pooling
+    # the VGG of the network or of its losses: name, tap, padding, pooling
+    encoder: Mapping[str, Any]
     trained: Mapping[str, Any]  # the family's own options, by the names in `Family.options`
     transform: str = "adain"
 
@@ -36,30 +39,32 @@ class Parts(NamedTuple):
 class Family:
     """A kind of network.
 
-    `trained` is the module that learns: all of a network, or the part behind a frozen encoder.
+    `trained` is the module that learns: a whole network, or the part behind a frozen encoder.
     """
 
-    network: ClassVar[type]  # what is applied
+    network: ClassVar[type]  # the class of the complete network
     options: ClassVar[Mapping[str, str]]  # {name in `Parts.trained`: option of the configuration}
-    defaults: ClassVar[Mapping[str, Any]] = {}  # of options that files of earlier versions lack
-    idle: ClassVar[
-        tuple[str, ...]
-    ] = ()  # options, or sections with a dot, that mean nothing to the family
+    defaults: ClassVar[Mapping[str, Any]] = {}  # for options that older files lack
+    # options, or sections with a dot, that do not apply to the family
+    idle: ClassVar[tuple[str, ...]] = ()
     transforms: ClassVar[tuple[str, ...]] = tuple(TRANSFORMS)
-    has_encoder: ClassVar[bool]  # whether a network needs the VGG when it is applied
+    has_encoder: ClassVar[bool]  # whether a network needs the VGG to stylise
 
     def make(
         self, parts: Parts, generator: torch.Generator | None = None, init: str = "uniform"
     ) -> nn.Module:
-        """The module that learns, its start weights drawn from the generator."""
+        """The module that learns, with start weights drawn from the generator."""
         raise NotImplementedError
 
     def assemble(self, trained: nn.Module, encoder: VGG | None, parts: Parts) -> Network:
-        """The network that is applied."""
+        """The complete network, ready to stylise."""
         raise NotImplementedError
 
     def make_learner(self, trained: nn.Module, encoder: VGG, parts: Parts) -> Any:
-        """The network of the training loop; `trained` may be spread over processes."""
+        """The network as the training loop calls it.
+
+        `trained` may be distributed over processes.
+        """
         raise NotImplementedError
 
     def make_fast(self, net: Network, device: torch.device, dtype: torch.dtype) -> Network:
@@ -67,24 +72,24 @@ class Family:
         raise NotImplementedError
 
     def compile(self, net: Network) -> None:
-        """Give the fast form to torch.compile, in place.
+        """Pass the fast form to torch.compile, in place.
 
-        Each new size of picture then costs a compilation.
+        Each new picture size then costs a compilation.
         """
         raise NotImplementedError
 
     def can_tile(self, net: Network, shape: Sequence[int]) -> bool:
-        """Whether tiles give the picture of the whole pass for a content [..., H, W]."""
+        """Whether tiles and the whole pass give the same picture of a content [..., H, W]."""
         return False
 
     def load_published(
         self, trained: nn.Module, weights: Mapping[str, Tensor], origin: str
     ) -> bool:
-        """Load a decoder in pytorch-AdaIN's layout; False where the family has no such decoder."""
+        """Whether the family has a decoder in pytorch-AdaIN's layout, which is then loaded."""
         return False
 
     def start_from(self, trained: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The start weights of a fine-tuned network from a released one's."""
+        """The start weights for fine-tuning, from a released network's tensors."""
         return tensors
 
     def can_start_from(self, name: str, theirs: Any, ours: Any) -> bool:
@@ -92,13 +97,14 @@ class Family:
         return theirs == ours
 
     def freeze(self, trained: nn.Module, layers: tuple[str, ...]) -> None:
-        """Take the named layers out of training. Raises UsageError for unknown ones."""
+        """Freeze the named layers.
+
+        Raises UsageError for unknown names.
+        """
 
 
 class VggFamily(Family):
-    """The paper's network: a frozen VGG, a transform at one of its layers, and a decoder, which
-    learns.
-    """
+    """The paper's network: a frozen VGG, a transform at one of its layers, a trained decoder."""
 
     network = StyleNet
     options: ClassVar[Mapping[str, str]] = {
@@ -146,7 +152,10 @@ class VggFamily(Family):
 
 
 class CompactFamily(Family):
-    """A small network of its own. The VGG is in its losses only."""
+    """A small network with its own encoder.
+
+    Only its losses use the VGG.
+    """
 
     network = CompactNet
     options: ClassVar[Mapping[str, str]] = {
@@ -181,6 +190,7 @@ class CompactFamily(Family):
         return compact.grown(trained, tensors)
 
     def can_start_from(self, name: str, theirs: Any, ours: Any) -> bool:
+        # additional blocks start as the identity, see `compact.grown`
         return (
             name == "antialias"
             or theirs == ours
@@ -190,7 +200,7 @@ class CompactFamily(Family):
 
 FAMILIES: dict[str, Family] = {"vgg": VggFamily(), "compact": CompactFamily()}
 
-# pytorch-AdaIN's published decoders say nothing of themselves; they are all of this kind
+# pytorch-AdaIN's published decoders carry no description; they are all of this kind
 PUBLISHED = Parts(
     family="vgg",
     encoder={"name": "vgg19", "tap": "relu4_1", "padding": "reflect", "pooling": "max"},

@@ -1,4 +1,4 @@
-"""What a network is given while it learns: a batch, and what the objective has observed of it."""
+"""The input of a network in training: a batch, and what the objective observed of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stylenet.transforms import StyleCode
 
 
 class Observed(NamedTuple):
-    """A batch of N contents and N styles as a training step sees it, without gradient.
+    """A batch of N contents and N styles in a training step, without gradients.
 
     Each content meets R styles.
     """
@@ -19,24 +19,23 @@ class Observed(NamedTuple):
     content: Tensor  # [N, 3, H, W]
     style: Tensor  # [N, 3, H, W]
     n_styles: int  # R
-    content_features: dict[
-        str, Tensor
-    ]  # [N, C, h, w] at the tap, and at those of the normalised content loss
+    # {tap: [N, C, h, w]} of the network's tap and those of the normalised content loss
+    content_features: dict[str, Tensor]
     style_features: Tensor  # [N, C, h, w] at the tap
-    style_stats: dict[str, StyleCode]  # of [R * N, C, 1, 1] at the style taps
-    style_grams: dict[
-        str, Tensor
-    ]  # [R * N, C, C] at the style taps, where a Gram loss has a weight
+    style_stats: dict[str, StyleCode]  # two of [R * N, C, 1, 1] at the style taps
+    # [R * N, C, C] at the style taps, where the Gram loss has a weight
+    style_grams: dict[str, Tensor]
     target: Tensor  # [R * N, C, h, w] at the tap
 
 
 def repeated(contents: Tensor, times: int) -> Tensor:
-    """The batch over and over, [N, C, H, W] -> [times * N, C, H, W]."""
+    """The batch `times` times over, [N, ...] -> [times * N, ...]."""
     return contents.repeat(times, *[1] * (contents.ndim - 1)) if times > 1 else contents
 
 
 def rolled(styles: Tensor, times: int) -> Tensor:
-    """The batch over and over, each time moved by one more, so that `repeated` contents meet other
-    styles.
+    """The batch `times` times over, each time rolled by one more, [times * N, ...].
+
+    `repeated` contents thus meet other styles each time.
     """
     return torch.cat([styles.roll(-k, 0) for k in range(times)]) if times > 1 else styles

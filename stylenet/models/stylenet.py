@@ -1,4 +1,4 @@
-"""StyleNet: encoder, feature transform and decoder, put together as the paper's figure 2."""
+"""StyleNet: encoder, feature transform and decoder, as in the paper's figure 2."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from stylenet.transforms import FeatureTransform, StyleCode, blend, mix
 
 
 class StyleNet(nn.Module):
-    """Restyle contents with styles. Parts are passed in; only the decoder is trained.
+    """A network that stylises contents with styles.
 
-    Images are RGB in [0, 1], [N, 3, H, W], any size; the output has the content's size.
+    Its parts are passed in, and only the decoder is trained. Images are RGB in [0, 1], [N, 3, H,
+    W], any size; the output has the content's size.
     """
 
     def __init__(
@@ -26,47 +27,51 @@ class StyleNet(nn.Module):
         self.encoder, self.transform, self.decoder, self.tap = encoder, transform, decoder, tap
 
     def forward(self, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
-        """The content [N, 3, H, W] in the look of the style [N or 1, 3, h, w], at strength alpha in
-        [0, 1].
+        """The content stylised with the style, [N, 3, H, W].
+
+        content [N, 3, H, W], style [N or 1, 3, h, w]; `alpha` is the strength in [0, 1].
         """
         return self.stylise(content, Look((self.encode_style(style),), alpha=alpha))
 
     def encode(self, image: Tensor) -> Tensor:
-        """The image's features at the tap."""
+        """The image's features at the tap, [N, C, h, w]."""
         return self.encoder(image, [self.tap])[self.tap]
 
     def encode_style(self, style: Tensor) -> StyleCode:
-        """What the transform keeps of a style image. It serves any number of contents."""
+        """The style code of a style image, which serves any number of contents."""
         return self.style_code(self.encode(style))
 
     def style_code(self, features: Tensor) -> StyleCode:
-        """The same from the style's features."""
+        """The style code of a style's features."""
         return self.transform.describe(features)
 
     @property
     def has_content_stats(self) -> bool:
-        """Whether `content_stats` gives anything."""
+        """Whether `content_stats` returns statistics."""
         return self.transform.survey is not None
 
     def content_stats(self, features: Tensor) -> StyleCode | None:
-        """What the transform measures of a whole content; None where it needs the whole content
-        itself.
+        """What the transform measures of a whole content.
+
+        None where the transform needs the whole content itself.
         """
         return self.transform.survey(features) if self.transform.survey else None
 
     def stylise(self, content: Tensor, look: Look) -> Tensor:
-        """The content [N, 3, H, W] in a look."""
+        """The content [N, 3, H, W] stylised with a look."""
         return self.render(self.encode(content), content.shape, look)
 
     def render(self, features: Tensor, shape: Sequence[int], look: Look) -> Tensor:
-        """The same from the features of a content of the given shape; they serve any number of
-        looks.
+        """The stylised content, computed from its features and its shape.
+
+        The features serve any number of looks.
         """
         return self.decode(self.align(features, look), shape)
 
     def align(self, features: Tensor, look: Look) -> Tensor:
-        """Content features brought to the look: aligned with each style, mixed, blended with what
-        they were.
+        """Content features aligned with each style of the look and mixed.
+
+        The result is blended with the content's own features.
         """
         mixed = mix(self.transform, features, look.codes, look.mixture, look.content_stats)
         return blend(self.transform.unchanged(features), mixed, look.alpha)
@@ -74,33 +79,35 @@ class StyleNet(nn.Module):
     def decode(self, features: Tensor, shape: Sequence[int]) -> Tensor:
         """Features as an image of the given [..., H, W].
 
-        The encoder pools with ceiling, so that the decoder's image covers the input from its top
-        left corner on: sides that are no multiple of 8 need a crop and no resampling.
+        The encoder pools with ceiling, so the decoder's image covers the input from its top left
+        corner. Sides that are no multiple of 8 need a crop and no resampling.
         """
         return self.decoder(features)[..., : shape[-2], : shape[-1]]
 
     def learn(self, seen: Observed) -> Tensor:
-        """The outputs g(t) of a training step (eq.
+        """The outputs g(t) of a training step (eq. 10), [R * N, 3, H, W].
 
-        10), [R * N, 3, H, W]; the content's features are the observed ones.
+        The content's features are the observed ones.
         """
+        # a transform that widens the features has a target of another shape
         aligned = seen.target if self.transform.widening == 1 else self.aligned(seen)
         return self.decode(aligned, seen.content.shape)
 
     @torch.no_grad()
     def aligned(self, seen: Observed) -> Tensor:
-        """What the decoder inverts where that is not the target."""
+        """The decoder's input where that is not the target."""
         contents, styles = (
             repeated(seen.content_features[self.tap], seen.n_styles),
             rolled(seen.style_features, seen.n_styles),
         )
+        # [R * N, C * widening, h, w]
         return self.transform.apply(contents, self.transform.describe(styles), None)
 
     def restore(self, seen: Observed) -> Tensor:
         """Contents, then styles, each stylised with itself: [2 * N, 3, H, W].
 
-        An image's features aligned with its own statistics are its features, so no transform is
-        applied.
+        An image's features aligned with its own statistics are its features, so the network applies
+        no transform.
         """
         features = torch.cat([seen.content_features[self.tap], seen.style_features])
         return self.decode(self.transform.unchanged(features), seen.content.shape)

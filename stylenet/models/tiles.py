@@ -1,11 +1,12 @@
-"""Exact tiling: a picture of any size through a StyleNet piece by piece, equal to the whole pass up
-to rounding.
+"""Exact tiling: a StyleNet piece by piece, equal to the whole pass up to rounding.
 
-AdaIN needs only the channel statistics of the whole content, so a picture is encoded in tiles into
-its full feature map (1/32 of the activations of a whole pass), surveyed once, and aligned and
-decoded in tiles. Every tile carries a halo as wide as the network sees, which is cut off again; at
-the picture's own border the tile ends there too, so that the network's padding is that of the whole
-pass. With circular padding the halo goes on at the other side.
+AdaIN needs only the channel statistics of the whole content. So a picture is encoded in tiles into
+its full feature map (1/32 of the activations of a whole pass) and surveyed once. Then it is aligned
+and decoded in tiles.
+
+Every tile has a halo as wide as the network sees, which is cut off again. At the picture's border
+the tile ends too, so that the network's padding is that of the whole pass. With circular padding
+the halo continues at the opposite border.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Write = Callable[[int, int, Tensor], None]  # top, left, a piece of the picture 
 class Span(NamedTuple):
     """A tile in one direction, in pixels: its core, and the wider range that is computed.
 
-    The range may reach beyond the picture, where that goes on periodically.
+    With circular padding the range may reach beyond the picture.
     """
 
     start: int
@@ -37,37 +38,42 @@ class Span(NamedTuple):
 
 
 def cell_px(net: StyleNet) -> int:
-    """Pixels a side that one feature stands for."""
+    """The side in pixels of the square that one feature stands for."""
     return 2 ** (block_of(net.tap) - 1)
 
 
 def halo_px(net: StyleNet) -> int:
-    """How far a picture's pixel can be from a feature that it moves (or the reverse), in whole
-    cells.
+    """The largest distance between a pixel and a feature that depends on it, or the reverse.
+
+    In pixels, rounded up to whole cells.
     """
+    # a 3x3 kernel reaches one neighbour further, which is 2^(block - 1) pixels away
     radius = sum(2 ** (block_of(name) - 1) for name in net.decoder.convs)
-    if net.decoder.upsampling == "bilinear":  # a neighbour of the small map more at every doubling
+    if net.decoder.upsampling == "bilinear":  # each doubling sees one more neighbour
         radius += sum(2**level for level in range(1, block_of(net.tap)))
     cell = cell_px(net)
     return -(-radius // cell) * cell
 
 
 def is_periodic(net: StyleNet) -> bool:
-    """Whether the network sees beyond a border what is at the opposite one."""
+    """Whether the network continues a picture at the opposite border."""
     return "circular" in (net.encoder.padding, net.decoder.padding)
 
 
 def can_tile(net: StyleNet, shape: Sequence[int]) -> bool:
-    """Whether tiles give the picture of the whole pass for a content [..., H, W]."""
+    """Whether tiles and the whole pass give the same picture of a content [..., H, W]."""
     if any(isinstance(layer, nn.InstanceNorm2d) for layer in net.decoder.modules()):
-        return False
-    # circular padding of sides that pooling rounds up has another period at every depth
+        return False  # it measures each tile on its own
+    # with circular padding, sides that pooling rounds up have another period at every depth
     is_whole = not any(side % cell_px(net) for side in shape[-2:])
     return not is_periodic(net) or (is_whole and net.encoder.padding == net.decoder.padding)
 
 
 def spans(length: int, tile: int, halo: int, wraps: bool = False) -> list[Span]:
-    """The tiles of a side; `wraps`: their halos reach beyond it."""
+    """The tiles of a side of `length` pixels.
+
+    With `wraps` their halos reach beyond it.
+    """
     starts = range(0, length, tile)
     if wraps:
         return [
@@ -87,8 +93,9 @@ def tiles(net: StyleNet, shape: Sequence[int], tile_px: int) -> Iterator[tuple[S
 
 
 def piece_of(whole: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
-    """The part of [..., H, W] between two rows and two columns; beyond a border it goes on at the
-    opposite one.
+    """The part of [..., H, W] between two rows and two columns.
+
+    Beyond a border it continues at the opposite one.
     """
     for dim, (start, stop) in ((-2, rows), (-1, columns)):
         length = whole.shape[dim]
@@ -102,8 +109,9 @@ def piece_of(whole: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> 
 def encode_tiled(
     net: StyleNet, read: Callable[[Span, Span], Tensor], shape: Sequence[int], tile_px: int
 ) -> Tensor:
-    """The full feature map [N, C, ceil(H / cell), ceil(W / cell)]; `read` gives a tile's pixels
-    with their halo.
+    """The full feature map of a picture, [N, C, ceil(H / cell), ceil(W / cell)].
+
+    `read` returns a tile's pixels with their halo.
     """
     cell, features = cell_px(net), None
     for rows, columns in tiles(net, shape, tile_px):
@@ -113,6 +121,7 @@ def encode_tiled(
             features = piece.new_empty(len(piece), piece.shape[1], *size).contiguous(
                 memory_format=torch.channels_last
             )
+        # in cells: where the core lies in the full map, and where in the piece
         target = [slice(span.start // cell, -(-span.stop // cell)) for span in (rows, columns)]
         offset = [(span.start - span.wide_start) // cell for span in (rows, columns)]
         core = [slice(o, o + t.stop - t.start) for o, t in zip(offset, target, strict=True)]
@@ -128,11 +137,12 @@ def render_tiled(
     tile_px: int,
     write: Write,
 ) -> None:
-    """Align and decode the full feature map of a picture of the given [..., H, W]; `write` takes
-    piece after piece.
+    """Align and decode the full feature map of a picture of the given [..., H, W].
+
+    `write` receives one piece after another.
     """
     cell, content_stats = cell_px(net), look.content_stats or net.content_stats(features)
-    needs_whole = content_stats is None  # so does the transform: it aligns the whole map at once
+    needs_whole = content_stats is None  # then the transform aligns the whole map at once
     if needs_whole:
         features = net.align(features, look)
     for rows, columns in tiles(net, shape, tile_px):
@@ -143,6 +153,7 @@ def render_tiled(
         pixels = net.decoder(
             piece if needs_whole else net.align(piece, look.with_stats(content_stats))
         )
+        # in pixels of the piece, without the halo
         core = [
             slice(span.start - span.wide_start, span.stop - span.wide_start)
             for span in (rows, columns)

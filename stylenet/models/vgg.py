@@ -1,4 +1,4 @@
-"""The frozen VGG encoder: named taps, preprocessing inside."""
+"""The frozen VGG encoder, with named taps and with its preprocessing inside."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLOCK_CHANNELS = (64, 128, 256, 512, 512)
 
 
 def conv_names(network: str) -> list[str]:
-    """Convolutions in order: conv1_1, conv1_2, conv2_1, …"""
+    """The convolutions in order: conv1_1, conv1_2, conv2_1 and so on."""
     return [
         f"conv{b}_{i}"
         for b, n in enumerate(CONVS_PER_BLOCK[network], start=1)
@@ -38,13 +38,14 @@ def block_of(name: str) -> int:
 
 
 def conv_shapes(network: str, deepest_tap: str) -> dict[str, tuple[int, int]]:
-    """{convolution: (channels in, channels out)} up to the tap.
+    """The convolutions up to the tap, {convolution: (channels in, channels out)}.
 
     Raises UsageError for an unknown tap.
     """
     check_taps(network, [deepest_tap])
     names = conv_names(network)
     names = names[: names.index(deepest_tap.replace("relu", "conv")) + 1]
+    # of the image, then of every convolution's output
     channels = [3, *(BLOCK_CHANNELS[block_of(name) - 1] for name in names)]
     return dict(zip(names, zip(channels, channels[1:], strict=False), strict=True))
 
@@ -60,14 +61,17 @@ def check_taps(network: str, taps: Iterable[str]) -> None:
 
 
 def deepest(network: str, taps: Iterable[str]) -> str:
-    """The last of the taps in the network's order."""
-    wanted = list(taps)
-    check_taps(network, wanted)
-    return max(wanted, key=tap_names(network).index)
+    """The last of the taps in the network's order.
+
+    Raises UsageError for an unknown tap.
+    """
+    candidates = list(taps)
+    check_taps(network, candidates)
+    return max(candidates, key=tap_names(network).index)
 
 
 def pad(x: Tensor, mode: Padding) -> Tensor:
-    """One pixel on every side.
+    """The map with one more pixel on every side, [N, C, H, W] -> [N, C, H + 2, W + 2].
 
     A side of one pixel has nothing to reflect and is replicated instead.
     """
@@ -82,10 +86,10 @@ def pad(x: Tensor, mode: Padding) -> Tensor:
 class VGG(nn.Module):
     """A frozen VGG up to its deepest tap (Simonyan & Zisserman 2015).
 
-    Images are RGB in [0, 1], [N, 3, H, W]. The preprocessing is inside: `mean` is taken off (so
-    that zero padding pads with the mean image, as in the original), all scaling and channel order
-    is folded into conv1_1. Pooling rounds up, so that no row or column of an image is lost; for
-    multiples of 16 it equals torchvision's.
+    Images are RGB in [0, 1], [N, 3, H, W]. The preprocessing is inside. The network subtracts
+    `mean`, so that zero padding pads with the mean image, as in the original. All scaling and
+    channel order is folded into conv1_1. Pooling rounds up, so that no row or column of an image is
+    lost. For multiples of 16 it equals torchvision's.
     """
 
     def __init__(
@@ -107,14 +111,16 @@ class VGG(nn.Module):
 
     @property
     def channels(self) -> dict[str, int]:
-        """{tap: number of channels}."""
+        """The number of channels at every tap, {tap: C}."""
         return {
             name.replace("conv", "relu"): conv.out_channels for name, conv in self.convs.items()
         }
 
     def forward(self, image: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
-        """Features after the named ReLUs, {tap: [N, C, h, w]}; computes no further than the deepest
-        of them.
+        """Features after the named ReLUs, {tap: [N, C, h, w]}.
+
+        The network computes no further than the deepest of them. Raises WeightsError for a tap
+        beyond its reach.
         """
         missing = [tap for tap in taps if tap not in self.channels]
         if missing:
@@ -125,17 +131,17 @@ class VGG(nn.Module):
         return self.walk(image - self.mean, taps)
 
     def walk(self, x: Tensor, taps: Sequence[str]) -> dict[str, Tensor]:
-        """The layers in order, up to the deepest tap."""
+        """The features at the taps, computed layer by layer up to the deepest one."""
         features: dict[str, Tensor] = {}
         block = 1
         for name, conv in self.convs.items():
             if block_of(name) != block:
-                x, block = self.pool(x), block_of(name)
-            x = F.relu_(self.convolve(conv, x))
+                x, block = self.pool(x), block_of(name)  # [N, C, ceil(h / 2), ceil(w / 2)]
+            x = F.relu_(self.convolve(conv, x))  # a new tensor, so no stored tap is changed
             tap = name.replace("conv", "relu")
             if tap in taps:
                 features[tap] = x
-            if len(features) == len(set(taps)):
+            if len(features) == len(set(taps)):  # the deepest one is reached
                 break
         return features
 
@@ -144,6 +150,6 @@ class VGG(nn.Module):
         return conv(pad(x, self.padding))
 
     def pool(self, x: Tensor) -> Tensor:
-        """Half the size, rounded up."""
+        """The map at half the size, rounded up."""
         pool = F.max_pool2d if self.pooling == "max" else F.avg_pool2d
         return pool(x, kernel_size=2, stride=2, ceil_mode=True)

@@ -1,4 +1,4 @@
-"""Files of VGG weights: finding and downloading them, their two layouts, and their hashes."""
+"""Files of VGG weights: how to find and download them, their two layouts, and their hashes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from stylenet.errors import WeightsError, one_line
 from stylenet.models.vgg import VGG, Padding, Pooling, block_of, conv_names, conv_shapes, deepest
 
 WEIGHTS_VARIABLE = {"vgg19": "STYLENET_VGG19", "vgg16": "STYLENET_VGG16"}
-# torchvision's IMAGENET1K_V1 files; the eight hex digits are the start of their sha256, which the
-# download checks
+# torchvision's IMAGENET1K_V1 files; the download checks the eight hex digits, which begin their
+# sha256
 DOWNLOAD_FILE = {"vgg19": "vgg19-dcbb9e9d.pth", "vgg16": "vgg16-397923af.pth"}
 DOWNLOAD_ROOT = "https://download.pytorch.org/models"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def find_weights(network: str, path: str | None) -> Path:
-    """The weights file: the path, else the environment variable's, else torchvision's download
-    (cached by torch).
+    """The weights file: `path`, the environment variable's, or torchvision's download.
 
-    Raises WeightsError with the ways to get the weights where none of them leads to a file.
+    torch caches the download. Raises WeightsError where none leads to a file; the message lists the
+    ways to get the weights.
     """
     variable = WEIGHTS_VARIABLE[network]
     named = path or os.environ.get(variable)
@@ -44,8 +44,9 @@ def find_weights(network: str, path: str | None) -> Path:
 
 
 def download_weights(network: str, root: str | None = None) -> Path:
-    """torchvision's IMAGENET1K_V1 file in torch's cache, fetched if it is not there, checked by its
-    hash.
+    """torchvision's IMAGENET1K_V1 file in torch's cache, downloaded if it is missing.
+
+    Its hash is checked.
     """
     return download_checked(
         f"{root or DOWNLOAD_ROOT}/{DOWNLOAD_FILE[network]}", "about 550 MB", how_to_get(network)
@@ -53,11 +54,11 @@ def download_weights(network: str, root: str | None = None) -> Path:
 
 
 def download_checked(url: str, size: str, remedy: str, may_fetch: bool = True) -> Path:
-    """A file in torch's cache, fetched if it is not there, checked by the hex digits of its sha256
-    in its name.
+    """A file in torch's cache, downloaded if it is missing and checked by its sha256.
 
-    The file's whole sha256 is compared with them also when it was in the cache already, which
-    torch's own loader does not do. Raises WeightsError, with the remedy, where it cannot be had.
+    The file's name holds the first hex digits of the sha256. They are also checked where the file
+    was in the cache already, which torch's own loader does not do. Raises WeightsError, with the
+    remedy, where the file is not available.
     """
     file = url.rsplit("/", 1)[1]
     target = Path(torch.hub.get_dir()) / "checkpoints" / file
@@ -89,7 +90,7 @@ def check_digits(file: str | Path, digits: str) -> None:
 
 
 def how_to_get(network: str) -> str:
-    """The ways to provide the weights, in a line."""
+    """One line with the ways to provide the weights."""
     variable = WEIGHTS_VARIABLE[network]
     url = f"{DOWNLOAD_ROOT}/{DOWNLOAD_FILE[network]}"
     return (
@@ -128,24 +129,27 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def is_flat_layout(weights: Mapping[str, Tensor]) -> bool:
-    """Whether the file has the normalised VGG's layout: a numbered Sequential that starts with a
-    1x1 convolution.
+    """Whether the file has the normalised VGG's layout.
+
+    That is a numbered Sequential that starts with a 1x1 convolution.
     """
     first = weights.get("0.weight")
     return first is not None and tuple(first.shape) == (3, 3, 1, 1)
 
 
 def conv_keys(network: str, flat: bool) -> dict[str, str]:
-    """{convolution: its key in the file}.
+    """The key of every convolution in the file, {convolution: key}.
 
-    Flat: pad, conv, relu a layer, pool between; torchvision: no padding layers.
+    The flat layout numbers padding, convolution and ReLU, and pooling between blocks. torchvision's
+    has no padding layers.
     """
+    # the flat layout starts with the 1x1 convolution and a padding layer
     keys, number, block = {}, (1 if flat else 0), 1
     for name in conv_names(network):
         if block_of(name) != block:
             number, block = number + 1, block_of(name)  # the pooling layer
         keys[name] = f"{number + 1}" if flat else f"features.{number}"
-        number += 3 if flat else 2
+        number += 3 if flat else 2  # (padding,) convolution, ReLU
     return keys
 
 
@@ -156,11 +160,10 @@ def load_vgg(
     padding: Padding = "reflect",
     pooling: Pooling = "max",
 ) -> VGG:
-    """The encoder up to the deepest of the taps, from a file in torchvision's or the normalised
-    VGG's layout.
+    """The encoder up to the deepest of the taps, from a file in either layout.
 
-    Raises WeightsError for a file of another network, and for one that ends before a tap (naming
-    its reach).
+    The layouts are torchvision's and the normalised VGG's. Raises WeightsError for a file of
+    another network, and for one that ends before a tap (naming its reach).
     """
     weights = read_weights(path)
     flat = is_flat_layout(weights)
@@ -175,58 +178,60 @@ def load_vgg(
 
 
 def reach_of_file(network: str, path: str | Path) -> str:
-    """The deepest tap that a weights file leads to.
+    """The deepest tap that a weights file reaches.
 
     Raises WeightsError for a file of another network.
     """
     weights = read_weights(path)
-    held = [
+    names_in_file = [
         name
         for name, key in conv_keys(network, is_flat_layout(weights)).items()
         if f"{key}.weight" in weights
     ]
-    if not held:
+    if not names_in_file:
         raise WeightsError(
             f"expected the weights of {network}, but {path} has keys such as {sorted(weights)[:3]}"
         )
-    return held[-1].replace("conv", "relu")
+    return names_in_file[-1].replace("conv", "relu")
 
 
 def check_reach(
     vgg: VGG, weights: Mapping[str, Tensor], keys: Mapping[str, str], path: str | Path
 ) -> None:
-    """Raise WeightsError unless the file is of this network and holds every convolution of `vgg` in
-    its shape.
+    """Raise WeightsError unless the file fits the network and reaches every convolution.
+
+    It must hold every convolution of `vgg` in its shape.
     """
-    held = [
+    names_in_file = [
         name
         for name, key in keys.items()
         if f"{key}.weight" in weights and f"{key}.bias" in weights
     ]
-    if "conv1_1" not in held:
+    if "conv1_1" not in names_in_file:
         layouts = "torchvision's (features.0.weight) or the normalised one's (0.weight, 1x1)"
         raise WeightsError(
             f"expected {vgg.network} in {layouts} layout, but {path} has keys such as "
             f"{sorted(weights)[:3]}"
         )
+    # a 3x3 convolution under a key that this network lacks belongs to a larger one
     convs = [key for key, tensor in weights.items() if tensor.ndim == 4 and tensor.shape[-1] == 3]
     foreign = sorted(set(convs) - {f"{key}.weight" for key in keys.values()})
     shapes = {
         name: (tuple(weights[f"{keys[name]}.weight"].shape), tuple(conv.weight.shape))
         for name, conv in vgg.convs.items()
-        if name in held
+        if name in names_in_file
     }
     misfits = [
-        f"{name} is {came} instead of {wanted}"
-        for name, (came, wanted) in shapes.items()
-        if came != wanted
+        f"{name} is {in_file} instead of {expected}"
+        for name, (in_file, expected) in shapes.items()
+        if in_file != expected
     ]
     if foreign or misfits:
         what = misfits[0] if misfits else f"{foreign[0]} is no layer of it"
         raise WeightsError(
             f"expected the weights of {vgg.network}, but {path} is of another network ({what})"
         )
-    missing = [name for name in vgg.convs if name not in held]
+    missing = [name for name in vgg.convs if name not in names_in_file]
     if missing:
         reach = list(keys)[list(keys).index(missing[0]) - 1].replace("conv", "relu")
         raise WeightsError(
@@ -247,13 +252,15 @@ def fold_preprocessing(vgg: VGG, flat_weights: Mapping[str, Tensor] | None) -> N
         matrix = flat_weights["0.weight"].double().reshape(3, 3)
         mean = -torch.linalg.solve(matrix, flat_weights["0.bias"].double())
     conv = vgg.convs["conv1_1"]
+    # conv(P (x - m)) = (conv P)(x - m): [out, RGB, 3, 3]
     conv.weight.copy_(torch.einsum("oikl,ij->ojkl", conv.weight.double(), matrix))
     vgg.mean.copy_(mean.reshape(1, 3, 1, 1))
 
 
 def sha256_of_encoder(vgg: VGG, tap: str) -> str:
-    """A name for an uncalibrated network's values up to the tap, the same however far its file
-    reached.
+    """The sha256 of an uncalibrated network's values up to the tap.
+
+    It is the same however far the network's file reaches.
     """
     digest = hashlib.sha256(f"{vgg.network} {tap}".encode())
     for name in conv_shapes(vgg.network, tap):

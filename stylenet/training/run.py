@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from stylenet import build, checkpoint, datasets, images, runtime
+from stylenet import build, checkpoint, images, runtime
 from stylenet.datasets import Batch
 from stylenet.errors import NonFiniteLossError, UsageError
 from stylenet.losses import describe_weights
-from stylenet.tracking import Journal, Tracker, make_tracker
+from stylenet.tracking import Journal, Tracker
 from stylenet.training import parts
-from stylenet.training.saving import Progress, Saver
+from stylenet.training.saving import Progress, Saver, new_tracking_id, start_tracking
 from stylenet.training.setup import Setup
 from stylenet.training.validation import Validation
 from stylenet.training.window import LossWindow
@@ -44,9 +41,8 @@ class Run:
                 f"expected a new run.dir, but {self.dir} holds a run; continue it with --resume "
                 f"{self.dir} or name another"
             )
-        self.step, self.samples_seen, self.best = (
-            (state[name] for name in Progress._fields) if state else (0, 0, None)
-        )
+        begun = (state[name] for name in Progress._fields) if state else (0, 0, None)
+        self.step, self.samples_seen, self.best = begun
         self.last_saved, self.last_validated = self.step if state else -1, -1
         if runtime.is_main():
             images.check_writable(self.dir)
@@ -56,44 +52,18 @@ class Run:
 
     def __enter__(self) -> Run:
         self.exit_code, folder, setup = 1, self.dir if runtime.is_main() else None, self.setup
-        tracker = self.make_tracker(folder) if folder else Tracker()
+        tracker = start_tracking(setup, folder, self.tracking_id) if folder else Tracker()
         self.journal = Journal(folder, tracker, self.step, self.config.train.steps)
         self.saver = Saver(setup, self.dir, self.tracking_id, tracker)
         self.validation = Validation(
             self.config, setup.data, setup.objective, self.device, setup.layout, self.journal.say
         )
-        channels = setup.encoder.network.channels
-        self.journal.say(
-            "effective loss weights:\n" + describe_weights(setup.objective.weights, channels)
-        )
-        self.journal.say(
-            f"training from step {self.step} to {self.config.train.steps} on "
-            f"{setup.description['hardware']}"
-        )
+        weights, channels = setup.objective.weights, setup.encoder.network.channels
+        self.journal.say("effective loss weights:\n" + describe_weights(weights, channels))
+        n_steps, hardware = self.config.train.steps, setup.description["hardware"]
+        self.journal.say(f"training from step {self.step} to {n_steps} on {hardware}")
         self.window.restart()
         return self
-
-    def make_tracker(self, folder: Path) -> Tracker:
-        """Write the configuration and begin to track the run."""
-        options = self.config.tracking
-        checkpoint.remove_unfinished(folder)
-        with images.replaced_file(folder / checkpoint.CONFIG_FILE) as temporary:
-            temporary.write_text(self.config.to_yaml(), encoding="utf-8")
-        facts = {
-            f"facts.{name}": self.setup.description[name]
-            for name in ("git_commit", "hardware", "versions", "data")
-        }
-        about = {
-            "project": options.project,
-            "entity": options.entity,
-            "group": options.group,
-            "notes": options.notes,
-        }
-        about |= {"name": folder.name, "tags": list(options.tags)}
-        values = self.setup.description["config"] | facts
-        return make_tracker(
-            folder, options.mode, self.tracking_id, options.init_timeout_s, values, "train", **about
-        )
 
     def __exit__(self, *_: object) -> None:
         self.journal.close(self.exit_code)
@@ -109,46 +79,10 @@ class Run:
         """The endless batches of this process, from the first sample not yet seen."""
         return self.setup.make_batches(self.samples_seen)
 
-    def to_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Contents and styles as float32 in [0, 1] on the device, in the networks' layout.
-
-        Raises DataError.
-        """
-        self.setup.bad_files.report(batch)
-        on_device = (
-            pixels.to(self.device, non_blocking=True) for pixels in (batch.content, batch.style)
-        )
-        self.last_batch = tuple(
-            images.to_unit(pixels).contiguous(memory_format=self.setup.layout)
-            for pixels in on_device
-        )
-        return self.last_batch
-
-    def shift(self) -> tuple[int, int]:
-        """The pixels by which the shift loss moves this step's contents."""
-        return datasets.shift_of(self.config.run.seed, self.step)
-
-    def gradients_shared(self, is_last: bool) -> contextlib.AbstractContextManager:
-        """Context of a backward pass: processes exchange gradients at the last of the accumulated
-        batches only.
-        """
-        return (
-            self.setup.spread.no_sync()
-            if self.setup.spread and not is_last
-            else contextlib.nullcontext()
-        )
-
-    def clip_gradients(self) -> None:
-        """Scale the gradients down to optim.clip_norm where they are above it."""
-        if self.config.optim.clip_norm:
-            parts.clip_gradients(self.setup.parts, self.setup.scaler, self.config.optim.clip_norm)
-
     def note_losses(self, i: int, terms: dict[str, Tensor], total: Tensor) -> None:
         """Keep the losses of the step's i-th batch without waiting for the device."""
-        first = (
-            self.samples_seen
-            + (i * runtime.world_size() + runtime.rank()) * self.config.data.batch_size
-        )
+        n_before = i * runtime.world_size() + runtime.rank()  # batches of this step
+        first = self.samples_seen + n_before * self.config.data.batch_size
         self.window.note(self.step, first, terms | {"total": total})
 
     def finish_step(self) -> None:
@@ -171,17 +105,12 @@ class Run:
         """
         if self.window.noted:
             losses, rate = self.window.read()
-            self.journal.write(
-                "train",
-                self.step,
-                losses | {"lr": self.setup.learning_rate(self.step - 1), "steps_per_s": rate},
-            )
+            facts = {"lr": self.setup.learning_rate(self.step - 1), "steps_per_s": rate}
+            self.journal.write("train", self.step, losses | facts)
             self.journal.show_training(self.step, losses, rate)
 
     def validate(self) -> None:
-        """Losses on the held-out pairs and the grid of pictures, in the main process; the others
-        wait.
-        """
+        """Losses and pictures of the held-out pairs, in the main process; the others wait."""
         self.look_at_losses()
         if runtime.is_main() and self.validation.pairs:
             self.validate_here()
@@ -197,19 +126,16 @@ class Run:
         self.validation.write_grid(net, grid)
         self.setup.network.module.train()
         if not math.isfinite(losses["total"]):
-            raise NonFiniteLossError(
-                f"expected finite validation losses, but {losses} came at step {self.step}; lower "
-                "optim.lr"
-            )
+            came = f"{losses} came at step {self.step}; lower optim.lr"
+            raise NonFiniteLossError(f"expected finite validation losses, but {came}")
         self.journal.tracker.log_image("val/samples", grid, self.step)
         self.journal.write("val", self.step, losses)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
         self.journal.say(f"validation at step {self.step}: {shown}")
         if self.best is None or losses["total"] < self.best["total"]:
             self.best = losses | {"step": self.step}
-            self.journal.tracker.summarise(
-                {f"best/{name}": value for name, value in self.best.items()}
-            )
+            summary = {f"best/{name}": value for name, value in self.best.items()}
+            self.journal.tracker.summarise(summary)
             self.saver.write_state(self.progress, checkpoint.BEST_FILE, "best")
 
     def save(self) -> None:
@@ -217,28 +143,23 @@ class Run:
         self.look_at_losses()
         if runtime.is_main() and self.last_saved != self.step:
             self.check_weights()
-            self.saver.write_state(
-                self.progress, checkpoint.state_path(self.dir, self.step).name, "latest"
-            )
+            name = checkpoint.state_path(self.dir, self.step).name
+            self.saver.write_state(self.progress, name, "latest")
             checkpoint.drop_old_states(self.dir, self.config.checkpoint.keep)
         self.last_saved = self.step
         runtime.barrier()
         self.window.restart()
 
     def check_weights(self) -> None:
-        """Raise NonFiniteLossError if the weights to be saved give no finite loss on the last
-        batch.
+        """Raise NonFiniteLossError unless the weights give finite losses on the last batch.
 
-        The noted losses are older than the last update: weights that this update ruined must not
+        The noted losses are older than the last update. Weights that this update ruined must not
         replace good ones.
         """
-        losses = self.validation.losses_of(self.setup.make_present(), *self.last_batch)
+        losses = self.validation.losses_of(self.setup.make_present(), *self.setup.last_batch)
         self.setup.network.module.train()
-        self.window.check(
-            losses,
-            self.step - 1,
-            self.samples_seen - self.config.data.batch_size * runtime.world_size(),
-        )
+        n_batch = self.config.data.batch_size * runtime.world_size()
+        self.window.check(losses, self.step - 1, self.samples_seen - n_batch)
 
     def stop_early(self, exit_code: int) -> int:
         """Save because of a signal; the signal's exit code."""
@@ -246,9 +167,8 @@ class Run:
         if runtime.is_main():
             self.saver.log_final_artifacts(self.progress)
         self.exit_code = exit_code
-        self.journal.say(
-            f"stopped at step {self.step}; continue with: python train.py --resume {self.dir}"
-        )
+        remedy = f"continue with: python train.py --resume {self.dir}"
+        self.journal.say(f"stopped at step {self.step}; {remedy}")
         return exit_code
 
     def release(self) -> int:
@@ -263,8 +183,3 @@ class Run:
             self.journal.say(f"finished at step {self.step}: {target}")
         self.exit_code = 0
         return 0
-
-
-def new_tracking_id() -> str:
-    """The id of a new run: a W&B sweep agent's choice, else eight random hex digits."""
-    return os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:8]

@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stylenet import build, checkpoint
-from stylenet.tracking import Tracker
+from stylenet import build, checkpoint, images
+from stylenet.tracking import Tracker, make_tracker
 from stylenet.training import parts
 from stylenet.training.setup import Setup
+
+
+def new_tracking_id() -> str:
+    """The id of a new run: a W&B sweep agent's choice, else eight random hex digits."""
+    return os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:8]
+
+
+def start_tracking(setup: Setup, folder: Path, tracking_id: str) -> Tracker:
+    """Write the configuration and begin to track the run."""
+    options = setup.config.tracking
+    checkpoint.remove_unfinished(folder)
+    with images.replaced_file(folder / checkpoint.CONFIG_FILE) as temporary:
+        temporary.write_text(setup.config.to_yaml(), encoding="utf-8")
+    facts = {
+        f"facts.{name}": setup.description[name]
+        for name in ("git_commit", "hardware", "versions", "data")
+    }
+    labels = {
+        "project": options.project,
+        "entity": options.entity,
+        "group": options.group,
+        "notes": options.notes,
+    }
+    labels |= {"name": folder.name, "tags": list(options.tags)}
+    values = setup.description["config"] | facts
+    return make_tracker(
+        folder, options.mode, tracking_id, options.init_timeout_s, values, "train", **labels
+    )
 
 
 class Progress(NamedTuple):
@@ -71,9 +101,7 @@ class Saver:
         return target
 
     def log_final_artifacts(self, progress: Progress) -> None:
-        """The newest and the best state as artifacts, unless each one was logged already or none is
-        wanted.
-        """
+        """Log the newest and the best state as artifacts, if tracking.artifacts=final."""
         if self.options.artifacts != "final":
             return
         if progress.best:

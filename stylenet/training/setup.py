@@ -1,9 +1,8 @@
-"""The objects of a run: data, networks, and what trains them, at the start or as a checkpoint left
-them.
-"""
+"""The objects of a run: data, networks, and what trains them."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from stylenet import build, checkpoint, datasets, runtime
+from stylenet import build, checkpoint, datasets, images, runtime
 from stylenet.datasets import Batch
 from stylenet.errors import DataError, UsageError
 from stylenet.training import parts
@@ -49,9 +48,7 @@ class Setup:
         self.bad_files = datasets.BadFiles(sum(map(len, self.sources)), self.config.data.max_bad)
 
     def make_networks(self, state: dict[str, Any] | None) -> None:
-        """The calibrated encoder, the objective on it, and the network at its starting point with
-        what trains it.
-        """
+        """The calibrated encoder, the objective, the network at its start, and its optimiser."""
         config = self.config
         raw = build.make_raw_encoder(config)
         raw.network.to(self.device, memory_format=self.layout)
@@ -110,9 +107,7 @@ class Setup:
         self.scaler.load_state_dict(state["scaler"])
 
     def make_learner(self) -> Any:
-        """The network of the loop: compiled, and with gradients averaged over the processes, where
-        asked for.
-        """
+        """The network of the loop; compiled and spread over the processes where asked for."""
         trained = self.parts[NETWORK].module
         if self.config.train.compile:
             self.encoder.network.compile()
@@ -143,15 +138,40 @@ class Setup:
             self.dataset, sampler, options.workers if options.cache == "none" else 0, pin
         )
 
+    def to_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Contents and styles as float32 in [0, 1] on the device, in the networks' layout.
+
+        Raises DataError.
+        """
+        self.bad_files.report(batch)
+        on_device = (
+            pixels.to(self.device, non_blocking=True) for pixels in (batch.content, batch.style)
+        )
+        self.last_batch = tuple(
+            images.to_unit(pixels).contiguous(memory_format=self.layout) for pixels in on_device
+        )
+        return self.last_batch
+
+    def shift(self, step: int) -> tuple[int, int]:
+        """The pixels by which the shift loss moves the contents of a step."""
+        return datasets.shift_of(self.config.run.seed, step)
+
+    def gradients_shared(self, is_last: bool) -> contextlib.AbstractContextManager:
+        """Context of a backward pass: processes share gradients after the last batch of a step."""
+        return self.spread.no_sync() if self.spread and not is_last else contextlib.nullcontext()
+
+    def clip_gradients(self) -> None:
+        """Scale the gradients down to optim.clip_norm where they are above it."""
+        if self.config.optim.clip_norm:
+            parts.clip_gradients(self.parts, self.scaler, self.config.optim.clip_norm)
+
     @property
     def network(self) -> Part:
         """The part that is released."""
         return self.parts[NETWORK]
 
     def make_shown(self) -> Any:
-        """The network that is validated and released, for evaluation: the averaged one if there is
-        one.
-        """
+        """The network that is released, for evaluation: the average if there is one."""
         return build.make_learner(self.config, self.encoder, self.network.shown.eval())
 
     def make_present(self) -> Any:

@@ -1,5 +1,4 @@
-"""W&B's sweep files without W&B: reading them, expanding them to cells, and the command line of a
-cell.
+"""W&B's sweep files without W&B: their cells, and the command line of each.
 
 The same file runs under `wandb sweep` and `wandb agent`; there is no sweep offline, so `ablate.py`
 does it here.
@@ -144,9 +143,7 @@ def distribution_of(spec: Mapping[str, Any]) -> str:
 
 
 def expand(sweep: Sweep, seed: int = 0) -> list[dict[str, Any]]:
-    """The cells: every combination of a grid, or `run_cap` draws that depend on the seed alone; no
-    cell twice.
-    """
+    """The cells, none twice: a grid, or `run_cap` draws that depend on the seed alone."""
     if sweep.method == "grid":
         choices = [spec.get("values", [spec.get("value")]) for spec in sweep.parameters.values()]
         cells = [
@@ -182,9 +179,7 @@ def varied(sweep: Sweep) -> list[str]:
 
 
 def arguments_of(sweep: Sweep, cell: Mapping[str, Any]) -> list[str]:
-    """What train.py is given for a cell, as W&B's agent would: the command behind the program, its
-    macros replaced.
-    """
+    """The arguments of train.py for a cell, as W&B's agent makes them from the command."""
     behind = (
         sweep.command[sweep.command.index("${program}") + 1 :]
         if "${program}" in sweep.command

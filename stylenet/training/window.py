@@ -57,9 +57,7 @@ class LossWindow:
         return dict(zip(names, rows.mean(0).tolist(), strict=True)), rate
 
     def check(self, losses: Mapping[str, float], step: int, first_sample: int) -> None:
-        """Raise NonFiniteLossError, with all that is needed to look at the case again, unless all
-        are finite.
-        """
+        """Raise NonFiniteLossError unless all losses are finite; the message names the case."""
         if all(map(math.isfinite, losses.values())):
             return
         indices = range(first_sample, first_sample + self.n_batch)

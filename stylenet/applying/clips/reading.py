@@ -1,9 +1,7 @@
 """Reading clips: video files, folders of frames, pipes and cameras.
 
-PyAV is needed for all but the folders.
-
-A clip is an iterable of frames, with the packets of its sound between them, which pass through as
-they are.
+All but the folders need PyAV. A clip is an iterable of frames. Packets of its sound lie between
+them and pass through unchanged.
 """
 
 from __future__ import annotations
@@ -33,11 +31,11 @@ EXTRAS = "pip install -r requirements-video.txt"
 PIPE = "-"
 DEFAULT_FPS = Fraction(25)
 UNTAGGED = 2  # FFmpeg's number for a colour matrix that is not named
-# from here on a clip that does not name its colour matrix is taken for BT.709, as players do
+# from this height on a clip that names no colour matrix counts as BT.709, as in players
 UNTAGGED_HD_LINES = 577
-MISSING_S = 0.5  # a file that ends so much before its announced end is a damaged one
-# FFmpeg's flags: bilinear, full chroma in and out, rounding; by default its conversions are up to 3
-# of 255 too dark
+MISSING_S = 0.5  # a file that ends so much before its announced end is damaged
+# FFmpeg's flags for bilinear, full chroma in and out, rounding; its default conversions are up to
+# 3 of 255 too dark
 EXACT = 0x2 | 0x2000 | 0x4000 | 0x40000
 TURNS = {
     90: Image.Transpose.ROTATE_90,
@@ -55,9 +53,9 @@ class Frame(NamedTuple):
 
 
 def import_av() -> ModuleType:
-    """PyAV, which brings its own FFmpeg.
+    """The PyAV module, which includes its own FFmpeg.
 
-    Raises WeightsError if it is not there, as for the other optional packages.
+    Raises WeightsError if it is missing, as for the other optional packages.
     """
     try:
         import av
@@ -77,21 +75,21 @@ def is_camera(name: str) -> bool:
 
 def is_clip(names: Sequence[str], is_forced: bool = False) -> bool:
     """Whether the content is one clip. Raises UsageError for a clip among other contents."""
-    found = [
+    clips = [
         name
         for name in names
         if name == PIPE or is_camera(name) or Path(name).suffix.lower() in INPUT_SUFFIXES
     ]
-    if (found or is_forced) and len(names) > 1:
+    if (clips or is_forced) and len(names) > 1:
         raise UsageError(
             f"expected one clip as --content, but {len(names)} names came "
             f"({' '.join(names)[:200]}); give one at a time"
         )
-    return bool(found) or is_forced
+    return bool(clips) or is_forced
 
 
 def natural(path: Path) -> list[str | int]:
-    """The key by which frame2.png comes before frame10.png."""
+    """The sort key that puts frame2.png before frame10.png."""
     parts = re.split(r"(\d+)", path.as_posix())  # every second one is a number
     return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
@@ -99,9 +97,9 @@ def natural(path: Path) -> list[str | int]:
 def open_source(
     name: str, size_px: int = 0, fps: Fraction | None = None
 ) -> FolderSource | StreamSource:
-    """The clip of that name, frames with their shortest side at `size_px` (0: as they are).
+    """The clip of that name, with its frames' shortest side at `size_px`.
 
-    Raises DataError, UsageError.
+    A `size_px` of 0 keeps the size. Raises DataError and UsageError.
     """
     if Path(name).is_dir():
         return FolderSource(Path(name), size_px, fps or DEFAULT_FPS)
@@ -132,8 +130,9 @@ class FolderSource:
 
 
 class StreamSource:
-    """A video file, a pipe or a camera, decoded by PyAV; upright, in the colours that its matrix
-    and range mean.
+    """A video file, a pipe or a camera, decoded by PyAV.
+
+    Frames are upright, in the colours that the clip's matrix and range mean.
     """
 
     def __init__(self, name: str, size_px: int, fps: Fraction | None) -> None:
@@ -166,14 +165,13 @@ class StreamSource:
             if self.is_endless
             else self.video.frames or round(self.length_s() * self.rate) or None
         )
-        # a stream that begins late is moved to 0; one that begins early (the run-in of AAC) stays
-        # as it is
+        # a late start moves to 0; an early one (the run-in of AAC) stays as it is
         self.start = max(Fraction(0), Fraction(self.container.start_time or 0, self.av.time_base))
         self.aspect = self.video.sample_aspect_ratio or Fraction(1)
         self.n_broken, self.end, self.next_time, self.last_time = 0, Fraction(0), Fraction(0), None
 
     def opened(self, name: str, fps: Fraction | None) -> Any:
-        """The container. Raises DataError if there is none that can be read."""
+        """The open container. Raises DataError if it cannot be read."""
         place, kind = (
             camera_address(name)
             if self.is_live
@@ -192,7 +190,7 @@ class StreamSource:
             ) from None
 
     def length_s(self) -> Fraction:
-        """Seconds that the file says it has; 0 if it does not say."""
+        """The announced length of the file in seconds; 0 if it announces none."""
         return Fraction(self.container.duration or 0, self.av.time_base)
 
     def __iter__(self) -> Iterator[Any]:
@@ -218,7 +216,7 @@ class StreamSource:
             )
 
     def packets(self) -> Iterator[Any]:
-        """What the file has, until it ends or cannot be read on."""
+        """The packets of the file, until it ends or cannot be read further."""
         try:
             yield from self.container.demux(self.video, *self.sound)
         except self.av.FFmpegError:
@@ -235,17 +233,17 @@ class StreamSource:
         return frames
 
     def made(self, frame: Any) -> Frame:
-        """A decoded frame as ours.
+        """A decoded frame as a Frame.
 
         Times grow strictly, whatever the file says, since no container takes others.
         """
         if self.is_live and self.last_time is None:
-            self.start = (
-                frame.pts or 0
-            ) * self.time_base  # a camera counts from when the machine was started
+            # a camera counts from the start of the machine
+            self.start = (frame.pts or 0) * self.time_base
         duration = (frame.duration or 0) * self.time_base or 1 / self.rate
         time = self.next_time if frame.pts is None else frame.pts * self.time_base - self.start
         time = max(time, self.last_time + self.time_base) if self.last_time is not None else time
+        # a quarter turn swaps the sides of a pixel too
         if self.last_time is None and frame.rotation % 180:
             self.aspect = 1 / self.aspect
         self.last_time, self.next_time = time, time + duration
@@ -266,8 +264,9 @@ Source = FolderSource | StreamSource
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Context in which Ctrl-C ends the process at once: the wait for a pipe's first bytes does not
-    let Python act on it.
+    """Context in which Ctrl-C ends the process at once.
+
+    Otherwise Python cannot act on it while it waits for a pipe's first bytes.
     """
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGINT, signal.SIG_DFL) if is_main else None
@@ -279,7 +278,7 @@ def interruptible() -> Iterator[None]:
 
 
 def camera_address(name: str) -> tuple[str, str]:
-    """Where FFmpeg finds the camera on this system, and its name for the kind of device."""
+    """FFmpeg's address of the camera on this system, and its name of the device's kind."""
     number = name.removeprefix("camera:")
     if sys.platform == "darwin":
         return number, "avfoundation"
@@ -289,8 +288,9 @@ def camera_address(name: str) -> tuple[str, str]:
 
 
 def upright_rgb(frame: Any) -> Image.Image:
-    """A decoded frame as RGB, turned as its display matrix says (telephones film in one position
-    and note the other).
+    """A decoded frame as RGB, turned as its display matrix says.
+
+    Telephones film in one position and note the other.
     """
     guess = "ITU709" if frame.height >= UNTAGGED_HD_LINES else "ITU601"
     matrix = guess if frame.colorspace == UNTAGGED else None
@@ -302,7 +302,7 @@ def upright_rgb(frame: Any) -> Image.Image:
 
 
 def fitted(source: Source, image: Image.Image) -> Tensor:
-    """The frame as uint8 [3, H, W] at the size asked for; all frames have the size of the first."""
+    """The frame as uint8 [3, H, W] in the chosen size; later frames get the first one's size."""
     if source.size is None:
         source.size = (
             images.resize_shortest(image, source.size_px) if source.size_px else image

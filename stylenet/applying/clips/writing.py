@@ -1,5 +1,6 @@
-"""Writing clips: video files with the source's sound and frame times, folders of frames, standard
-output.
+"""Writing clips: video files, folders of frames, and standard output.
+
+A video has the sound and the frame times of its source.
 """
 
 from __future__ import annotations
@@ -17,15 +18,13 @@ from stylenet import images
 from stylenet.applying.clips.reading import EXACT, INPUT_SUFFIXES, PIPE, Frame, Source, import_av
 from stylenet.errors import UsageError, one_line
 
-# those that keep frame times and that browsers and players know; AVI has only one rate
+# containers that keep frame times and that browsers and players know; AVI has only one rate
 OUTPUT_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".ts")
-BT709, LIMITED = (
-    1,
-    1,
-)  # FFmpeg's numbers for the colour matrix (primaries, curve) and for the range 16 to 235
-FRAME_DURATION = 1 << 8  # FFmpeg's flag for: the packets have the durations of the frames
-# without B-frames the times of decoding are those of showing, and changing rates and the last
-# frame's duration survive
+# FFmpeg's numbers for the colour matrix (primaries, curve) and for the range 16 to 235
+BT709, LIMITED = 1, 1
+FRAME_DURATION = 1 << 8  # FFmpeg's flag that gives packets the durations of their frames
+# without B-frames, decoding times equal showing times: changing rates and the last frame's
+# duration survive
 H264 = {"crf": "18", "preset": "medium", "bf": "0"}
 H264_QUICK = {"crf": "18", "preset": "veryfast", "tune": "zerolatency", "bf": "0"}
 VP9 = {"crf": "24", "cpu-used": "3", "row-mt": "1"}
@@ -40,11 +39,10 @@ VP9_QUICK = {
 
 @contextlib.contextmanager
 def open_target(name: str, source: Source) -> Iterator[FolderTarget | VideoTarget]:
-    """Where the frames go: a video by its suffix, standard output for `-`, else a folder; all or
-    nothing.
+    """Context with the target of the frames, which is written whole or not at all.
 
-    Raises UsageError for a place that cannot be written and for a sound track that the container
-    does not take.
+    The name's suffix means a video, `-` standard output, and all else a folder. Raises UsageError
+    for a place that cannot be written, and for a sound track that the container does not take.
     """
     suffix = Path(name).suffix.lower()
     if Path(name).exists() and Path(source.name).exists() and Path(name).samefile(source.name):
@@ -72,9 +70,9 @@ def open_target(name: str, source: Source) -> Iterator[FolderTarget | VideoTarge
 
 @contextlib.contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder beside the target, renamed to it on success, removed on failure.
+    """Context with a temporary folder beside the target.
 
-    Raises UsageError.
+    It is renamed to the target on success and removed on failure. Raises UsageError.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(
@@ -99,7 +97,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 class FolderTarget:
-    """Frames as numbered PNG files; sound has no place there."""
+    """Frames as numbered PNG files, without sound."""
 
     is_gone = False
 
@@ -119,13 +117,12 @@ class FolderTarget:
 
 
 class VideoTarget:
-    """Context: a video that PyAV encodes, with the source's frame times and its sound as it is."""
+    """Context with a video that PyAV encodes, with the source's frame times and sound."""
 
     def __init__(self, place: str, name: str, source: Source, kind: str | None = None) -> None:
         self.av, self.name, self.source, self.is_gone = import_av(), name, source, False
-        self.waiting: (
-            list[Any] | None
-        ) = []  # sound that came before the first frame, whose size the header needs
+        # sound from before the first frame, whose size the header needs; None after that frame
+        self.waiting: list[Any] | None = []
         # a viewer behind a pipe waits for whole clusters: they are cut every 100 ms
         options = {"cluster_time_limit": "100", "flush_packets": "1"} if kind else {}
         self.container = self.av.open(place, "w", format=kind, options=options)
@@ -136,8 +133,9 @@ class VideoTarget:
         return self
 
     def add_pictures(self, source: Source, is_quick: bool) -> Any:
-        """The picture track: H.264 (VP9 in WebM) of visually lossless quality, faster and without
-        delay for a viewer.
+        """The picture track: H.264, or VP9 in WebM, of visually lossless quality.
+
+        With `is_quick` the encoder is faster and adds no delay for a viewer.
         """
         is_webm = self.name.lower().endswith(".webm")
         codec = "libvpx-vp9" if is_webm else "libx264"
@@ -162,7 +160,7 @@ class VideoTarget:
     def add_sound(self, track: Any) -> Any:
         """A sound track that takes the source's packets as they are.
 
-        Raises UsageError if the container does not.
+        Raises UsageError if the container does not hold such sound.
         """
         try:
             return self.container.add_stream_from_template(track)
@@ -176,7 +174,7 @@ class VideoTarget:
     def add(self, item: Any) -> None:
         """Write a frame or a packet of sound.
 
-        Raises UsageError if that fails; a viewer that has left sets `is_gone`.
+        Raises UsageError if that fails. A viewer that has left sets `is_gone`.
         """
         with self.failures():
             if isinstance(item, Frame):
@@ -188,7 +186,10 @@ class VideoTarget:
 
     @contextlib.contextmanager
     def failures(self) -> Iterator[None]:
-        """What FFmpeg raises, as ours; nothing more is written for a viewer that has left."""
+        """Context that turns FFmpeg's errors into ours.
+
+        A viewer that has left is no error: it sets `is_gone`.
+        """
         try:
             yield
         except BrokenPipeError:
@@ -199,18 +200,18 @@ class VideoTarget:
             ) from None
 
     def add_frame(self, frame: Frame) -> None:
-        """Encode a frame; the first one fixes the size."""
+        """Encode a frame uint8 [H, W, 3]; the first one fixes the size of the video."""
         height, width = frame.pixels.shape[:2]
         # 4:2:0 needs even sides: the last row and column are repeated
         pixels = np.pad(
             frame.pixels.numpy(), ((0, height % 2), (0, width % 2), (0, 0)), mode="edge"
         )
-        made = self.av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-        made = made.reformat(
+        picture = self.av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+        picture = picture.reformat(
             format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", interpolation=EXACT
         )
         tick = self.video.codec_context.time_base
-        made.time_base, made.pts, made.duration = (
+        picture.time_base, picture.pts, picture.duration = (
             tick,
             round(frame.time / tick),
             round(frame.duration / tick),
@@ -218,18 +219,18 @@ class VideoTarget:
         if self.waiting is not None:
             self.video.height, self.video.width = pixels.shape[:2]
             self.video.codec_context.sample_aspect_ratio = self.source.aspect
-        self.container.mux(self.video.encode(made))
+        self.container.mux(self.video.encode(picture))
         waiting, self.waiting = self.waiting or [], None
         for packet in waiting:
             self.add_packet(packet)
 
     def add_packet(self, packet: Any) -> None:
-        """Pass on a packet of sound."""
+        """Write a packet of sound."""
         packet.stream = self.tracks[packet.stream.index]
         self.container.mux(packet)
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        """Finish the file; after a failure, or for a viewer that has left, only let go of it."""
+        """Finish the file; after a failure, or if the viewer has left, only close it."""
         if kind is None and self.waiting is None and not self.is_gone:
             with self.failures():
                 self.container.mux(self.video.encode(None))
