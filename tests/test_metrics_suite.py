@@ -222,7 +222,7 @@ def test_published_decoder_on_real_pictures(real, tmp_path):
         Scorer(chosen, pairs, torch.device("cpu")),
         tmp_path,
     )
-    evaluation.score_all(lambda *_: None)
+    evaluation.score_all()
     content, style, published = (
         entry["metrics"] for entry in summarise(evaluation, "test", [])["candidates"]
     )

@@ -155,7 +155,7 @@ def test_signals_save_first_then_exit(tiny_options, tmp_path, number, code, work
     out, error = process.communicate(timeout=60)
     assert process.returncode == code, error
     step = load_state(list_states(tmp_path / "x")[-1])["step"]
-    assert f"stopped at step {step}; go on with: python train.py --resume" in out
+    assert f"stopped at step {step}; continue with: python train.py --resume" in out
     assert "Traceback" not in error and not (tmp_path / "x/model.safetensors").exists()
     assert train.main(["--resume", str(tmp_path / "x"), f"train.steps={step + 1}"]) == 0
 

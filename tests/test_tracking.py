@@ -13,8 +13,9 @@ import pytest
 from conftest import ROOT, read_back, run_python
 
 import train
-from stylenet import tracking, training
+from stylenet import tracking
 from stylenet.tracking import Tracker, make_tracker
+from stylenet.training import saving
 
 RECIPE = str(ROOT / "configs/adain.yaml")
 
@@ -175,7 +176,7 @@ def test_a_failure_in_mid_run_is_reported_once_and_ends_tracking(capsys):
 
 
 def test_training_survives_a_failing_tracker(tiny_options, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(training, "make_tracker", lambda *_, **__: Tracker(Failing()))
+    monkeypatch.setattr(saving, "make_tracker", lambda *_, **__: Tracker(Failing()))
     assert train.main(["--config", RECIPE, *tiny_options, f"run.dir={tmp_path / 'x'}"]) == 0
     assert (tmp_path / "x/model.safetensors").exists() and "W&B failed" in capsys.readouterr().err
 

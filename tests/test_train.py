@@ -19,6 +19,11 @@ from stylenet.errors import DataError, NonFiniteLossError, UsageError, WeightsEr
 RECIPE = str(ROOT / "configs/adain.yaml")
 
 
+def network_of(state):
+    """The part of a resume state that is released: module, optimizer, average."""
+    return state["parts"]["network"]
+
+
 @pytest.fixture
 def start(tiny_options, tmp_path):
     """Train with overrides in a folder of its own, and return the folder."""
@@ -56,7 +61,7 @@ def test_dry_run_prints_everything_and_writes_nothing(tiny_options, tmp_path, ca
     assert Config.load(tmp_path / "again.yaml").data.crop_px == 16
     assert (
         "8 images to train, 2 held out" in out
-        and "decoder: 112,451 parameters, 112,451 trained" in out
+        and "trained: 112,451 parameters, 112,451 trained" in out
     )
     assert "style/relu1_1    0.01  (reduction sum over 64 channels; as mean: 0.64)" in out
     assert not (tmp_path / "x").exists()
@@ -193,9 +198,9 @@ def test_averaged_weights_are_the_moving_average(start):
     )
     states = [load_state(path) for path in sorted((run_dir / "checkpoints").glob("step_*.pt"))]
     key = "convs.conv1_1.weight"
-    expected = states[0]["trained"][key]
+    expected = network_of(states[0])["module"][key]
     for state in states[1:]:
-        expected = 0.5 * expected + 0.5 * state["trained"][key]
+        expected = 0.5 * expected + 0.5 * network_of(state)["module"][key]
     torch.testing.assert_close(decoder_of(run_dir)["decoder." + key], expected)
 
 
@@ -311,7 +316,11 @@ def test_mistakes_before_training(tiny_options, trained_run, tmp_path, monkeypat
         ([*arguments, "run.device=meta"], UsageError, "expected a device"),
         ([*arguments, "run.seed=99999999999999999999999"], UsageError, "run.seed of 0 or more"),
         ([*arguments, "run.dir="], UsageError, "a folder as run.dir"),
-        ([*arguments, f"run.dir={trained_run}"], UsageError, "holds a run; go on with --resume"),
+        (
+            [*arguments, f"run.dir={trained_run}"],
+            UsageError,
+            "holds a run; continue it with --resume",
+        ),
         (
             [*arguments, f"run.dir={tmp_path / 'file' / 'x'}"],
             UsageError,
@@ -397,15 +406,17 @@ def test_weights_ruined_by_the_last_update_do_not_replace_good_ones(start, tmp_p
     """
     run_dir = start("train.steps=2", "checkpoint.every_steps=1", "checkpoint.keep=1")
     good = load_state(run_dir / "checkpoints/step_00000002.pt")
-    good["optimizer"]["param_groups"][0]["eps"] = 1e-45  # an update out of all measure
-    for moments in good["optimizer"]["state"].values():
+    network_of(good)["optimizer"]["param_groups"][0]["eps"] = 1e-45  # an update out of all measure
+    for moments in network_of(good)["optimizer"]["state"].values():
         moments["exp_avg"].fill_(1e30)
     torch.save(good, run_dir / "checkpoints/step_00000002.pt")
     with pytest.raises(NonFiniteLossError, match="at step 3 came"):
         train.main(["--resume", str(run_dir), "train.steps=9"])
     (kept,) = sorted((run_dir / "checkpoints").glob("step_*.pt"))
     assert kept.name == "step_00000002.pt"
-    assert all(tensor.isfinite().all() for tensor in load_state(kept)["trained"].values())
+    assert all(
+        tensor.isfinite().all() for tensor in network_of(load_state(kept))["module"].values()
+    )
 
 
 def test_one_bad_file_does_not_stop_training(start, image_folders, tmp_path, capsys):
@@ -494,7 +505,8 @@ def test_gradients_of_two_processes(tiny_options, tmp_path):
         ]
         done = run_python(*prefix, "train.py", "--config", RECIPE, *options, OMP_NUM_THREADS="1")
         assert done.returncode == 0, done.stderr
-        state = load_state(tmp_path / name / "checkpoints/step_00000001.pt")["optimizer"]["state"]
+        kept = load_state(tmp_path / name / "checkpoints/step_00000001.pt")
+        state = network_of(kept)["optimizer"]["state"]
         moments.append([10 * value["exp_avg"] for value in state.values()])
     for one, two in zip(*moments):
         assert float((one - two).norm() / one.norm()) < 1e-5
