@@ -29,6 +29,7 @@ from stylenet.config.options import parse_override
 from stylenet.config.protocol import Protocol
 from stylenet.config.training import Config, name_of_computation
 from stylenet.errors import Parser, StylenetError, UsageError, run_script
+from stylenet.progress import shown
 from stylenet.training.sweeps import SEED, Sweep, arguments_of, expand, label, read_sweep, varied
 
 ROOT = Path(__file__).parent
@@ -271,8 +272,9 @@ def train_all(
             slots.put(slot)
 
     with ThreadPoolExecutor(n_jobs) as pool:
-        for result in [pool.submit(work, cell) for cell in cells if not cell.is_finished]:
-            result.result()
+        runs = [pool.submit(work, cell) for cell in cells if not cell.is_finished]
+        for run in shown(runs, len(runs), "cell"):
+            run.result()
     return failed
 
 
