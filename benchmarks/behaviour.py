@@ -80,12 +80,8 @@ def grid(image: Tensor) -> float:
 
 def passes(stylizer: Stylizer, vgg: VGG, content: Tensor, style: Tensor, n: int) -> list[Pass]:
     """The measurements after each pass; the style loss is the mean over the taps."""
-    content_features, style_features, output, measurements = (
-        vgg(content[None], TAPS),
-        vgg(style[None], TAPS),
-        content,
-        [],
-    )
+    content_features, style_features = vgg(content[None], TAPS), vgg(style[None], TAPS)
+    output, measurements = content, []
     for _ in range(n):
         output = stylizer(output, style)
         features = vgg(output[None], TAPS)

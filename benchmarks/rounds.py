@@ -66,5 +66,6 @@ def print_ratios(times: dict[str, list[float]]) -> None:
         ratios = [a / b for a, b in zip(first, seconds, strict=True)]
         median = statistics.median
         print(
-            f"{name:<28}{median(seconds):>9.3f}{median(ratios):>16.2f}{min(ratios):>10.2f}{max(ratios):>10.2f}"
+            f"{name:<28}{median(seconds):>9.3f}{median(ratios):>16.2f}"
+            f"{min(ratios):>10.2f}{max(ratios):>10.2f}"
         )
