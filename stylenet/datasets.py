@@ -1,7 +1,7 @@
 """Image sets (folders and manifests), crops, and the stateless sampler.
 
 Sample i of a stream is a function of (seed, stream, i): which image, which crop, mirrored or not.
-So a checkpoint needs one integer to go on, and the number of loader workers, the cache and a resume
+So a checkpoint needs one integer to continue. The number of loader workers, the cache and a resume
 change nothing.
 """
 
@@ -34,14 +34,14 @@ PERMUTATION, AUGMENTATION, REPLACEMENT, SCALE, SHIFT = (
     2,
     3,
     4,
-)  # separate random streams within each
+)  # separate random streams within each of the two
 MANIFEST_SUFFIXES = (".csv", ".tsv")
 MAX_REPLACEMENTS = 20  # tries to replace an unreadable image before giving up
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Paths of one part of a set, in a stable order."""
+    """The paths of one part of a set, in a stable order."""
 
     origin: str
     paths: tuple[Path, ...]
@@ -51,7 +51,7 @@ class ImageSet:
 
 
 class Split(NamedTuple):
-    """The two parts of a set; they share no file."""
+    """The two parts of a set, which share no file."""
 
     train: ImageSet
     held_out: ImageSet
@@ -62,7 +62,8 @@ def read_split(
 ) -> Split:
     """The train and held-out parts of a folder or a manifest.
 
-    Raises DataError where there is nothing to train on (or at all).
+    Raises DataError where there is nothing to train on. Without `needs_training_part` it raises
+    only where both parts are empty.
     """
     if not origin:
         raise DataError(
@@ -87,9 +88,10 @@ def read_split(
 def read_folder(folder: Path, held_out_share: float) -> Split:
     """The folder's images, split by the hash of their relative path.
 
-    Of two or more images at least one is held out.
+    At least one of two or more images is held out, unless the share is 0.
     """
     paths = images.list_images(folder)
+    # a hash of the path and not a random draw: a new file moves hardly any other between the parts
     by_hash = sorted(
         paths,
         key=lambda path: hashlib.sha256(os.fsencode(path.relative_to(folder).as_posix())).digest(),
@@ -108,9 +110,10 @@ def read_folder(folder: Path, held_out_share: float) -> Split:
 
 
 def read_manifest(file: Path) -> Split:
-    """The images of a manifest of data/prepare.py, with its split.
+    """The images and the split of a manifest from data/prepare.py.
 
-    Paths are relative to its folder.
+    Paths are relative to the manifest's folder. Raises DataError for another kind of file, and for
+    an image in both parts.
     """
     if file.suffix.lower() not in MANIFEST_SUFFIXES:
         raise DataError(
@@ -127,7 +130,10 @@ def read_manifest(file: Path) -> Split:
 
 
 def read_parts(file: Path) -> dict[str, list[Path]]:
-    """The paths of each part. Raises DataError for a missing column and an unknown part."""
+    """The paths of each part.
+
+    Raises DataError for a missing column and an unknown part.
+    """
     parts: dict[str, list[Path]] = {"train": [], "held_out": []}
     for line, row in read_rows(file, ("path", "split"), "make it with data/prepare.py"):
         if row["split"] not in parts or not row["path"]:
@@ -141,7 +147,10 @@ def read_parts(file: Path) -> dict[str, list[Path]]:
 
 
 def check_presence(split: Split) -> None:
-    """Raise DataError if a file is missing: a manifest may be older than the folder."""
+    """Raise DataError if a file of either part is missing.
+
+    A manifest may be older than the folder.
+    """
     missing = [path for part in split for path in part.paths if not path.is_file()]
     if missing:
         raise DataError(
@@ -151,28 +160,34 @@ def check_presence(split: Split) -> None:
 
 
 def generator_for(*key: int) -> np.random.Generator:
-    """A random generator that is a function of the key alone."""
+    """A random generator that depends on the key alone."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 
 
 @functools.lru_cache(maxsize=8)
 def permutation(seed: int, stream: int, epoch: int, n: int) -> np.ndarray:
-    """The order of an epoch."""
+    """The order of the images in an epoch."""
     return generator_for(seed, stream, PERMUTATION, epoch).permutation(n)
 
 
 def image_number(seed: int, stream: int, i: int, n: int) -> int:
-    """Which of n images sample i shows: each once an epoch, in the epoch's own order."""
-    return int(permutation(seed, stream, i // n, n)[i % n])
+    """The number of the image, out of n, that sample i shows.
+
+    Every image appears once an epoch, and each epoch has its own order.
+    """
+    return int(permutation(seed, stream, i // n, n)[i % n])  # epoch i // n, place i % n
 
 
 def replacement_number(seed: int, stream: int, i: int, n: int, attempt: int) -> int:
-    """Which image stands in for an unreadable one, as determined as the sample itself."""
+    """The number of the image that replaces an unreadable one.
+
+    Like the sample itself, it depends only on its arguments.
+    """
     return int(generator_for(seed, stream, REPLACEMENT, i, attempt).integers(n))
 
 
 class Crop(NamedTuple):
-    """A square crop as two fractions of the free play, and whether it is mirrored."""
+    """A square crop as two shares of the free range, and whether it is mirrored."""
 
     top: float
     left: float
@@ -180,24 +195,28 @@ class Crop(NamedTuple):
 
 
 def crop_of(seed: int, stream: int, i: int, flip: bool) -> Crop:
-    """The augmentation of sample i."""
+    """The crop of sample i, the same for the same arguments."""
     top, left, coin = generator_for(seed, stream, AUGMENTATION, i).random(3)
     return Crop(float(top), float(left), bool(flip and coin < 0.5))
 
 
 def scale_of(seed: int, stream: int, i: int, scales: Sequence[int]) -> int:
-    """The shortest side at which sample i is seen.
+    """The shortest side in pixels at which sample i is seen.
 
-    Half of the styles have their content's scale, the others draw one.
+    Half of the styles have their content's scale, the others one of their own.
     """
+    # the key has no stream, so both streams draw the same three numbers for sample i
     coin, style_scale, content_scale = generator_for(seed, SCALE, i).random(3)
-    chosen = style_scale if stream == STYLE and coin < 0.5 else content_scale
-    return scales[int(chosen * len(scales))]
+    fraction = style_scale if stream == STYLE and coin < 0.5 else content_scale
+    return scales[int(fraction * len(scales))]
 
 
 def shift_of(seed: int, step: int) -> tuple[int, int]:
-    """The pixels, down and right, of a step's shift loss: up to 7, not both 0."""
-    number = int(generator_for(seed, SHIFT, step).integers(1, 64))
+    """The pixels, down and right, by which the shift loss moves the contents of a step.
+
+    They are at most 7 each, but not both 0.
+    """
+    number = int(generator_for(seed, SHIFT, step).integers(1, 64))  # 8 * down + right
     return number // 8, number % 8
 
 
@@ -213,11 +232,13 @@ def cut(pixels: Tensor, crop: Crop, crop_px: int) -> Tensor:
 
 
 def cut_at_scale(pixels: Tensor, crop: Crop, crop_px: int, scale_px: int) -> Tensor:
-    """The crop of an image with its shortest side at `scale_px`; never enlarged.
+    """The crop of an image whose shortest side is resized to `scale_px`.
 
-    Only the square that is seen is resized: bilinear and antialiased.
+    A smaller image keeps its size. Only the square that is seen is resized: bilinear and
+    antialiased.
     """
-    factor = max(1.0, min(pixels.shape[-2:]) / scale_px)
+    factor = max(1.0, min(pixels.shape[-2:]) / scale_px)  # of shrinking
+    # crop_px at the scale cover crop_px * factor pixels here; rounding may not exceed the image
     square = cut(pixels, crop, min(round(crop_px * factor), min(pixels.shape[-2:])))
     if square.shape[-1] == crop_px:
         return square
@@ -225,10 +246,10 @@ def cut_at_scale(pixels: Tensor, crop: Crop, crop_px: int, scale_px: int) -> Ten
 
 
 class PixelSource:
-    """Resized uint8 images of a set by number: read from files, from memory or from the device.
+    """The resized uint8 images of a set by number, from files, memory or the device.
 
-    The shortest side is `resize_px`; with a `floor_px` smaller pictures are left as they are, down
-    to that.
+    The shortest side is `resize_px`. With a `floor_px`, smaller pictures keep their size down to
+    `floor_px`.
     """
 
     def __init__(self, image_set: ImageSet, resize_px: int, floor_px: int | None = None) -> None:
@@ -239,15 +260,19 @@ class PixelSource:
         return len(self.image_set)
 
     def __getitem__(self, number: int) -> Tensor:
-        """uint8 [3, H, W]. Raises DataError for a file that does not decode."""
-        found = self.kept[number] if self.kept is not None else self.read(number)
-        if isinstance(found, DataError):
-            raise found
-        return found
+        """The image as uint8 [3, H, W].
+
+        Raises DataError for a file that does not decode.
+        """
+        pixels = self.kept[number] if self.kept is not None else self.read(number)
+        if isinstance(pixels, DataError):  # an unreadable file's error was stored in its place
+            raise pixels
+        return pixels
 
     def read(self, number: int) -> Tensor:
-        """Decode and resize the file."""
+        """The image decoded from its file and resized, uint8 [3, H, W]."""
         image = images.open_rgb(self.image_set.paths[number])
+        # the picture's own shortest side, but from floor_px to resize_px
         shortest = (
             min(self.resize_px, max(self.floor_px, min(image.size)))
             if self.floor_px
@@ -256,7 +281,7 @@ class PixelSource:
         return images.to_bytes_tensor(images.resize_shortest(image, shortest))
 
     def keep(self, device: torch.device, n_threads: int) -> None:
-        """Decode everything once, in threads, and hold it on the device.
+        """Decode every image once, in threads, and hold it on the device.
 
         An unreadable file keeps its error.
         """
@@ -273,7 +298,7 @@ class PixelSource:
 
 
 class Sample(NamedTuple):
-    """One image of a stream and what went wrong on the way to it."""
+    """One image of a stream, and the errors of the images that it replaces."""
 
     pixels: Tensor  # uint8 [3, crop_px, crop_px]
     path: str
@@ -289,7 +314,10 @@ class Pair(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A batch of pairs, uint8 until it is on the device: a quarter of the bytes to pass on."""
+    """A batch of pairs, uint8 until it is on the device.
+
+    That is a quarter of the bytes to transfer.
+    """
 
     content: Tensor  # uint8 [N, 3, crop_px, crop_px]
     style: Tensor
@@ -298,7 +326,10 @@ class Batch(NamedTuple):
 
 
 class PairDataset(Dataset):
-    """Content and style crops by global sample index: an endless stream of new pairs."""
+    """An endless stream of content and style crops by global sample index.
+
+    The two are paired anew at every step.
+    """
 
     def __init__(
         self,
@@ -321,7 +352,7 @@ class PairDataset(Dataset):
         return Pair(self.sample(CONTENT, i), self.sample(STYLE, i))
 
     def sample(self, stream: int, i: int) -> Sample:
-        """Sample i of a stream; an unreadable image is replaced by another."""
+        """Sample i of a stream, with another image in place of an unreadable one."""
         source, failures = self.sources[stream], []
         for attempt in range(MAX_REPLACEMENTS):
             number = self.number(stream, i, attempt)
@@ -334,17 +365,17 @@ class PairDataset(Dataset):
             return Sample(
                 self.cut(pixels, crop, stream, i), str(source.image_set.paths[number]), failures
             )
-        # No exception: one from a loader worker would reach the user as a page of traceback.
+        # no exception: one from a loader worker would reach the user as a page of traceback
         return Sample(torch.empty(0), "", failures, is_lost=True)
 
     def cut(self, pixels: Tensor, crop: Crop, stream: int, i: int) -> Tensor:
-        """What sample i shows of an image."""
+        """The part of an image that sample i shows, uint8 [3, crop_px, crop_px]."""
         if not self.scales:
             return cut(pixels, crop, self.crop_px)
         return cut_at_scale(pixels, crop, self.crop_px, scale_of(self.seed, stream, i, self.scales))
 
     def number(self, stream: int, i: int, attempt: int) -> int:
-        """The image that a sample shows at the given attempt."""
+        """The number of the image that a sample shows at the given attempt."""
         n = len(self.sources[stream])
         first = attempt == 0
         return (
@@ -364,6 +395,7 @@ def collate(pairs: list[Pair]) -> Batch:
     failures = [failure for sample in samples for failure in sample.failures]
     if any(sample.is_lost for sample in samples):
         return Batch(torch.empty(0), torch.empty(0), failures, is_lost=True)
+    # [N, 3, crop_px, crop_px] each
     content, style = (
         torch.stack([pair[stream].pixels for pair in pairs]) for stream in (CONTENT, STYLE)
     )
@@ -371,9 +403,9 @@ def collate(pairs: list[Pair]) -> Batch:
 
 
 class EndlessSampler(Sampler):
-    """Global sample indices from `start` on, the share of one rank.
+    """One rank's share of the global sample indices from `start` on.
 
-    A step takes `batch_size` indices for each of `world_size` ranks in turn, so that two ranks of 4
+    A step takes `batch_size` indices for each of `world_size` ranks in turn. Two ranks of 4 thus
     see together the eight samples that one process with a batch of 8 would see.
     """
 
@@ -389,13 +421,13 @@ class EndlessSampler(Sampler):
         base = self.start + self.rank * self.batch_size
         while True:
             yield from range(base, base + self.batch_size)
-            base += self.batch_size * self.world_size
+            base += self.batch_size * self.world_size  # past the other ranks' shares
 
 
 def make_batches(
     dataset: PairDataset, sampler: EndlessSampler, n_workers: int, pin: bool
 ) -> Iterator[Batch]:
-    """The endless stream of batches; `n_workers` processes read ahead."""
+    """The endless stream of batches, which `n_workers` processes read ahead."""
     loader = DataLoader(
         dataset,
         batch_size=sampler.batch_size,
@@ -410,10 +442,10 @@ def make_batches(
 
 
 def _leave_signals_to_the_parent(_: int) -> None:
-    """In a loader worker: signals to the whole group are the trainer's business, which saves first.
+    """Ignore SIGINT and SIGTERM in a loader worker, since the trainer handles them.
 
-    A worker that died of one would break the trainer's step. It leaves by itself when the trainer
-    does.
+    A signal to the whole group must let the trainer save first. A worker that died of one would
+    break the trainer's step. The worker ends by itself when the trainer does.
     """
     import signal
 
@@ -422,14 +454,14 @@ def _leave_signals_to_the_parent(_: int) -> None:
 
 
 class BadFiles:
-    """The unreadable files met so far: each reported once, too many of them an error."""
+    """The unreadable files so far: each is reported once, and too many are an error."""
 
     def __init__(self, n_images: int, max_share: float) -> None:
         self.seen: set[str] = set()
         self.n_images, self.max_share = n_images, max_share
 
     def report(self, batch: Batch) -> None:
-        """Print what is new.
+        """Print a warning for each new unreadable file of the batch.
 
         Raises DataError above the share; a single bad file that can be replaced is allowed.
         """
@@ -453,11 +485,9 @@ def held_out_pairs(
     resize_px: int,
     floor_px: int | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
-    """n fixed pairs of centre crops [3, crop_px, crop_px] in [0, 1].
+    """n fixed pairs of centre crops, [3, crop_px, crop_px] in [0, 1] each.
 
-    Sets shorter than n repeat in new pairings.
-
-    Unreadable files are passed over.
+    Sets shorter than n repeat in new pairings. Unreadable files are omitted.
     """
     n_contents, n_styles = len(split_content), len(split_style)
     if not n_contents or not n_styles:
@@ -466,6 +496,7 @@ def held_out_pairs(
     styles = _readable(PixelSource(split_style, resize_px, floor_px), crop_px, n)
     if not contents or not styles:
         return []
+    # each round through the styles starts one further on, so that contents meet other styles
     return [
         (contents[i % len(contents)], styles[(i + i // len(styles)) % len(styles)])
         for i in range(n)
@@ -473,45 +504,47 @@ def held_out_pairs(
 
 
 def _readable(source: PixelSource, crop_px: int, n: int) -> list[Tensor]:
-    found: list[Tensor] = []
+    crops: list[Tensor] = []
+    # a fixed order that does not depend on the run's seed
     for number in generator_for(0, PERMUTATION).permutation(len(source)):
         try:
-            found.append(images.to_unit(cut(source[int(number)], CENTRE, crop_px)))
+            crops.append(images.to_unit(cut(source[int(number)], CENTRE, crop_px)))
         except DataError:
             continue
-        if len(found) == n:
+        if len(crops) == n:
             break
-    return found
+    return crops
 
 
 def calibration_batches(
     sources: tuple[PixelSource, PixelSource], n: int, crop_px: int, batch_size: int = 8
 ) -> Iterator[Tensor]:
-    """Centre crops of n images, half contents and half styles.
+    """Batches of centre crops of n images, [N, 3, crop_px, crop_px] in [0, 1].
 
-    They are spread evenly over the sets. Bad files are left out.
+    Half are contents and half styles, spread evenly over the sets. Unreadable files are omitted.
     """
-    wanted: list[tuple[PixelSource, int]] = []
+    choices: list[tuple[PixelSource, int]] = []
     for source, share in zip(sources, (n - n // 2, n // 2), strict=True):
+        # each number once, also where the set has fewer images than its share
         numbers = np.unique(
             np.linspace(0, len(source) - 1, min(share, len(source))).round().astype(int)
         )
-        wanted += [(source, int(number)) for number in numbers]
-    found = []
-    for source, number in wanted:
+        choices += [(source, int(number)) for number in numbers]
+    crops = []
+    for source, number in choices:
         try:
-            found.append(images.to_unit(cut(source[number], CENTRE, crop_px)))
+            crops.append(images.to_unit(cut(source[number], CENTRE, crop_px)))
         except DataError:
             continue
-        if len(found) == batch_size:
-            yield torch.stack(found)
-            found = []
-    if found:
-        yield torch.stack(found)
+        if len(crops) == batch_size:
+            yield torch.stack(crops)
+            crops = []
+    if crops:  # the last, smaller batch
+        yield torch.stack(crops)
 
 
 def describe_set(split: Split) -> dict[str, Any]:
-    """What a checkpoint says of a set: where it was, how large, and a hash of the list of files."""
+    """A set's entry in a checkpoint: its origin, its size, and a hash of its list of files."""
     return {
         "origin": split.train.origin,
         "train": len(split.train),
@@ -521,9 +554,9 @@ def describe_set(split: Split) -> dict[str, Any]:
 
 
 def name_below(path: Path, origin: str) -> str:
-    """The path below the root of its set, or the whole path where it lies elsewhere.
+    """The path relative to the root of its set, or whole where it does not lie below it.
 
-    A manifest's root is its folder.
+    The root of a manifest's set is the manifest's folder.
     """
     root = Path(origin)
     root = root if root.is_dir() else root.parent
@@ -531,6 +564,6 @@ def name_below(path: Path, origin: str) -> str:
 
 
 def hash_of_list(image_set: ImageSet) -> str:
-    """sha256 over the file names, relative to the set's root where they lie below it."""
+    """The sha256 of the file names, relative to the set's root where they lie below it."""
     names = (name_below(path, image_set.origin) for path in image_set.paths)
     return hashlib.sha256(os.fsencode("\n".join(names))).hexdigest()

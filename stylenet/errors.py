@@ -1,4 +1,4 @@
-"""The exceptions a user can meet, with their exit codes; and how a script starts."""
+"""The exceptions that a user can meet, with their exit codes, and how a script starts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 
 
 class StylenetError(Exception):
-    """A mistake that a user can mend.
+    """A mistake that a user can correct.
 
-    Its message is one line: what was expected, what came, what to do.
+    Its message is one line: what was expected, what came, and what to do.
     """
 
     exit_code = 1
@@ -26,31 +26,34 @@ class UsageError(StylenetError):
 
 
 class DataError(StylenetError):
-    """Images that are missing, unreadable or too few."""
+    """Images are missing, unreadable or too few."""
 
     exit_code = 3
 
 
 class WeightsError(StylenetError):
-    """Network weights or a checkpoint that are missing, damaged or of another network."""
+    """Network weights or a checkpoint are missing, damaged or of another network."""
 
     exit_code = 4
 
 
 class NonFiniteLossError(StylenetError):
-    """Training diverged: a loss became NaN or infinite."""
+    """A loss became NaN or infinite, so training diverged."""
 
     exit_code = 5
 
 
 class Parser(argparse.ArgumentParser):
-    """A command line whose mistakes are UsageErrors; it guesses no abbreviated options."""
+    """A command line whose mistakes are UsageErrors of one line.
+
+    Abbreviated options are not guessed.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
-        """Called by argparse with what is wrong."""
+        """Raise the UsageError for argparse, which calls this with its message."""
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
@@ -59,7 +62,10 @@ EXIT_TERMINATED = 143  # 128 + SIGTERM
 
 
 def run_script(main: Callable[[list[str]], int]) -> int:
-    """Exit code of `main(sys.argv[1:])`; our own errors become one line on stderr."""
+    """The exit code of `main(sys.argv[1:])`.
+
+    Our own errors become one line on stderr instead of a traceback.
+    """
     try:
         return main(sys.argv[1:])
     except StylenetError as error:
@@ -72,10 +78,11 @@ def run_script(main: Callable[[list[str]], int]) -> int:
 
 @contextlib.contextmanager
 def lasting_imports() -> Iterator[None]:
-    """Context of imports whose objects the garbage collector never looks through.
+    """A context of imports whose objects the garbage collector never examines.
 
-    Torch makes a million objects, which last as long as the process; it starts and ends 0.5 s
-    sooner so (of 1.9 s). Where it is there already nothing is done.
+    Torch makes a million objects, which last as long as the process. Without them in the collector
+    the process starts and ends 0.5 s sooner (of 1.9 s). The context does nothing if torch is
+    already imported.
     """
     if "torch" in sys.modules:
         yield
@@ -84,10 +91,10 @@ def lasting_imports() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.freeze()
+        gc.freeze()  # the collector skips all objects so far
         gc.enable()
 
 
 def one_line(error: BaseException) -> str:
-    """The error's message with every line break and run of spaces made one space."""
+    """The error's message, with every line break and run of spaces as one space."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,8 +1,8 @@
-"""Decoding, encoding and resizing of images.
+"""Functions that decode, encode and resize images.
 
 Between modules an image is RGB float32 in [0, 1], [3, H, W].
 
-Decoding is Pillow's: torchvision.io crashes the whole process on some broken PNG files.
+Pillow decodes, because torchvision.io crashes the whole process on some broken PNG files.
 """
 
 from __future__ import annotations
@@ -22,50 +22,50 @@ from torch import Tensor
 from stylenet.errors import DataError, UsageError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # where Pillow refuses; about 13,400 x 13,400
+MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # Pillow's own limit, about 13,400 x 13,400
 JPEG_QUALITY = 95
-# of zlib: written in a third of the time of Pillow's 6, a twentieth to a tenth larger (docs/log.md)
+# of zlib: takes a third of the time of Pillow's 6, files are 5 to 10 % larger (docs/log.md)
 PNG_LEVEL = 1
-# a JPEG is decoded to at least so many times the wanted side: with 1 it is 9 to 12 dB worse
+# a JPEG is decoded to at least so many times the side asked for: 1 would be 9 to 12 dB worse
 # (docs/log.md)
 DRAFT_FACTOR = 2
 UNFINISHED = ".writing-"  # how the names of temporary files begin
 
 
 class TooLargeError(DataError):
-    """A picture so large that it may be a decompression bomb."""
+    """A picture is so large that it may be a decompression bomb."""
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """Image files below the folder and its linked folders, in a stable order.
+    """The image files below the folder and the folders linked in it, in a stable order.
 
-    Hidden files are left out.
+    Hidden files and folders are omitted.
     """
-    root, found, seen = Path(folder), [], set()
+    root, paths, real_places = Path(folder), [], set()
     for place, folders, names in os.walk(root, followlinks=True):
-        # a linked folder is entered, but none twice: links may form a circle
-        is_new = os.path.realpath(place) not in seen
-        seen.add(os.path.realpath(place))
+        # the walk enters linked folders, but none twice: links may form a circle
+        is_new = os.path.realpath(place) not in real_places
+        real_places.add(os.path.realpath(place))
         folders[:] = [name for name in folders if is_new and not name.startswith(".")]
-        found += [Path(place, name) for name in names if is_new and not name.startswith(".")]
-    chosen = (path for path in found if path.suffix.lower() in SUFFIXES and path.is_file())
-    return sorted(chosen, key=lambda path: path.relative_to(root).as_posix())
+        paths += [Path(place, name) for name in names if is_new and not name.startswith(".")]
+    image_paths = (path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(image_paths, key=lambda path: path.relative_to(root).as_posix())
 
 
 def open_rgb(path: str | Path, wanted_px: int | None = None) -> Image.Image:
-    """The decoded image as upright 8-bit RGB: alpha on white, CMYK and 16-bit converted.
+    """The decoded image as 8-bit RGB.
 
-    A large JPEG to be shrunk to a shortest side of `wanted_px` is decoded at a half, a quarter or
-    an eighth of its size. Raises DataError for a file that is missing, no image or truncated, and
+    EXIF rotation is applied, alpha is put on white, CMYK and 16-bit are converted. A large JPEG
+    that will be shrunk to a shortest side of `wanted_px` is decoded at a half, a quarter or an
+    eighth of its size. Raises DataError for a file that is missing, no image or truncated, and
     TooLargeError above MAX_PIXELS.
     """
     try:
-        # Pillow's notes on size (it refuses at twice that), EXIF and palettes are ignored.
+        # ignores Pillow's warnings on size (it refuses at twice that), EXIF and palettes
         with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             if wanted_px:
-                image.draft(
-                    None, (DRAFT_FACTOR * wanted_px, DRAFT_FACTOR * wanted_px)
-                )  # nothing for other formats
+                # has no effect on other formats
+                image.draft(None, (DRAFT_FACTOR * wanted_px, DRAFT_FACTOR * wanted_px))
             return to_rgb(ImageOps.exif_transpose(image))
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
@@ -86,8 +86,11 @@ def open_rgb(path: str | Path, wanted_px: int | None = None) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow image as 8-bit RGB."""
-    if image.mode.startswith("I"):
+    """Any Pillow image as 8-bit RGB.
+
+    Raises DataError for floating point pixels.
+    """
+    if image.mode.startswith("I"):  # 16-bit grey, which Pillow may hold in 32 bits
         return Image.fromarray(grey16_to_grey8(np.asarray(image))).convert("RGB")
     if image.mode == "F":
         raise DataError(
@@ -101,17 +104,20 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def grey16_to_grey8(pixels: np.ndarray) -> np.ndarray:
-    """16-bit grey values as 8-bit ones (Pillow's own convert saturates instead of scaling)."""
+    """16-bit grey values as 8-bit ones, scaled.
+
+    Pillow's own convert saturates instead.
+    """
     return ((pixels.clip(0, 65535).astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def resize_shortest(
     image: Image.Image, shortest_px: int, resample: int = Image.Resampling.BILINEAR
 ) -> Image.Image:
-    """The image with its shortest side at `shortest_px`, by Pillow's filter.
+    """The image resized so that its shortest side has `shortest_px`.
 
-    Raises TooLargeError for a picture so thin, or a side so long, that the result would exceed
-    MAX_PIXELS.
+    Pillow's filter is antialiased when it shrinks. Raises TooLargeError for a picture so thin, or a
+    side so long, that the result would exceed MAX_PIXELS.
     """
     width, height = image.size
     scale = shortest_px / min(width, height)
@@ -127,7 +133,11 @@ def resize_shortest(
 def resize_square(
     image: Image.Image, side_px: int, resample: int = Image.Resampling.BILINEAR
 ) -> Image.Image:
-    """The largest square from the middle, at `side_px` a side."""
+    """The largest square from the middle, resized to `side_px` a side.
+
+    Pixels outside the square are never resized.
+    """
+    # Pillow's box cuts and resizes in one step
     left, top = ((side - min(image.size)) // 2 for side in image.size)
     return image.resize(
         (side_px, side_px), resample, box=(left, top, left + min(image.size), top + min(image.size))
@@ -157,7 +167,10 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def to_pixels(image: Tensor) -> Tensor:
-    """A float image [..., 3, H, W] in [0, 1] as uint8 [..., H, W, 3], clipped and rounded."""
+    """A float image [..., 3, H, W] in [0, 1] as uint8 [..., H, W, 3].
+
+    Values outside are clipped, the others are rounded.
+    """
     return image.detach().float().clamp(0, 1).mul(255).round().to(torch.uint8).movedim(-3, -1)
 
 
@@ -168,9 +181,10 @@ def to_pil(image: Tensor) -> Image.Image:
 
 
 def load_bytes(path: str | Path, shortest_px: int | None = None, is_square: bool = False) -> Tensor:
-    """The image file as uint8 [3, H, W], whole, or the square in the middle.
+    """The image file as uint8 [3, H, W], with the shortest side at `shortest_px` if given.
 
-    Its shortest side becomes `shortest_px`, if given.
+    With `is_square` it is the largest square from the middle. Raises DataError and TooLargeError as
+    `open_rgb` does.
     """
     image = open_rgb(path, shortest_px)
     if is_square:
@@ -187,17 +201,15 @@ def load_image(path: str | Path, shortest_px: int | None = None) -> Tensor:
 
 
 def quantised(image: Tensor) -> Tensor:
-    """A float image as it comes back from an 8-bit file: clipped to [0, 1], in steps of 1/255."""
+    """A float image as an 8-bit file returns it: clipped to [0, 1], in steps of 1/255."""
     return image.float().clamp(0, 1).mul(255).round().div(255)
 
 
 def save_image(image: Tensor, path: str | Path, scratch: Path | None = None) -> None:
-    """Write a float image [3, H, W], or pixels uint8 [H, W, 3]; the suffix names the format.
+    """Write a float image [3, H, W], or pixels uint8 [H, W, 3], in the format of the suffix.
 
-    The file appears whole or not at all.
-
-    `scratch`: see replaced_file. Raises UsageError for an unknown suffix and for a folder that
-    cannot be written.
+    The file appears whole or not at all. `scratch`: see replaced_file. Raises UsageError for an
+    unknown suffix and for a folder that cannot be written.
     """
     target = Path(path)
     if target.suffix.lower() not in SUFFIXES:
@@ -217,10 +229,13 @@ def save_image(image: Tensor, path: str | Path, scratch: Path | None = None) -> 
 
 
 class replaced_file:  # noqa: N801 - used like a function
-    """Context: a temporary path beside `target`; success renames it, failure removes it.
+    """A context whose temporary file replaces `target` on success.
 
-    `scratch` is how the temporary path begins instead, on the same file system: what a killed
-    process leaves is found there.
+    The temporary path lies beside `target`. On success the file is synced and renamed, on failure
+    it is removed.
+
+    `scratch` is another beginning of the temporary path, on the same file system. What a killed
+    process leaves then lies there.
     """
 
     def __init__(self, target: str | Path, scratch: Path | None = None) -> None:
@@ -247,31 +262,31 @@ class replaced_file:  # noqa: N801 - used like a function
             self.temporary.unlink(missing_ok=True)
             return
         with open(self.temporary, "rb") as file:
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # before the rename, so that a crash leaves no empty file
         self.temporary.chmod(0o666 & ~current_umask())
         self.temporary.replace(self.target)
 
 
 def check_writable(folder: str | Path) -> None:
-    """Make the folder and a file in it, and take the file away again.
+    """Make the folder and a file in it, and remove the file again.
 
     Raises UsageError if that fails.
     """
     with contextlib.suppress(KeyError), replaced_file(Path(folder) / "probe"):
-        raise KeyError  # leaves the context as a failure does, without a file
+        raise KeyError  # ends the context like a failure, so that no file stays
 
 
 def current_umask() -> int:
-    """The process's umask: temporary files are private, finished ones are not."""
-    mask = os.umask(0)
+    """The process's umask, which finished files follow and temporary ones do not."""
+    mask = os.umask(0)  # the umask can only be read by setting it
     os.umask(mask)
     return mask
 
 
 def iterate_images(paths: list[str | Path]) -> Iterator[Path]:
-    """Every file of `paths`, folders replaced by the images below them.
+    """Every file of `paths`, with each folder replaced by the images below it.
 
-    Raises DataError where there are none.
+    Raises DataError where a path does not exist or a folder has no images.
     """
     for path in map(Path, paths):
         if not path.exists():
@@ -285,7 +300,7 @@ def iterate_images(paths: list[str | Path]) -> Iterator[Path]:
 
 
 def no_images_message(folder: str | Path) -> str:
-    """What is said of a folder without images."""
+    """The error message for a folder without images."""
     return (
         f"expected images ({', '.join(SUFFIXES)}) below {folder}, but there are none; check "
         "the path"
@@ -293,7 +308,7 @@ def no_images_message(folder: str | Path) -> str:
 
 
 def make_grid(rows: list[list[Tensor]], gap_px: int = 4) -> Tensor:
-    """Rows of images [3, H, W] of one size as one white-ruled picture [3, H', W']."""
+    """Rows of images [3, H, W] of one size as one picture [3, H', W'] with white gaps."""
     height, width = rows[0][0].shape[-2:]
     n_columns = max(len(row) for row in rows)
     grid = torch.ones(

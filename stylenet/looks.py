@@ -1,4 +1,4 @@
-"""A look: what is asked of a picture, in one frozen value."""
+"""A look: the styles, their mixture and the strength of one picture, in one frozen value."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from stylenet.transforms import StyleCode
 
 @dataclass(frozen=True)
 class Look:
-    """A mixture of style codes, at a strength.
+    """A mixture of style codes with a strength.
 
-    `codes` are what a network keeps of styles, each part [N or 1, ...]: one row serves all contents
-    of a batch. `mixture` has one share for each code; the shares sum to 1. `alpha` is the strength:
+    `codes` are a network's style codes, each part [N or 1, ...]: one row serves all contents of a
+    batch. `mixture` has one share for each code, and the shares sum to 1. `alpha` is the strength:
     0 keeps the content, 1 is the full style. `content_stats` replaces what the network would
-    measure of the content as a whole: a clip's are smoothed.
+    measure of the whole content. For a clip these statistics are smoothed.
     """
 
     codes: tuple[StyleCode, ...]
@@ -35,7 +35,7 @@ class Look:
 def make_look(
     codes: Sequence[StyleCode], mixture: Sequence[float] | None = None, alpha: float = 1.0
 ) -> Look:
-    """A look of codes mixed in any positive proportion, equal parts for None.
+    """A look of style codes mixed in any positive proportion, or equally for None.
 
     Raises UsageError for a mixture that does not match the codes, and for a strength outside [0,
     1].
@@ -49,11 +49,12 @@ def make_look(
 def stack(looks: Sequence[Look]) -> Look:
     """Looks of one mixture and strength as one look with a row for each.
 
-    Their codes are alike in shape.
+    Their codes have the same shapes.
     """
     first = looks[0]
     if len(looks) == 1:
         return first
+    # outer: the styles of the mixture; inner: the parts of a code, [1, ...] each -> [n_looks, ...]
     codes = [
         [torch.cat(parts) for parts in zip(*rows, strict=True)]
         for rows in zip(*(look.codes for look in looks), strict=True)
@@ -68,7 +69,10 @@ def check_alpha(alpha: float) -> None:
 
 
 def check_mixture(mixture: Sequence[float] | None, n_styles: int) -> list[float]:
-    """One weight per style, equal ones for None. Raises UsageError if they do not match."""
+    """One weight per style, or equal ones for None.
+
+    Raises UsageError if weights and styles do not match.
+    """
     weights = [1.0] * n_styles if mixture is None else list(mixture)
     if len(weights) != n_styles or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
         raise UsageError(

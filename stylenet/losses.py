@@ -1,6 +1,6 @@
-"""The terms of the objective.
+"""The terms of the objective, as pure functions.
 
-Pure; everything is computed in float32 whatever the features' dtype.
+All are computed in float32, whatever the features' dtype.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ Reduction = Literal["mean", "sum"]
 
 
 class LossWeights(NamedTuple):
-    """The weights of the objective's terms; `taps` maps each style layer to its own weight."""
+    """The loss weights of the objective's terms.
+
+    `taps` maps each style layer to its own weight.
+    """
 
     content: float
     style: float
@@ -34,30 +37,28 @@ class LossWeights(NamedTuple):
 
     @property
     def needs_features(self) -> bool:
-        """Whether the output has to go through the encoder; reconstruction alone does without."""
+        """Whether a term compares features, so that the output has to go through the encoder."""
         return bool(self.content or self.content_norm or self.style or self.gram)
 
     @property
     def content_taps(self) -> tuple[str, ...]:
-        """The layers at which the content's own features are compared with."""
+        """The layers whose content features the normalised content loss compares."""
         return self.content_norm_taps if self.content_norm else ()
 
 
 def content_loss(output: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference of features [N, C, H, W].
+    """Mean squared difference of features [N, C, H, W] (eq. 12 of the paper).
 
-    The paper's eq. 12 as its code takes it: a mean, no root.
+    Like the paper's code it takes the mean and no root.
     """
     return F.mse_loss(output.float(), target.float())
 
 
 def normalised_content_loss(output: Tensor, content: Tensor) -> Tensor:
-    """Mean squared difference of features with mean 0 and deviation 1 per channel.
+    """Mean squared difference of features normalised to mean 0 and deviation 1 per channel.
 
-    0 is alike, 2 unrelated.
-
-    Unlike `content_loss` against the AdaIN output, it weighs every channel alike, whatever the
-    style's deviations.
+    It is 0 for equal features and about 2 for unrelated ones. Unlike `content_loss` against the
+    AdaIN output, it weighs every channel alike, whatever the style's deviations.
     """
     (mean, std), (content_mean, content_std) = channel_stats(output), channel_stats(content)
     return F.mse_loss((output.float() - mean) / std, (content.float() - content_mean) / content_std)
@@ -66,7 +67,7 @@ def normalised_content_loss(output: Tensor, content: Tensor) -> Tensor:
 def style_loss(
     output: Tensor, style: Tensor, reduction: Reduction = "mean", balance: float = 0.0
 ) -> Tensor:
-    """Squared difference of channel means plus that of channel deviations at one layer (eq. 13).
+    """Squared difference of channel means plus that of deviations at one layer (eq. 13).
 
     output [N, C, H, W], style [N, C, h, w] -> scalar, averaged over N. Over channels, `sum` is the
     Lua original's (its style weight is 1e-2), `mean` is pytorch-AdaIN's (its style weight is 10):
@@ -81,24 +82,25 @@ def stats_distance(
     """The style loss from channel means and deviations, two of [N, C, 1, 1] each.
 
     A share `balance` of it is divided by each sample's magnitude, the mean square of both sides'
-    statistics without gradient: pale and sparse styles, whose statistics are small, then count as
+    statistics without gradient. Pale and sparse styles, whose statistics are small, then count as
     much as strong ones.
     """
     (mean, std), (style_mean, style_std) = output, style
     squared = (mean - style_mean).square() + (std - style_std).square()  # [N, C, 1, 1]
-    per_image = squared.flatten(1)
+    per_image = squared.flatten(1)  # [N, C]
+    # [N]
     distances = per_image.sum(1) if reduction == "sum" else per_image.mean(1)
     if not balance:
         return distances.mean()
     squares = [
         part.detach().square().mean((1, 2, 3)) for part in (mean, std, style_mean, style_std)
     ]
-    magnitude = (sum(squares) / 2).clamp_min(1e-6)  # [N]
+    magnitude = (sum(squares) / 2).clamp_min(1e-6)  # [N]; two sides of two statistics each
     return (distances * ((1 - balance) + balance / magnitude)).mean()
 
 
 def gram(features: Tensor) -> Tensor:
-    """Channel Gram matrices over the number of positions: [N, C, H, W] -> [N, C, C].
+    """Channel Gram matrices over the number of positions, [N, C, H, W] -> [N, C, C].
 
     Gatys et al. 2016, eq. 3.
     """
@@ -108,7 +110,10 @@ def gram(features: Tensor) -> Tensor:
 
 
 def gram_loss(output: Tensor, style: Tensor) -> Tensor:
-    """Mean squared difference of the Gram matrices at one layer; the spatial sizes may differ."""
+    """Mean squared difference of the Gram matrices at one layer.
+
+    The spatial sizes may differ.
+    """
     return matrix_distance(gram(output), gram(style))
 
 
@@ -118,7 +123,10 @@ def matrix_distance(output: Tensor, style: Tensor) -> Tensor:
 
 
 def total_variation(image: Tensor) -> Tensor:
-    """Mean absolute difference of neighbouring pixels, both ways: [N, C, H, W] -> scalar."""
+    """Mean absolute difference of neighbouring pixels, [N, C, H, W] -> scalar.
+
+    It is anisotropic: the sum of the vertical and the horizontal mean.
+    """
     exact = image.float()
     down = (exact[..., 1:, :] - exact[..., :-1, :]).abs()
     right = (exact[..., :, 1:] - exact[..., :, :-1]).abs()
@@ -126,25 +134,29 @@ def total_variation(image: Tensor) -> Tensor:
 
 
 def _mean_or_zero(values: Tensor) -> Tensor:
+    # the mean of nothing would be NaN: a picture of one row has no neighbours below
     return values.mean() if values.numel() else values.sum()
 
 
 def identity_loss(output: Tensor, image: Tensor) -> Tensor:
-    """Mean squared difference of an image and itself in its own style (Park & Lee 2019, eq. 7)."""
+    """Mean squared difference of an image and its output in its own style, in pixel values.
+
+    Park & Lee 2019, eq. 7.
+    """
     return F.mse_loss(output.float(), image.float())
 
 
-SHIFT_MARGIN = (
-    16  # pixels at the border, and where the picture's ends meet, that the shift loss leaves out
-)
+# pixels at the border, and where the rolled picture's ends meet, that the shift loss omits
+SHIFT_MARGIN = 16
 
 
 def shift_loss(output: Tensor, moved_output: Tensor, shift: tuple[int, int]) -> Tensor:
     """Mean squared difference of the shifted output and the shifted content's output.
 
-    Both [N, 3, H, W]; the content was rolled by `shift` pixels (down, right), which keeps its
-    statistics.
+    Both [N, 3, H, W], compared in pixel values away from the borders. The content was rolled by
+    `shift` pixels (down, right), which keeps its statistics.
     """
+    # the rolled rows and columns come in at the top and the left
     expected = output.float().roll(shift, (2, 3))
     inner = [
         slice(SHIFT_MARGIN + step, size - SHIFT_MARGIN)
@@ -154,20 +166,24 @@ def shift_loss(output: Tensor, moved_output: Tensor, shift: tuple[int, int]) -> 
 
 
 def weighted_total(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
-    """The objective: the weighted sum of its terms, by names such as `style/relu1_1`."""
+    """The objective from its terms.
+
+    The terms are `content`, `style/<tap>`, and any of `content_norm`, `gram/<tap>`, `tv`,
+    `identity`, `shift`.
+    """
     return torch.stack(
         [effective_weight(name, weights) * value for name, value in terms.items()]
     ).sum()
 
 
 def effective_weight(term: str, weights: LossWeights) -> float:
-    """The factor with which a term enters the objective."""
+    """The factor of a term in the objective."""
     kind, _, tap = term.partition("/")
     return getattr(weights, kind) * (weights.taps[tap] if tap else 1.0)
 
 
 def term_names(weights: LossWeights) -> Sequence[str]:
-    """The terms that have a weight; the others are not computed."""
+    """The terms that have a weight, which are the ones that are computed."""
     per_tap = [
         f"{kind}/{tap}"
         for kind in ("style", "gram")
@@ -180,12 +196,16 @@ def term_names(weights: LossWeights) -> Sequence[str]:
 
 
 def describe_weights(weights: LossWeights, channels: Mapping[str, int]) -> str:
-    """The effective weight of every term, and a style term's under the other reduction."""
+    """The effective weight of every term, one a line.
+
+    A style term also has its weight under the other reduction.
+    """
     lines = []
     for name in term_names(weights):
         weight, tap = effective_weight(name, weights), name.partition("/")[2]
         line = f"  {name:<16} {weight:g}"
         if name.startswith("style/"):
+            # `sum` over C channels is C times `mean`, so the equal weight is C times smaller
             other, factor = (
                 ("sum", 1 / channels[tap])
                 if weights.reduction == "mean"

@@ -1,7 +1,6 @@
 """The objective: a frozen loss network, what it observes of a batch, the target, and the terms.
 
-It serves the training of every family, the oracle of the evaluation, and transfer by optimising
-pixels.
+The training of every family, the oracle of the evaluation and the optimisation of pixels use it.
 """
 
 from __future__ import annotations
@@ -28,30 +27,34 @@ from stylenet.transforms import FeatureTransform, StyleCode, adain, channel_stat
 
 
 class Learner(Protocol):
-    """A network while it is trained, as the terms on its own behaviour need it."""
+    """A network in training, as the identity and shift terms call it."""
 
     def __call__(self, content: Tensor, style: Tensor) -> Tensor:
-        """The content in the look of the style."""
+        """The content stylised with the style."""
 
     def restore(self, seen: Observed) -> Tensor:
         """Contents, then styles, each stylised with itself: [2 * N, 3, H, W]."""
 
 
 class Objective:
-    """The losses of Huang & Belongie 2017 on a frozen network's features, and more terms."""
+    """The losses of Huang & Belongie 2017 on a frozen network's features, and optional terms."""
 
     def __init__(
         self, teacher: VGG, tap: str, transform: FeatureTransform, weights: LossWeights
     ) -> None:
-        """`teacher` reaches all taps; `transform` makes the target at `tap`."""
+        """Set the loss network, its tap, the target's transform and the loss weights.
+
+        `teacher` reaches the tap and all taps of the weights. `transform` makes the target at the
+        tap.
+        """
         self.teacher, self.tap, self.transform, self.weights = teacher, tap, transform, weights
 
     @torch.no_grad()
     def observe(self, content: Tensor, style: Tensor, n_styles: int = 1) -> Observed:
-        """What a step compares with: f(c), f(s), and t = AdaIN(f(c), f(s)) (eq. 9).
+        """The features f(c) and f(s) of a batch, and the target t = AdaIN(f(c), f(s)) (eq. 9).
 
         content, style [N, 3, H, W]. Each content meets `n_styles` of the batch's styles: its own,
-        the next one's, ….
+        the next one's and so on.
         """
         weights = self.weights
         content_features = self.teacher(content, [*weights.content_taps, self.tap])
@@ -60,6 +63,7 @@ class Objective:
             repeated(content_features[self.tap], n_styles),
             rolled(style_features[self.tap], n_styles),
         )
+        # empty where no term with a weight needs them
         stats = {
             tap: self.rolled_stats(style_features[tap], n_styles)
             for tap in weights.taps
@@ -80,17 +84,17 @@ class Objective:
         )
 
     def target(self, contents: Tensor, styles: Tensor) -> Tensor:
-        """What the content loss compares with: the transform's output.
+        """The target of the content loss, [R * N, C, h, w].
 
-        Where the transform only concatenates, it is AdaIN's output.
+        It is the transform's output, or AdaIN's where the transform only concatenates.
         """
-        if self.transform.widening > 1:  # as for the paper's baseline
+        if self.transform.widening > 1:  # as in the paper's baseline
             return adain(contents, styles)
         return self.transform.apply(contents, self.transform.describe(styles), None)
 
     @staticmethod
     def rolled_stats(features: Tensor, n_styles: int) -> StyleCode:
-        """The statistics of the styles that the contents meet."""
+        """The statistics of the styles that the contents meet, two of [R * N, C, 1, 1]."""
         return tuple(rolled(part, n_styles) for part in channel_stats(features))
 
     def terms(
@@ -100,10 +104,10 @@ class Objective:
         learner: Learner | None = None,
         shift: tuple[int, int] = (1, 2),
     ) -> dict[str, Tensor]:
-        """The terms that have a weight, themselves unweighted, by name.
+        """The terms that have a weight, unweighted: content, style, Gram and others.
 
-        output [R * N, 3, H, W]. The identity and shift terms need the `learner`; `shift` are the
-        pixels, down and right.
+        output [R * N, 3, H, W]. Style and Gram terms have an entry for each tap. The identity and
+        shift terms need the `learner`; `shift` is in pixels, down and right.
         """
         terms = self.feature_terms(output, seen) if self.weights.needs_features else {}
         if self.weights.tv:
@@ -113,23 +117,25 @@ class Objective:
                 learner.restore(seen), torch.cat([seen.content, seen.style])
             )
         if self.weights.shift:
-            moved = learner(seen.content.roll(shift, (2, 3)), seen.style)
-            terms["shift"] = shift_loss(output[: len(seen.content)], moved, shift)
+            shifted_output = learner(seen.content.roll(shift, (2, 3)), seen.style)
+            # the first N outputs are those in each content's own style
+            terms["shift"] = shift_loss(output[: len(seen.content)], shifted_output, shift)
         return terms
 
     def feature_terms(self, output: Tensor, seen: Observed) -> dict[str, Tensor]:
         """The terms on the loss network's features of the output (eq. 12 and 13)."""
         weights, terms = self.weights, {}
+        # {tap: [R * N, C, h, w]}
         features = self.teacher(output, [*weights.taps, *weights.content_taps, self.tap])
         if weights.content:
             terms["content"] = content_loss(features[self.tap], seen.target)
         if weights.content_norm:
-            wanted = {
+            targets = {
                 tap: repeated(seen.content_features[tap], seen.n_styles)
                 for tap in weights.content_taps
             }
             losses = [
-                normalised_content_loss(features[tap], wanted[tap]) for tap in weights.content_taps
+                normalised_content_loss(features[tap], targets[tap]) for tap in weights.content_taps
             ]
             terms["content_norm"] = torch.stack(losses).mean()
         for tap in weights.taps:

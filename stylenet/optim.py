@@ -1,4 +1,4 @@
-"""Muon for the kernels of convolutions, Adam for all other parameters, as one optimiser."""
+"""One optimiser with Muon for the kernels of convolutions and Adam for all other parameters."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ N_ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Each kernel moves along the semi-orthogonal matrix nearest to its momentum.
+    """An optimiser that moves each kernel along a semi-orthogonal matrix.
 
-    A kernel [C_out, C_in, k, k] is taken as a matrix C_out x (C_in k k).
+    The kernel [C_out, C_in, k, k] counts as a matrix C_out x (C_in k k). Its step is the
+    semi-orthogonal matrix nearest to its momentum.
 
-    Jordan et al. 2024, with the scale of Liu et al. 2025 (arXiv 2502.16982): the root mean square
-    of a step is 0.2 lr, as is usual for Adam's, so that one learning rate serves kernels and
-    biases. Unlike theirs the first and the last convolution take part, nothing decays, and the
-    iteration is in float32. `torch.optim.Muon` takes matrices only.
+    The method is that of Jordan et al. 2024, with the scale of Liu et al. 2025 (arXiv 2502.16982):
+    the root mean square of a step is 0.2 lr, as is usual for Adam's. One learning rate thus serves
+    kernels and biases. Unlike in theirs the first and the last convolution take part, nothing
+    decays, and the iteration is in float32. `torch.optim.Muon` takes matrices only.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
@@ -30,7 +31,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """One step of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
@@ -39,17 +40,18 @@ class Muon(torch.optim.Optimizer):
 
 
 def move_kernel(kernel: Tensor, grad: Tensor, state: dict[str, Any], lr: float) -> None:
-    """Muon's step, with Nesterov's momentum."""
+    """Take Muon's step with Nesterov's momentum, in place."""
     if not state:
         state["momentum"] = torch.zeros_like(kernel)
     momentum = state["momentum"]
     momentum.lerp_(grad, 1 - MOMENTUM)
+    # [C_out, C_in k k]
     direction = orthogonalised(grad.lerp(momentum, MOMENTUM).flatten(1))
     kernel.sub_(direction.reshape(kernel.shape), alpha=0.2 * lr * max(direction.shape) ** 0.5)
 
 
 def move_vector(vector: Tensor, grad: Tensor, state: dict[str, Any], lr: float) -> None:
-    """Adam's step (Kingma & Ba 2015)."""
+    """Take Adam's step (Kingma & Ba 2015), in place."""
     if not state:
         state |= {"t": 0, "mean": torch.zeros_like(vector), "square": torch.zeros_like(vector)}
     mean, square = state["mean"], state["square"]
@@ -63,15 +65,16 @@ def move_vector(vector: Tensor, grad: Tensor, state: dict[str, Any], lr: float) 
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """About UV^T of the matrix USV^T: five Newton-Schulz iterations.
+    """About UV^T of the matrix USV^T, by five Newton-Schulz iterations.
 
-    Singular values above about a hundredth of the norm end between 0.7 and 1.2, smaller ones stay
+    Singular values above about a hundredth of the norm end between 0.7 and 1.2. Smaller ones stay
     smaller.
     """
     a, b, c = QUINTIC
     is_tall = matrix.shape[0] > matrix.shape[1]
+    # work on the wide side: x @ x.T is then the smaller square
     x = (matrix.T if is_tall else matrix).float()
-    x = x / (x.norm() + 1e-7)
+    x = x / (x.norm() + 1e-7)  # the iteration needs singular values of at most 1
     for _ in range(N_ITERATIONS):
         square = x @ x.T
         x = a * x + (b * square + c * square @ square) @ x

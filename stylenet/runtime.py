@@ -1,4 +1,4 @@
-"""Device, precision, processes, signals, and the facts of a run that go with every checkpoint."""
+"""Device, precision, processes and signals of a run, and the facts saved with every checkpoint."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is cuda, else mps, else cpu; anything else is torch's own name.
+    """The device of a name: `auto` is cuda, else mps, else cpu.
 
-    Raises UsageError if it is not there.
+    Any other name is torch's own. Raises UsageError if the device is not available.
     """
     if name == "auto":
         best = (
@@ -57,7 +57,10 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 
 def allow_tf32(is_allowed: bool) -> None:
-    """TF32 in convolutions and matrix products on the GPU; without it they are full float32."""
+    """Allow or forbid TF32 in convolutions and matrix products on the GPU.
+
+    Without it they are full float32.
+    """
     torch.backends.cuda.matmul.allow_tf32 = is_allowed
     torch.backends.cudnn.allow_tf32 = is_allowed
 
@@ -65,7 +68,7 @@ def allow_tf32(is_allowed: bool) -> None:
 def rank() -> int:
     """This process's number under torchrun, 0 otherwise.
 
-    Raises UsageError for one that is none of WORLD_SIZE.
+    Raises UsageError for a number outside 0 to WORLD_SIZE - 1.
     """
     number, n = environment_number("RANK", 0), world_size()
     if not 0 <= number < n:
@@ -81,7 +84,10 @@ def local_rank() -> int:
 
 
 def world_size() -> int:
-    """The number of processes under torchrun, 1 otherwise. Raises UsageError for less than one."""
+    """The number of processes under torchrun, 1 otherwise.
+
+    Raises UsageError for less than one.
+    """
     number = environment_number("WORLD_SIZE", 1)
     if number < 1:
         raise UsageError(f"expected WORLD_SIZE of 1 or more, but {number} came")
@@ -89,7 +95,10 @@ def world_size() -> int:
 
 
 def environment_number(name: str, default: int) -> int:
-    """The whole number in an environment variable. Raises UsageError for anything else."""
+    """The whole number in an environment variable, or the default.
+
+    Raises UsageError for anything else.
+    """
     text = os.environ.get(name, str(default))
     try:
         return int(text)
@@ -100,7 +109,7 @@ def environment_number(name: str, default: int) -> int:
 
 
 def n_threads() -> int:
-    """The cores that fall to this process."""
+    """The number of cores for this process."""
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -114,14 +123,16 @@ def is_main() -> bool:
 
 @contextlib.contextmanager
 def processes(device: torch.device) -> Iterator[None]:
-    """The process group of torchrun (nccl on GPUs, gloo else); nothing for a single process."""
+    """A context with torchrun's process group: nccl on GPUs, gloo elsewhere.
+
+    It does nothing for a single process.
+    """
     if world_size() == 1:
         yield
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # Both back ends at once: gradients travel on the device, stop requests on the CPU, where they
-    # hold up no GPU.
+    # both back ends: gradients are on the device, stop requests on the CPU, where they delay no GPU
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield
@@ -139,15 +150,15 @@ def from_main(value: Any) -> Any:
     """Rank 0's value in every process (any picklable object)."""
     if not dist.is_initialized():
         return value
-    box = [value]
+    box = [value]  # broadcast_object_list replaces the entries in place
     dist.broadcast_object_list(box, src=0)
     return box[0]
 
 
 class StopRequest:
-    """Context in which SIGINT and SIGTERM ask for a stop after the present step.
+    """A context in which SIGINT and SIGTERM ask for a stop after the present step.
 
-    A second Ctrl-C ends it at once. Under torchrun all ranks stop at the same step.
+    A second Ctrl-C ends the process at once. Under torchrun all ranks stop at the same step.
     """
 
     EXIT_CODES = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGTERM: EXIT_TERMINATED}
@@ -164,25 +175,25 @@ class StopRequest:
             signal.signal(number, handler)
 
     def note(self, number: int, _: object) -> None:
-        """The signal handler."""
+        """Store the exit code; this is the signal handler."""
         if self.exit_code and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.exit_code = self.EXIT_CODES[signal.Signals(number)]
 
     def is_made(self) -> bool:
-        """Whether to stop now; the same answer in every process."""
+        """Whether to stop now, with the same answer in every process."""
         if dist.is_initialized():
             codes = torch.tensor([self.exit_code])
-            dist.all_reduce(codes, op=dist.ReduceOp.MAX)
+            dist.all_reduce(codes, op=dist.ReduceOp.MAX)  # any rank's signal stops all
             self.exit_code = int(codes)
         return self.exit_code > 0
 
 
 def git_commit() -> str | None:
-    """The commit of this code, `+dirty` if tracked files were changed; None where git has it not.
+    """The commit of this code, with `+dirty` if tracked files were changed.
 
-    A package that is installed within another project's repository is no part of it: git does not
-    track its files there, and `versions` names its version.
+    None where git does not track the code. A package installed inside another project's repository
+    is such a case: `versions` then names its version.
     """
     here = Path(__file__)
     describe = ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+dirty"]
@@ -194,24 +205,27 @@ def git_commit() -> str | None:
 
 
 def ask_git(folder: Path, *arguments: str) -> str:
-    """What git answers in the folder. Raises OSError or SubprocessError."""
+    """The answer of git in the folder.
+
+    Raises OSError or SubprocessError.
+    """
     command = ["git", "-C", str(folder), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-    return done.stdout.strip()
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    return answer.stdout.strip()
 
 
 def versions() -> dict[str, str]:
-    """Python, platform and library versions."""
-    found = {"stylenet": __version__, "python": platform.python_version()}
-    found["platform"] = platform.platform()
+    """The versions of stylenet, Python, the platform and the libraries."""
+    record = {"stylenet": __version__, "python": platform.python_version()}
+    record["platform"] = platform.platform()
     for name in RECORDED_PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            record[name] = metadata.version(name)
+    return record
 
 
 def hardware(device: torch.device) -> str:
-    """The device in words."""
+    """The device in words, and the number of processes."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} x {world_size()}"
     return (
@@ -221,20 +235,28 @@ def hardware(device: torch.device) -> str:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that the device can still give; None where the system does not say."""
+    """The bytes that the device can still provide.
+
+    None where the system does not say.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if not sys.platform.startswith("linux"):
         return None
     lines = Path("/proc/meminfo").read_text().splitlines()
+    # the file's unit is KiB
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
 
 
 class Lock:
-    """A file that one process holds, until `release` or until the process ends, however it ends."""
+    """A file that one process holds until `release`, or until the process ends in any way."""
 
     def __init__(self, file: Path, busy: str, wait_s: float = 0.0) -> None:
-        """Raises UsageError(busy) where another process holds it longer than `wait_s`."""
+        """Take the lock.
+
+        Raises UsageError with the message `busy` where another process holds it for longer than
+        `wait_s`.
+        """
         from filelock import FileLock, Timeout
 
         self.lock = FileLock(file)
@@ -248,16 +270,22 @@ class Lock:
             ) from None
 
     def release(self) -> None:
-        """Let others in. The file stays, since deleting it would part those who wait for it."""
+        """Release the lock, so that others can take it.
+
+        The file stays, because a new file would not be the one that waiting processes try to lock.
+        """
         self.lock.release()
 
 
-# A killed trainer's loader workers hold its lock until they notice, after some seconds.
+# a killed trainer's loader workers hold its lock until they notice, after some seconds
 WORKERS_END_S = 8.0
 
 
 def lock_folder(folder: Path) -> Lock:
-    """The lock of the one process that trains in a folder. Raises UsageError."""
+    """The lock of the one process that trains in a folder.
+
+    Raises UsageError.
+    """
     busy = (
         f"expected to be alone in {folder}, but another process trains there; wait for it or "
         "stop it"
@@ -266,10 +294,7 @@ def lock_folder(folder: Path) -> Lock:
 
 
 class PeakMemory:
-    """The most memory in use since the start, above what was in use then.
-
-    None on systems that cannot tell.
-    """
+    """The most memory in use since the object was made, above the use at that time."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -277,9 +302,8 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
             self.start = torch.cuda.memory_allocated(device)
         elif sys.platform.startswith("linux"):
-            Path("/proc/self/clear_refs").write_text(
-                "5"
-            )  # sets the peak of the resident memory to its present value
+            # sets the peak of the resident memory to its present value
+            Path("/proc/self/clear_refs").write_text("5")
             self.start = self.resident("VmRSS")
 
     @staticmethod
@@ -289,18 +313,21 @@ class PeakMemory:
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
     def above_start(self) -> int | None:
-        """Bytes."""
+        """The peak in bytes above the start.
+
+        None on systems that cannot tell.
+        """
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) - self.start
         return self.resident("VmHWM") - self.start if sys.platform.startswith("linux") else None
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep large freed blocks in this process; nothing on other systems.
+    """Let glibc keep large freed blocks in this process instead of returning them.
 
-    Every activation is a fresh block of many megabytes, and the kernel's page faults for them cost
-    a third of the time of a CPU pass. The price is a higher peak memory. For entry points only:
-    STYLENET_MALLOC=default turns it off.
+    Every activation is a new block of many megabytes, and the kernel's page faults for them cost a
+    third of the time of a CPU pass. The price is a higher peak memory. Other systems are unchanged.
+    For entry points only: STYLENET_MALLOC=default turns it off.
     """
     if not sys.platform.startswith("linux") or os.environ.get("STYLENET_MALLOC") == "default":
         return
@@ -309,5 +336,5 @@ def keep_freed_memory() -> None:
     m_trim_threshold, m_mmap_max = -1, -4  # from malloc.h
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(m_mmap_max, 0)
-        mallopt(m_trim_threshold, -1)
+        mallopt(m_mmap_max, 0)  # large blocks from the heap as well
+        mallopt(m_trim_threshold, -1)  # never return the heap's end

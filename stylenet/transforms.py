@@ -1,4 +1,7 @@
-"""What aligns content features with a style: AdaIN and others, blending, mixing. Pure."""
+"""Transforms that align content features with a style, their blend and their mixture.
+
+AdaIN is the default; ablations replace it with the others. All functions are pure.
+"""
 
 from __future__ import annotations
 
@@ -11,30 +14,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 EPS = 1e-5
-STRIP = (
-    2**23
-    # values: a larger map that needs no gradient is measured in strips of its rows, so that no
-    # whole
-    # copy is made
-)
+# values: a larger map that needs no gradient is measured in strips of its rows, which saves a whole
+# copy
+STRIP = 2**23
 
 StyleCode = tuple[Tensor, ...]
 
 
 def channel_stats(features: Tensor, eps: float = EPS) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of every channel over positions, in float32 or float64.
+    """Mean and standard deviation of every channel over positions, always float32.
 
-    features [N, C, H, W] -> two of [N, C, 1, 1]. The variance is biased and `eps` is inside the
-    root, so that a constant channel and a 1x1 map have the deviation sqrt(eps) and a finite
-    gradient. The Lua original takes the unbiased deviation of the style but the biased one of the
-    output.
+    They are float64 for float64 features. features [N, C, H, W] -> two of [N, C, 1, 1]. The
+    variance is biased and `eps` is inside the root. A constant channel and a 1x1 map thus have the
+    deviation sqrt(eps) and a finite gradient. The Lua original takes the unbiased deviation of the
+    style but the biased one of the output.
     """
     dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
     height = features.shape[2]
     rows = height if features.requires_grad else max(1, STRIP * height // features.numel())
     strips, n = features.split(rows, dim=2), features[0, 0].numel()
-    # two passes, and what the first one's rounding left: as exact as torch.var_mean in a fraction
-    # of its time on the CPU
+    # two passes; the second also corrects the first one's rounding. This is as exact as
+    # torch.var_mean in a fraction of its time on the CPU
     first = sum(strip.to(dtype).sum((2, 3), keepdim=True) for strip in strips) / n
     centred = (strip.to(dtype) - first for strip in strips)
     sums = [
@@ -48,10 +48,10 @@ def channel_stats(features: Tensor, eps: float = EPS) -> tuple[Tensor, Tensor]:
 def align(
     content: Tensor, style: StyleCode, own: StyleCode | None = None, eps: float = EPS
 ) -> Tensor:
-    """Content features brought to a style's channel mean and deviation.
+    """Content features with a style's channel means and deviations.
 
     content [N, C, H, W], style two of [N or 1, C, 1, 1] -> [N, C, H, W] in the content's dtype.
-    `own` are the content's mean and deviation where it is a piece of a larger map.
+    `own` holds the content's mean and deviation where it is a piece of a larger map.
     """
     style_mean, style_std = style
     mean, std = own or channel_stats(content, eps)
@@ -72,49 +72,57 @@ def blend(content: Tensor, aligned: Tensor, alpha: float) -> Tensor:
 
 
 class FeatureTransform(NamedTuple):
-    """A transform in two halves: a style is described once, and applied to many contents."""
+    """A transform in two halves: one describes a style, the other applies it to contents.
 
-    describe: Callable[
-        [Tensor], StyleCode
-    ]  # style features [N, C, H, W] -> what is kept of the style
-    apply: Callable[
-        [Tensor, StyleCode, StyleCode | None], Tensor
-    ]  # content, style code, survey -> what the decoder inverts
-    # what `apply` needs to know of a whole content in order to work on a piece of it; None: it
-    # cannot
+    A style is thus described once and applied to many contents, whole or in pieces.
+    """
+
+    # style features [N, C, H, W] -> style code
+    describe: Callable[[Tensor], StyleCode]
+    # content, style code, survey -> the decoder's input
+    apply: Callable[[Tensor, StyleCode, StyleCode | None], Tensor]
+    # what `apply` needs of a whole content to work on a piece of it; None where it cannot
     survey: Callable[[Tensor], StyleCode] | None = None
-    # what the decoder sees of a content left as it is: the start of `blend`, and the input of the
-    # identity loss
+    # the decoder's input for an unchanged content, in `blend` and in the identity loss
     unchanged: Callable[[Tensor], Tensor] = lambda content: content
-    widening: int = 1  # the decoder's input channels over the encoder's output channels
+    widening: int = 1  # ratio of the decoder's input channels to the encoder's output channels
 
 
 def align_mean(content: Tensor, style: StyleCode, own: StyleCode | None = None) -> Tensor:
-    """Content features shifted to the style's channel means; the deviations stay the content's."""
+    """Content features shifted to the style's channel means.
+
+    The deviations stay the content's.
+    """
     mean = (own or channel_stats(content))[0]
     return (content.to(mean.dtype) - mean + style[0]).to(content.dtype)
 
 
 def align_std(content: Tensor, style: StyleCode, own: StyleCode | None = None) -> Tensor:
-    """Content features scaled to the style's channel deviations; the means stay the content's."""
+    """Content features scaled to the style's channel deviations.
+
+    The means stay the content's.
+    """
     own = own or channel_stats(content)
     return align(content, (own[0], style[1]), own)
 
 
 def sorted_values(features: Tensor) -> StyleCode:
-    """Every channel's values in ascending order, [N, C, H, W] -> [N, C, H * W]."""
+    """Every channel's values in ascending order, [N, C, H, W] -> [N, C, H * W].
+
+    They are the channel's empirical distribution.
+    """
     exact = features if features.dtype == torch.float64 else features.float()
     return (exact.flatten(2).sort(dim=2).values,)
 
 
 def match_ranks(content: Tensor, style: StyleCode, _: StyleCode | None = None) -> Tensor:
-    """Exact feature distribution matching (Zhang et al. 2022, eq. 5).
+    """Content features whose k-th smallest value is the style's (Zhang et al. 2022, eq. 5).
 
-    The content's k-th smallest value becomes the style's.
-
-    content [N, C, H, W], style sorted values [N or 1, C, M]. Where M differs from H * W the style's
-    quantiles are interpolated linearly; the paper resizes the style image instead.
+    This is exact feature distribution matching. content [N, C, H, W], style sorted values [N or 1,
+    C, M]. Where M differs from H * W, the style's quantiles are interpolated linearly; the paper
+    resizes the style image instead.
     """
+    # the second argsort inverts the permutation: [N, C, H * W], each value's rank
     ranks = content.flatten(2).argsort(dim=2, stable=True).argsort(dim=2)
     n = ranks.shape[2]
     quantiles = (
@@ -127,18 +135,19 @@ def match_ranks(content: Tensor, style: StyleCode, _: StyleCode | None = None) -
 
 
 def match_histogram(content: Tensor, style: StyleCode, own: StyleCode | None = None) -> Tensor:
-    """Classical histogram matching: the style's value at the same cumulative share.
+    """Content features after classical histogram matching with the style.
 
-    content [N, C, H, W], style sorted values [N or 1, C, M]. Unlike `match_ranks`, equal values
-    stay equal, which matters after a ReLU: all the zeros of a channel go to one value.
+    Every value becomes the style's value at the same cumulative share. content [N, C, H, W], style
+    sorted values [N or 1, C, M]. Unlike `match_ranks`, equal values stay equal. That matters after
+    a ReLU: all the zeros of a channel become one value.
     """
     values = content.to(style[0].dtype).flatten(2)  # [N, C, L]
     ordered = (own or sorted_values(content))[0].contiguous()
     reference = style[0].expand(len(content), -1, -1).contiguous()
-    share = (
-        torch.searchsorted(ordered, values.contiguous(), right=True) / ordered.shape[2]
-    )  # in (0, 1]
+    # cumulative shares in (0, 1]: the part of the values that are no larger
+    share = torch.searchsorted(ordered, values.contiguous(), right=True) / ordered.shape[2]
     style_share = torch.searchsorted(reference, reference, right=True) / reference.shape[2]
+    # the style's values on both sides of each share, and where the share lies between them
     above = torch.searchsorted(style_share.contiguous(), share).clamp(max=reference.shape[2] - 1)
     below = (above - 1).clamp(min=0)
     low, high = reference.gather(2, below), reference.gather(2, above)
@@ -150,16 +159,16 @@ def match_histogram(content: Tensor, style: StyleCode, own: StyleCode | None = N
 
 
 def full_precision(features: Tensor) -> torch.autocast:
-    """Context in which matrix products keep their inputs' precision under autocast."""
+    """A context in which matrix products keep their inputs' precision under autocast."""
     return torch.autocast(features.device.type, enabled=False)
 
 
 def covariance_root(centred: Tensor, power: float) -> Tensor:
-    """A power of the channel covariance of centred features [N, C, L] -> symmetric [N, C, C].
+    """A power of the channel covariance of centred features [N, C, L], symmetric [N, C, C].
 
-    Directions with less than 1e-5 of the largest variance are left out: with fewer positions than
-    channels the covariance has no inverse. (The authors' code leaves out variances below 1e-5
-    itself, whatever the layer's scale.)
+    Directions with less than 1e-5 of the largest variance are omitted: with fewer positions than
+    channels the covariance has no inverse. (The authors' code omits variances below 1e-5 itself,
+    whatever the layer's scale.)
     """
     with full_precision(centred):
         covariance = centred @ centred.transpose(1, 2) / centred.shape[2]
@@ -172,7 +181,7 @@ def covariance_root(centred: Tensor, power: float) -> Tensor:
 def mean_and_root(features: Tensor, power: float) -> StyleCode:
     """Channel means [N, C, 1, 1] and a power of the channel covariance [N, C, C].
 
-    The power 0.5 colours, -0.5 whitens.
+    The power 0.5 colours and -0.5 whitens.
     """
     exact = features if features.dtype == torch.float64 else features.float()
     mean = exact.mean(dim=(2, 3), keepdim=True)
@@ -180,9 +189,10 @@ def mean_and_root(features: Tensor, power: float) -> StyleCode:
 
 
 def whiten_and_colour(content: Tensor, style: StyleCode, own: StyleCode | None = None) -> Tensor:
-    """Content features with the style's channel means and covariance.
+    """Content features with the style's channel means and covariance (WCT).
 
-    WCT, Li et al. 2017, eq. 1 and 2.
+    Li et al. 2017, eq. 1 and 2. content [N, C, H, W], style from `mean_and_root` with the power
+    0.5, `own` with -0.5.
     """
     mean, whitening = own or mean_and_root(content, -0.5)
     centred = (content.to(mean.dtype) - mean).flatten(2)
@@ -194,10 +204,8 @@ def whiten_and_colour(content: Tensor, style: StyleCode, own: StyleCode | None =
 def concatenate(content: Tensor, style: StyleCode, _: StyleCode | None = None) -> Tensor:
     """Content and style features side by side, [N, 2C, H, W].
 
-    The style's are resampled to the content's size.
-
-    The paper's baseline without an alignment (section 7.1, Enc-Concat-Dec): the decoder has to find
-    one.
+    The style's are resampled to the content's size. This is the paper's baseline without an
+    alignment (section 7.1, Enc-Concat-Dec): the decoder has to learn one.
     """
     resampled = F.interpolate(style[0], size=content.shape[-2:], mode="bilinear", antialias=True)
     return torch.cat([content, resampled.to(content.dtype).expand(len(content), -1, -1, -1)], dim=1)
@@ -235,7 +243,7 @@ def mix(
     mixture: Sequence[float],
     own: StyleCode | None = None,
 ) -> Tensor:
-    """Weighted sum of the content aligned with each style (the paper's section 7.2).
+    """Weighted sum of the content aligned with each style (section 7.2 of the paper).
 
     `own` is the transform's survey of the whole content, where `content` is a piece of it. The
     shares of the mixture sum to 1.

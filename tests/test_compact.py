@@ -308,3 +308,9 @@ def test_growing_by_a_run(compact_run, tiny_options, tmp_path):
     back = [f"train.init_from={tmp_path}/next", f"run.dir={tmp_path}/back", "train.steps=1"]
     with pytest.raises(WeightsError, match="model.blocks"):
         train.main(["--config", RECIPE, *tiny_options, *SMALL, *back])
+
+
+def test_growing_the_encoder_at_the_decoders_cost_is_refused(net):
+    other = CompactNet((4, 6, 8), 3, 2)
+    with pytest.raises(WeightsError, match="raise model.blocks together with model.encoder_blocks"):
+        grown(other, dict(net.state_dict()))

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylenet.errors import WeightsError
 from stylenet.looks import Look
 from stylenet.models.fast import SubPixelConv
 from stylenet.models.learning import Observed, repeated, rolled
@@ -253,7 +254,7 @@ def init_weights(net: CompactNet, generator: torch.Generator | None) -> None:
         if conv.bias is not None:
             conv.bias.zero_()
     for block in (module for module in net.modules() if isinstance(module, ResidualBlock)):
-        block.second.weight.mul_(0.3)  # keeps the variance from growing with every block
+        block.second.weight.mul_(0.3)  # every block starts near the identity
     net.to_pixels.weight.mul_(0.1)
     net.to_pixels.bias.fill_(0.5)
 
@@ -262,8 +263,15 @@ def init_weights(net: CompactNet, generator: torch.Generator | None) -> None:
 def grown(net: CompactNet, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Start weights of the network from those of one with fewer blocks.
 
-    The additional blocks change nothing at first.
+    The additional blocks change nothing at first. Raises WeightsError where the network lacks
+    blocks that the smaller one has, in the encoder or in the decoder.
     """
+    lost = sorted(tensors.keys() - net.state_dict().keys())
+    if lost:
+        raise WeightsError(
+            f"expected no fewer blocks than the model has, but there is no place for {lost[0]}; "
+            "raise model.blocks together with model.encoder_blocks"
+        )
     start = {name: tensor.clone() for name, tensor in net.state_dict().items()} | tensors
     for name in start.keys() - tensors.keys():
         if ".second." in name:  # at zero a residual block is the identity

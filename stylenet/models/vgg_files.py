@@ -213,7 +213,7 @@ def check_reach(
             f"expected {vgg.network} in {layouts} layout, but {path} has keys such as "
             f"{sorted(weights)[:3]}"
         )
-    # a 3x3 convolution under a key that this network lacks belongs to a larger one
+    # a 3x3 convolution under a key that this network lacks is another network's
     convs = [key for key, tensor in weights.items() if tensor.ndim == 4 and tensor.shape[-1] == 3]
     foreign = sorted(set(convs) - {f"{key}.weight" for key in keys.values()})
     shapes = {
