@@ -116,3 +116,12 @@ def test_a_folder_of_other_things_is_refused(tmp_path):
     (tmp_path / "holiday.jpg").touch()
     with pytest.raises(UsageError, match="holds holiday.jpg"):
         Record(tmp_path, {})
+
+
+def test_an_error_releases_the_share_and_keeps_its_rows(tmp_path):
+    with pytest.raises(ZeroDivisionError), Record(tmp_path, {}) as kept:
+        kept.add(ROWS[0])
+        1 / 0  # noqa: B018 - the error is the test
+    with Record(tmp_path, {}) as again:  # `kept` lives, but holds nothing
+        again.add(ROWS[1])
+    assert len(text_of(tmp_path).splitlines()) == 3 and kept

@@ -5,6 +5,7 @@ Decoding, computing and encoding overlap. Contents of one size share a batch.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
 from collections import OrderedDict
@@ -86,6 +87,7 @@ def make_pictures(
     n_batch = n_batch or (CUDA_BATCH if stylizer.device.type == "cuda" else 1)
     n_jobs = plan.count(runtime.rank(), runtime.world_size())
     with (
+        record or contextlib.nullcontext(),
         ThreadPoolExecutor(n_threads) as pool,
         Progress(n_jobs, "picture", is_shown=runtime.is_main()) as progress,
         overlap.Writer(pool, 2 * n_threads) as writer,
@@ -100,8 +102,6 @@ def make_pictures(
                     functools.partial(making.save, item.job, pixels),
                     functools.partial(making.note, item.job),
                 )
-    if record:
-        record.close()
     return Outcome(n_jobs, progress.n_made, progress.n_kept, progress.n_skipped)
 
 

@@ -61,20 +61,35 @@ class Record:
 
         Rows of earlier processes are merged too, where their share is now this one's.
         """
-        parts = (self.part, *self.inherited)
-        paths = [Path(part.file.name) for part in parts]
-        for part in parts:
-            part.file.close()
-        # a negative wait is for ever: the processes merge into one manifest in turn
-        lock = runtime.Lock(
-            self.folder / MERGE_LOCK, f"another process holds {self.folder}", wait_s=-1
-        )
-        merge(self.folder / MANIFEST, paths, self.scratch)
-        for path in paths:  # only now that the manifest holds their rows
-            path.unlink()
-        lock.release()
-        for part in parts:
-            part.lock.release()
+        paths = [Path(part.file.name) for part in (self.part, *self.inherited)]
+        for part in (self.part, *self.inherited):
+            part.file.close()  # some systems delete no open file
+        busy, lock = f"another process holds {self.folder}", None
+        try:
+            # a negative wait is for ever: the processes merge into one manifest in turn
+            lock = runtime.Lock(self.folder / MERGE_LOCK, busy, wait_s=-1)
+            merge(self.folder / MANIFEST, paths, self.scratch)
+            for path in paths:  # only now that the manifest holds their rows
+                path.unlink()
+        finally:
+            if lock:
+                lock.release()
+            self.release()
+
+    def release(self) -> None:
+        """Let others have this process's share; its rows stay for the next call."""
+        for part in (self.part, *self.inherited):
+            part.close()
+
+    def __enter__(self) -> Record:
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        """Merge the rows; after an error only release the share."""
+        if kind is None:
+            self.close()
+        else:
+            self.release()
 
 
 def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
