@@ -78,8 +78,8 @@ def main(arguments: list[str]) -> int:
     begun = [cell for cell in cells if cell.is_finished or cell.is_begun]
     if begun and not options.resume:
         raise UsageError(
-            f"expected a new ablation, but {len(begun)} of its {len(cells)} cells are begun; go "
-            "on with --resume"
+            f"expected a new ablation, but {len(begun)} of its {len(cells)} cells are begun; "
+            "continue with --resume"
         )
     with Fleet() as fleet:
         failed = train_all(sweep, cells, options.jobs, folder, fleet)

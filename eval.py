@@ -1,7 +1,7 @@
 """Score models under a named protocol: tables, intervals, differences, pictures of failures.
 
     python eval.py --model runs/mine --content DIR --style DIR --protocol quick --output OUT
-    python eval.py --model runs/a --model runs/b --alpha 0.5,1 --content DIR --style DIR --output O
+    python eval.py --model runs/a --model runs/b --content DIR --style DIR --output OUT
 
 The same command again continues the evaluation. torchrun shares the pairs among processes.
 Differences between models are paired.

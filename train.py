@@ -55,7 +55,7 @@ def make_parser() -> Parser:
         "--config", metavar="FILE", help="YAML file with what differs from the defaults"
     )
     parser.add_argument(
-        "--resume", metavar="DIR", help="run folder to go on with, from its newest checkpoint"
+        "--resume", metavar="DIR", help="run folder to continue, from its newest checkpoint"
     )
     parser.add_argument(
         "--dry-run",
@@ -83,7 +83,7 @@ def load_resumed(
         base |= machinery.parse_override(override, Config)
     if any("run.dir" in machinery.parse_override(override, Config) for override in overrides):
         raise UsageError(
-            f"expected a run to go on where it is, but run.dir came beside --resume {run_dir}; "
+            f"expected a run to continue where it is, but run.dir came beside --resume {run_dir}; "
             "leave it out, or move the folder"
         )
     config = Config.from_flat(base | {"run.dir": run_dir})

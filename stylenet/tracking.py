@@ -40,7 +40,7 @@ class Tracker:
             action(self.run)
         except Exception as error:  # any kind: W&B must not end a training
             print(
-                f"warning: W&B failed ({one_line(error)}); the run goes on without it",
+                f"warning: W&B failed ({one_line(error)}); the run continues without it",
                 file=sys.stderr,
             )
             self.run = None

@@ -130,7 +130,7 @@ def test_resume_recognises_finished_cells_by_what_they_compute(
         said.count("finished  decoder.norm=none") == 2
         and said.count("to do     decoder.norm=batch") == 2
     )
-    with pytest.raises(UsageError, match="2 of its 4 cells are begun; go on with --resume"):
+    with pytest.raises(UsageError, match="2 of its 4 cells are begun; continue with --resume"):
         ablate.main(arguments)
 
 

@@ -172,5 +172,5 @@ def test_other_images_are_not_taken_for_the_old_ones(tiny_options, image_folders
 
 
 def test_run_dir_beside_resume_is_refused(trained_run):
-    with pytest.raises(UsageError, match="expected a run to go on where it is"):
+    with pytest.raises(UsageError, match="expected a run to continue where it is"):
         train.main(["--resume", str(trained_run), "run.dir=elsewhere"])

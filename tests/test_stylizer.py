@@ -179,3 +179,10 @@ def test_given_statistics_replace_the_content_s_own(pictures, trained_run, tile)
     assert not torch.allclose(
         stylizer.render(features, shape, look.with_stats(other)), expected, atol=0.01
     )
+
+
+def test_a_model_of_an_unknown_kind_is_refused(trained_run, tmp_path):
+    tensors, description = load_model(trained_run / "model.safetensors")
+    save_model(tensors, description | {"model": "other"}, tmp_path / "m.safetensors")
+    with pytest.raises(WeightsError, match="a known kind .vgg, compact., but 'other' came"):
+        load_network(tmp_path / "m.safetensors")

@@ -575,7 +575,7 @@ sys.exit(train.main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize("name", ["mean", "none", "efdm", "histogram", "wct", "concat"])
-def test_every_transform_trains_and_restyles(tiny_options, tmp_path, name):
+def test_every_transform_trains_and_stylises(tiny_options, tmp_path, name):
     """Each transform has a decoder of its own, and the released model knows its transform."""
     from stylenet.applying.stylizer import Stylizer
 

@@ -130,7 +130,7 @@ def numpy_wct(content, style):
     return (uy @ np.diag(dy**0.5) @ uy.T @ whitened + y_mean).reshape(content.shape)
 
 
-def restyled(name, content, style):
+def stylised(name, content, style):
     transform = TRANSFORMS[name]
     return transform.apply(content, transform.describe(style), None)
 
@@ -139,21 +139,21 @@ def restyled(name, content, style):
 def test_own_style_changes_nothing(name):
     x = features(2, 4, 6, 7).relu()
     torch.testing.assert_close(
-        restyled(name, x, x), TRANSFORMS[name].unchanged(x), rtol=1e-4, atol=1e-4
+        stylised(name, x, x), TRANSFORMS[name].unchanged(x), rtol=1e-4, atol=1e-4
     )
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_one_encoded_style_serves_contents_of_other_sizes(name):
     style, content = features(1, 4, 5, 8, seed=1).relu(), features(3, 4, 6, 6)
-    one_by_one = torch.cat([restyled(name, c[None], style) for c in content])
-    torch.testing.assert_close(restyled(name, content, style), one_by_one, rtol=1e-4, atol=1e-5)
+    one_by_one = torch.cat([stylised(name, c[None], style) for c in content])
+    torch.testing.assert_close(stylised(name, content, style), one_by_one, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
 @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (1, 3, 4, 4)])
 def test_every_transform_stays_finite_on_constant_channels(name, shape):
-    assert restyled(name, torch.full(shape, 2.0), torch.zeros(1, 3, 2, 2)).isfinite().all()
+    assert stylised(name, torch.full(shape, 2.0), torch.zeros(1, 3, 2, 2)).isfinite().all()
 
 
 def test_mean_only_and_deviation_only():
@@ -165,13 +165,13 @@ def test_mean_only_and_deviation_only():
         "none": (c_mean, c_std),
     }.items():
         torch.testing.assert_close(
-            channel_stats(restyled(name, content, style)), expected, rtol=1e-4, atol=1e-4
+            channel_stats(stylised(name, content, style)), expected, rtol=1e-4, atol=1e-4
         )
 
 
 def test_rank_matching_gives_exactly_the_style_distribution():
     content, style = features(1, 3, 5, 6), features(1, 3, 6, 5, seed=1)
-    output = restyled("efdm", content, style)
+    output = stylised("efdm", content, style)
     assert torch.equal(output.flatten(2).sort().values, style.flatten(2).sort().values)
     assert torch.equal(output.flatten(2).argsort(), content.flatten(2).argsort())
 
@@ -181,7 +181,7 @@ def test_rank_matching_interpolates_quantiles_of_another_number():
     ordered = np.sort(style.numpy().ravel())
     expected = np.interp(np.linspace(0, 8, 20), np.arange(9), ordered)
     np.testing.assert_allclose(
-        np.sort(restyled("efdm", content, style).numpy().ravel()), expected, rtol=1e-5
+        np.sort(stylised("efdm", content, style).numpy().ravel()), expected, rtol=1e-5
     )
 
 
@@ -194,7 +194,7 @@ def test_histogram_matching_against_numpy(rectified):
         for cs, ss in zip(content.numpy(), style.numpy())
     ]
     np.testing.assert_allclose(
-        restyled("histogram", content, style).numpy(), np.array(expected), rtol=1e-4, atol=1e-5
+        stylised("histogram", content, style).numpy(), np.array(expected), rtol=1e-4, atol=1e-5
     )
 
 
@@ -202,9 +202,9 @@ def test_histogram_matching_keeps_ties_and_rank_matching_does_not():
     content, style = features(1, 1, 8, 8).relu(), features(1, 1, 8, 8, seed=1)
     zeros = content == 0
     assert (
-        len(restyled("histogram", content, style)[zeros].unique())
+        len(stylised("histogram", content, style)[zeros].unique())
         == 1
-        < len(restyled("efdm", content, style)[zeros].unique())
+        < len(stylised("efdm", content, style)[zeros].unique())
     )
 
 
@@ -217,13 +217,13 @@ def test_whitening_and_colouring_against_numpy():
     )
     expected = np.stack([numpy_wct(c, s) for c, s in zip(content.numpy(), style.numpy() + 1)])
     np.testing.assert_allclose(
-        restyled("wct", content, style + 1).numpy(), expected, rtol=1e-6, atol=1e-6
+        stylised("wct", content, style + 1).numpy(), expected, rtol=1e-6, atol=1e-6
     )
 
 
 def test_whitening_survives_fewer_positions_than_channels():
     content, style = features(1, 32, 4, 4), 3 * features(1, 32, 3, 3, seed=1) + 1
-    output = restyled("wct", content, style)
+    output = stylised("wct", content, style)
     assert output.isfinite().all()
     torch.testing.assert_close(output.mean((2, 3)), style.mean((2, 3)), rtol=1e-4, atol=1e-4)
 
@@ -231,16 +231,16 @@ def test_whitening_survives_fewer_positions_than_channels():
 def test_matrix_products_keep_their_precision_under_autocast():
     content, style = features(1, 8, 9, 9), features(1, 8, 9, 9, seed=1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = restyled("wct", content, style)
-    torch.testing.assert_close(inside, restyled("wct", content, style))
+        inside = stylised("wct", content, style)
+    torch.testing.assert_close(inside, stylised("wct", content, style))
 
 
 def test_concatenation_resamples_the_style():
     content, style = features(1, 3, 6, 6), features(1, 3, 3, 3, seed=1)
-    output = restyled("concat", content, style)
+    output = stylised("concat", content, style)
     assert torch.equal(output[:, :3], content) and output.shape == (1, 6, 6, 6)
     assert torch.equal(
-        restyled("concat", content, features(1, 3, 6, 6, seed=1))[:, 3:],
+        stylised("concat", content, features(1, 3, 6, 6, seed=1))[:, 3:],
         features(1, 3, 6, 6, seed=1),
     )
 
@@ -248,7 +248,7 @@ def test_concatenation_resamples_the_style():
 @pytest.mark.parametrize(
     "name", [name for name, transform in TRANSFORMS.items() if transform.survey]
 )
-def test_pieces_of_a_content_are_restyled_as_the_whole(name):
+def test_pieces_of_a_content_are_stylised_as_the_whole(name):
     content, style, transform = (
         features(1, 4, 12, 10).relu(),
         features(1, 4, 7, 9, seed=1).relu(),

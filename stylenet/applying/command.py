@@ -44,7 +44,7 @@ def main(arguments: list[str], program: str = "stylenet") -> int:
     if not str(options.model).strip():
         raise UsageError(
             "expected a model as --model, but an empty name came; leave it out for the small one "
-            "brought along"
+            "included"
         )
     looks.check_alpha(options.alpha)
     if not options.output.strip():

@@ -29,9 +29,8 @@ from stylenet.models.vgg_files import (
 )
 from stylenet.transforms import StyleCode
 
-SHIPPED_MODEL = (
-    Path(__file__).parent.parent / "weights" / "compact.safetensors"
-)  # docs/model_card.md
+# what it can do and cannot: docs/model_card.md
+SHIPPED_MODEL = Path(__file__).parent.parent / "weights" / "compact.safetensors"
 
 ImageLike = Tensor | np.ndarray | Image.Image | str | Path
 # [N, C, h, w] at the tap; of a compact network at its three depths

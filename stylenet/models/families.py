@@ -7,12 +7,14 @@ kinds.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from stylenet.errors import WeightsError
 from stylenet.models import compact, decoder, fast, tiles
 from stylenet.models.compact import CompactLearner, CompactNet
 from stylenet.models.decoder import Decoder
@@ -36,7 +38,7 @@ class Parts(NamedTuple):
     transform: str = "adain"
 
 
-class Family:
+class Family(abc.ABC):
     """A kind of network.
 
     `trained` is the module that learns: a whole network, or the part behind a frozen encoder.
@@ -50,33 +52,33 @@ class Family:
     transforms: ClassVar[tuple[str, ...]] = tuple(TRANSFORMS)
     has_encoder: ClassVar[bool]  # whether a network needs the VGG to stylise
 
+    @abc.abstractmethod
     def make(
         self, parts: Parts, generator: torch.Generator | None = None, init: str = "uniform"
     ) -> nn.Module:
         """The module that learns, with start weights drawn from the generator."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def assemble(self, trained: nn.Module, encoder: VGG | None, parts: Parts) -> Network:
         """The complete network, ready to stylise."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def make_learner(self, trained: nn.Module, encoder: VGG, parts: Parts) -> Any:
         """The network as the training loop calls it.
 
         `trained` may be distributed over processes.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def make_fast(self, net: Network, device: torch.device, dtype: torch.dtype) -> Network:
         """The same function from the same weights, arranged for the device."""
-        raise NotImplementedError
 
     def compile(self, net: Network) -> None:
         """Pass the fast form to torch.compile, in place.
 
         Each new picture size then costs a compilation.
         """
-        raise NotImplementedError
+        net.compile()
 
     def can_tile(self, net: Network, shape: Sequence[int]) -> bool:
         """Whether tiles and the whole pass give the same picture of a content [..., H, W]."""
@@ -96,7 +98,7 @@ class Family:
         """Whether fine-tuning may change an option of `Parts.trained`."""
         return theirs == ours
 
-    def freeze(self, trained: nn.Module, layers: tuple[str, ...]) -> None:
+    def freeze(self, trained: nn.Module, layers: tuple[str, ...]) -> None:  # noqa: B027 - optional
         """Freeze the named layers.
 
         Raises UsageError for unknown names.
@@ -214,7 +216,10 @@ def family_of(net: nn.Module) -> Family:
 
 
 def parts_of(description: Mapping[str, Any]) -> Parts:
-    """The parts that a released file describes."""
+    """The parts that a released file describes. Raises WeightsError for an unknown family."""
     family = description["model"]
+    if family not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise WeightsError(f"expected a model of a known kind ({known}), but {family!r} came")
     trained = {**FAMILIES[family].defaults, **description["decoder"]}
     return Parts(family, description["encoder"], trained, description["transform"])
