@@ -148,9 +148,8 @@ def load_protocol(options: argparse.Namespace, overrides: list[str]) -> Protocol
             f"expected a protocol ({', '.join(protocol_names())}) or a YAML file, but "
             f"{options.protocol!r} came"
         )
-    if options.metrics is not None:
-        overrides.append(f"metrics.names=[{options.metrics}]")
-    protocol = Protocol.load(path, overrides)
+    chosen = [] if options.metrics is None else [f"metrics.names=[{options.metrics}]"]
+    protocol = Protocol.load(path, [*overrides, *chosen])
     if options.oracle and not {"target", "style"} <= set(protocol.metrics.names):
         raise UsageError(
             "expected the metrics target and style for --oracle, but they are left out; add them "

@@ -87,12 +87,14 @@ def lasting_imports() -> Iterator[None]:
     if "torch" in sys.modules:
         yield
         return
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()  # the collector skips all objects so far
-        gc.enable()
+        if was_enabled:
+            gc.enable()
 
 
 def one_line(error: BaseException) -> str:

@@ -45,3 +45,8 @@ def test_a_mixture_that_does_not_fit_is_refused(mixture):
 def test_a_strength_outside_is_refused(alpha):
     with pytest.raises(UsageError, match="alpha in"):
         make_look([CODE], None, alpha)
+
+
+def test_no_style_at_all_is_one_line():
+    with pytest.raises(UsageError, match="expected at least one style"):
+        make_look([])

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,9 +10,17 @@ from conftest import draw
 
 from stylenet import build
 from stylenet.config.protocol import Protocol
+from stylenet.errors import DataError
 from stylenet.images import load_image
 from stylenet.metrics import functional, suite
-from stylenet.metrics.candidates import ContentCopy, Folder, StyleCopy, distinct, short_name
+from stylenet.metrics.candidates import (
+    ContentCopy,
+    Folder,
+    StyleCopy,
+    distinct,
+    measure_cost,
+    short_name,
+)
 from stylenet.metrics.functional import Point
 from stylenet.metrics.pairs import choose_pairs, load_picture
 from stylenet.metrics.scorer import Scorer
@@ -251,3 +260,9 @@ def test_protocol_comes_back_from_its_values():
 def test_pictures_of_a_png_are_read_as_they_are(tmp_path):
     path = draw(tmp_path / "a.png", 0, 32, 32)
     assert load_picture(path, protocol("images.crop=none"))[0].equal(load_image(path))
+
+
+def test_a_cost_whose_process_dies_is_one_line(tmp_path):
+    model = SimpleNamespace(path=str(tmp_path / "none.safetensors"), encoder=None, device="cpu")
+    with pytest.raises(DataError, match="exit code 1; set images.resize_px below 32"):
+        measure_cost(model, 32, 1)

@@ -242,9 +242,16 @@ def measure_cost(model: Model, px: int, n_rounds: int) -> dict[str, Any]:
     )
     process.start()
     theirs.close()  # so that recv raises instead of waiting if the process dies
-    cost = ours.recv()
-    process.join()
-    return cost
+    try:
+        return ours.recv()
+    except EOFError:
+        process.join()  # it sets exitcode
+        raise DataError(
+            f"expected the cost of {model.path}, but the process that measures it ended with "
+            f"exit code {process.exitcode}; set images.resize_px below {px}"
+        ) from None
+    finally:
+        process.join()
 
 
 def send_cost(connection: Any, *arguments: Any) -> None:
