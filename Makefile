@@ -1,13 +1,11 @@
-# make demo: procedural pictures, restyled by the shipped model. make test: lint and all tests.
+# make demo: four photos in the styles of six paintings, by the shipped model. make test: lint and all tests.
 # Each alone sets up .venv on a fresh machine with Python 3.11 or newer.
 PYTHON ?= python3
 BIN := .venv/bin
 
 demo: .venv/installed
-	$(BIN)/python data/samples.py --output data/samples
-	$(BIN)/python stylize.py --content data/samples/content --style data/samples/style/style_0[0-5].png \
-		--size 0 --style-size 0 --output runs/demo_pictures
-	@echo "every drawn content in six styles: runs/demo_pictures/; now try: $(BIN)/python stylize.py --content PHOTO --style PAINTING --output OUT.png"
+	$(BIN)/python stylize.py --content data/samples/content --style data/samples/style --output runs/demo_pictures
+	@echo "four photos in six styles: runs/demo_pictures/; now try: $(BIN)/python stylize.py --content PHOTO --style PAINTING --output OUT.png"
 
 test: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Measure what no metric of eval.py sees: identity, repeated passes, the grid of the strides.
+"""Measure what no metric of eval.py sees: identity, passes, shifts, the grid of the strides.
 
     python benchmarks/behaviour.py --content photos/ --style paintings/ --held-out 0.02
 
@@ -8,6 +8,8 @@ Passes: the output is stylised again and again. Each pass has a normalised conte
 photo and a style loss against the painting. They are means over the pairs, judged by the VGG-19 of
 STYLENET_VGG19. The grid is how much the output repeats itself every 8 pixels. Pictures are cut
 square.
+
+Shifts: how far the output of a moved content is from the moved output, rms in levels of 255.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1")
 PERIOD_PX = 8  # the stride of the deepest features
 WINDOW_PX = 64
 BLUR_PX = 25
+SHIFTS_PX = (1, 2, 4, 8)
+BORDER_PX = 16
 
 
 class Pass(NamedTuple):
@@ -78,6 +82,18 @@ def grid(image: Tensor) -> float:
     return n * n * float((locked / (windows.square().mean((0, 2, 3)) + 1e-6)).mean())
 
 
+def shift_error(stylizer: Stylizer, content: Tensor, style: Tensor, shift_px: int) -> float:
+    """The rms in levels of 255 by which the output depends on where the content lies.
+
+    The content's left and top edge move by `shift_px`. A border of the output is left out.
+    """
+    moved = stylizer(content[:, shift_px:, shift_px:], style)
+    output = stylizer(content[:, :-shift_px, :-shift_px], style)
+    difference = output[:, shift_px:, shift_px:] - moved[:, :-shift_px, :-shift_px]
+    inner = difference[:, BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX]
+    return 255 * float(inner.square().mean().sqrt())
+
+
 def passes(stylizer: Stylizer, vgg: VGG, content: Tensor, style: Tensor, n: int) -> list[Pass]:
     """The measurements after each pass; the style loss is the mean over the taps."""
     content_features, style_features = vgg(content[None], TAPS), vgg(style[None], TAPS)
@@ -106,7 +122,7 @@ def spread(values: Sequence[float]) -> str:
 
 @torch.inference_mode()
 def main(arguments: list[str]) -> int:
-    """Print the table of identities and that of passes."""
+    """Print identities, shifts and passes."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=SHIPPED_MODEL, help="the shipped one if not given")
     parser.add_argument("--content", required=True, help="a folder of photos")
@@ -151,6 +167,9 @@ def main(arguments: list[str]) -> int:
     ]
     for name, pictures in zip(parts, zip(*pairs, strict=True), strict=True):
         print(f"grid, {name:<8} {statistics.fmean(map(grid, pictures)):.2f}")
+    for shift_px in SHIFTS_PX:
+        errors = [shift_error(stylizer, *pair, shift_px) for pair in pairs]
+        print(f"shift by {shift_px} px: {statistics.fmean(errors):.1f}", flush=True)
     courses = [passes(stylizer, vgg, *pair, options.passes) for pair in pairs]
     for i, course in enumerate(zip(*courses, strict=True), 1):
         mean = Pass(*map(statistics.fmean, zip(*course, strict=True)))

@@ -150,8 +150,11 @@ def stylised(
     smoother, pictures, look = Smoother(smooth_s), [], make_look([stylizer.encode_style(style)])
     for i, (frame, (features, shape)) in enumerate(zip(frames, contents, strict=True)):
         smoother.see(frame, i / FPS)
-        content_stats = smoother.averaged(stylizer.content_stats(features)) if smooth_s else None
-        pictures.append(stylizer.render(features, shape, look.with_stats(content_stats))[0])
+        pixels, stats = stylizer.render_frame(
+            features, shape, smoother.steady(look) if smooth_s else look
+        )
+        smoother.note(stats)
+        pictures.append(images.to_unit(pixels[0].permute(2, 0, 1)))
     return pictures
 
 

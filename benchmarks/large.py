@@ -2,6 +2,7 @@
 
     python benchmarks/large.py --size 2048
     python benchmarks/large.py --size 8192 --only ours
+    python benchmarks/large.py --size 4096 --only compact
 
 Each candidate runs in a fresh process.
 """
@@ -21,6 +22,7 @@ from train_step import make_images, make_parts
 from stylenet import runtime
 from stylenet.applying.stylizer import Stylizer
 from stylenet.looks import make_look
+from stylenet.models.compact import CompactNet
 from stylenet.models.stylenet import StyleNet
 from stylenet.transforms import ADAIN
 
@@ -50,14 +52,21 @@ def make_textbook_call(px: int) -> object:
     return call
 
 
-def make_our_call(px: int, precision: str, tile: int | str, keeps: bool) -> object:
+def make_our_call(
+    px: int, precision: str, tile: int | str, keeps: bool, is_compact: bool = False
+) -> object:
     """Our pass from 8-bit pixels to 8-bit pixels, as stylize.py does it.
 
     With `keeps` the allocator has the setting of stylize.py too.
     """
     if keeps:
         runtime.keep_freed_memory()
-    stylizer = Stylizer(StyleNet(make_parts()[0], ADAIN, make_parts()[1]), "cpu", precision, tile)
+    net = (
+        CompactNet(blocks=6, encoder_blocks=2, antialias=True)
+        if is_compact
+        else StyleNet(make_parts()[0], ADAIN, make_parts()[1])
+    )
+    stylizer = Stylizer(net, "cpu", precision, tile)
     content = torch.randint(
         0, 256, (3, px, px), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
@@ -77,7 +86,9 @@ def main() -> None:
     )
     parser.add_argument("--size", type=int, default=2048)
     parser.add_argument("--tile", type=int, default=512)
-    parser.add_argument("--only", choices=("ours", "bf16"), help="leave the others out")
+    parser.add_argument(
+        "--only", choices=("ours", "bf16", "compact", "strips"), help="leave the others out"
+    )
     options = parser.parse_args()
     px, tile = options.size, options.tile
     candidates = {
@@ -87,10 +98,18 @@ def main() -> None:
         "the same, memory kept": (make_our_call, (px, "fp32", tile, True)),
         "ours bf16, tiles": (make_our_call, (px, "bf16", tile, False)),
         "the same in bf16, kept": (make_our_call, (px, "bf16", tile, True)),
+        "compact, whole": (make_our_call, (px, "fp32", "off", False, True)),
+        "compact, strips": (make_our_call, (px, "fp32", tile, False, True)),
+        "the same, kept": (make_our_call, (px, "fp32", tile, True, True)),
     }
-    names = {"ours": list(candidates)[2:4], "bf16": list(candidates)[4:], None: list(candidates)}[
-        options.only
-    ]
+    all_names = list(candidates)
+    names = {
+        "ours": all_names[2:4],
+        "bf16": all_names[4:6],
+        "compact": all_names[6:],
+        "strips": all_names[7:],
+        None: all_names,
+    }[options.only]
     print(
         f"one {options.size}² picture, tiles of {options.tile}, {torch.get_num_threads()} "
         f"threads, torch {torch.__version__}"

@@ -1,8 +1,8 @@
 """Draw a small procedural set of contents and styles.
 
-    python data/samples.py --output data/samples --count 12
+    python data/samples.py --output data/drawn --count 12
 
-So demo and tests need no download and no third-party picture.
+So tests and a first training need no download and no third-party picture.
 """
 
 from __future__ import annotations

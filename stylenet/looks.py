@@ -18,18 +18,32 @@ class Look:
 
     `codes` are a network's style codes, each part [N or 1, ...]: one row serves all contents of a
     batch. `mixture` has one share for each code, and the shares sum to 1. `alpha` is the strength:
-    0 keeps the content, 1 is the full style. `content_stats` replaces what the network would
-    measure of the whole content. For a clip these statistics are smoothed.
+    0 keeps the content, 1 is the full style.
+
+    `content_stats` are those of a clip's past. They replace what the network measures of the
+    content, but for the share `own_share`. Each part is [N or 1, ...].
     """
 
     codes: tuple[StyleCode, ...]
     mixture: tuple[float, ...] = (1.0,)
     alpha: float = 1.0
     content_stats: StyleCode | None = None
+    own_share: float = 0.0
 
-    def with_stats(self, content_stats: StyleCode | None) -> Look:
-        """The same look with these statistics of the content."""
-        return dataclasses.replace(self, content_stats=content_stats)
+    def with_stats(self, content_stats: StyleCode | None, own_share: float = 0.0) -> Look:
+        """The same look with these statistics, and the share of the content's own in them."""
+        return dataclasses.replace(self, content_stats=content_stats, own_share=own_share)
+
+    def settled(self, own: StyleCode) -> StyleCode:
+        """The statistics to align a content with, where the network measured `own`."""
+        return (
+            own if self.content_stats is None else averaged(self.content_stats, own, self.own_share)
+        )
+
+
+def averaged(past: StyleCode, own: StyleCode, own_share: float) -> StyleCode:
+    """The statistics of a clip's past with a share of a frame's own."""
+    return tuple(torch.lerp(old, new, own_share) for old, new in zip(past, own, strict=True))
 
 
 def make_look(
@@ -74,6 +88,8 @@ def check_mixture(mixture: Sequence[float] | None, n_styles: int) -> list[float]
     Raises UsageError if weights and styles do not match.
     """
     weights = [1.0] * n_styles if mixture is None else list(mixture)
+    if not n_styles:
+        raise UsageError("expected at least one style, but none came")
     if len(weights) != n_styles or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
         raise UsageError(
             f"expected {n_styles} weights of 0 or more, one per style, not all 0, but {weights} "

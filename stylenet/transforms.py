@@ -45,6 +45,21 @@ def channel_stats(features: Tensor, eps: float = EPS) -> tuple[Tensor, Tensor]:
     return first + rest, ((square - rest.square()).clamp_min(0) + eps).sqrt()
 
 
+def joined_stats(
+    means: Sequence[Tensor], deviations: Sequence[Tensor], sizes: Sequence[int], eps: float = EPS
+) -> tuple[Tensor, Tensor]:
+    """The `channel_stats` of a map from those of its pieces, of sizes in this proportion."""
+    shares = [size / sum(sizes) for size in sizes]
+    exact = [mean.double() for mean in means]
+    mean = sum(share * part for share, part in zip(shares, exact, strict=True))
+    # E[x^2] - E[x]^2, about the common mean
+    variance = sum(
+        share * (deviation.double().square() - eps + (part - mean).square())
+        for share, deviation, part in zip(shares, deviations, exact, strict=True)
+    )
+    return mean.to(means[0].dtype), (variance.clamp_min(0) + eps).sqrt().to(means[0].dtype)
+
+
 def align(
     content: Tensor, style: StyleCode, own: StyleCode | None = None, eps: float = EPS
 ) -> Tensor:

@@ -27,6 +27,7 @@ REAL = {
     "vgg19": "STYLENET_TEST_VGG19",
     "vgg19_normalised": "STYLENET_TEST_VGG19_NORMALISED",
     "decoder": "STYLENET_TEST_DECODER",
+    "alexnet": "STYLENET_TEST_ALEXNET",
 }
 
 

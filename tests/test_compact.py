@@ -225,11 +225,6 @@ def test_fine_tuning_starts_from_the_weights(compact_run, tiny_options, tmp_path
     )
 
 
-def test_tiles_are_refused(compact_run):
-    with pytest.raises(UsageError, match="use --tile off"):
-        Stylizer.load(compact_run, tile=64)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -39,12 +39,10 @@ class ToyNet(nn.Module):
     def encode_style(self, style):
         return self.style_code(style)
 
-    def content_stats(self, features):
-        return None
-
     def render(self, features, shape, look):
         means = zip(look.mixture, look.codes, strict=True)
-        return features + look.alpha * self.share * sum(share * code[0] for share, code in means)
+        mean = sum(share * code[0] for share, code in means)
+        return features + look.alpha * self.share * mean, None  # no statistics of the content
 
     def learn(self, seen):
         return self(seen.content, seen.style)

@@ -5,12 +5,15 @@ The tests cover layouts, hashes, a loopback download, and the messages for missi
 
 import hashlib
 import http.server
+import itertools
 import threading
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from stylenet.errors import WeightsError
+from stylenet.images import load_image
 from stylenet.metrics import extractors
 from stylenet.models.vgg_files import read_weights
 
@@ -67,6 +70,33 @@ def test_lpips_against_the_package(net):
     with torch.no_grad():
         assert ours(a, b).item() == pytest.approx(theirs(2 * a - 1, 2 * b - 1).item(), rel=1e-5)
     assert ours(a, a).item() == 0
+
+
+def test_lpips_of_real_pictures_against_the_package(real):
+    """AlexNet's convolutions from a file of their own, in both implementations."""
+    package = pytest.importorskip("lpips")
+    path = real("alexnet")
+    ours, sha256 = extractors.load_lpips("alex", str(path), False)
+    theirs = package.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
+    layers = [
+        module
+        for number in range(1, 6)
+        for module in getattr(theirs.net, f"slice{number}")
+        if isinstance(module, torch.nn.Conv2d)
+    ]
+    weights = torch.load(path, weights_only=True)
+    with torch.no_grad():
+        for layer, number in zip(layers, (0, 3, 6, 8, 10), strict=True):
+            layer.weight.copy_(weights[f"features.{number}.weight"])
+            layer.bias.copy_(weights[f"features.{number}.bias"])
+    paths = sorted(path for path in real("content").iterdir() if path.suffix == ".jpg")[:4]
+    photos = [load_image(path, 256)[None, :, :256, :256] for path in paths]
+    for a, b in itertools.pairwise(photos):
+        expected = theirs(2 * a - 1, 2 * b - 1).item()
+        assert ours(a, b).item() == pytest.approx(expected, rel=1e-5) and expected > 0.3
+    # a blurred picture is nearer than another one
+    assert ours(photos[0], F.avg_pool2d(photos[0], 3, 1, 1)).item() < 0.3
+    assert sha256.startswith("1454cf62")
 
 
 def test_lpips_grows_with_the_noise():

@@ -21,18 +21,13 @@ CPU = torch.device("cpu")
 def tiled(net, content, codes, weights, alpha, tile_px):
     """The picture, computed in tiles."""
 
-    def read(rows, columns):
-        return piece_of(
-            content, (rows.wide_start, rows.wide_stop), (columns.wide_start, columns.wide_stop)
-        )
-
     output, seen = torch.full_like(content, torch.nan), []
 
     def write(top, left, piece):
         output[..., top : top + piece.shape[-2], left : left + piece.shape[-1]] = piece
         seen.append(piece.numel())
 
-    features = encode_tiled(net, read, content.shape, tile_px)
+    features = encode_tiled(net, content, tile_px)
     render_tiled(net, features, content.shape, make_look(codes, weights, alpha), tile_px, write)
     assert sum(seen) == content.numel()  # every pixel once
     return output

@@ -251,18 +251,18 @@ def rate(text: str) -> Fraction:
 def stylise_pictures(options: argparse.Namespace) -> int:
     """Exit code after all pictures are stylised: 0, or 3 if inputs were skipped."""
     from stylenet import images, looks
-    from stylenet.applying import plan
     from stylenet.applying.pictures import Sizes, make_pictures
+    from stylenet.applying.plan import Pictures
 
     if options.smooth is not None or options.fps:
         raise UsageError(
             "expected a clip for --smooth and --fps, but pictures came; a folder of frames also "
             "needs --video"
         )
-    contents, styles = plan.Pictures(options.content), plan.Pictures(options.style)
+    contents, styles = Pictures(options.content), Pictures(options.style)
     if options.weights is not None:
         looks.check_mixture(options.weights, len(styles))
-    plan, folder = make_plan(contents, styles, options)
+    plan, folder = plan_of(contents, styles, options)
     images.check_writable(folder)
     stylizer = load_stylizer(options)
     record = open_record(folder, contents, styles, options) if options.pairs else None
@@ -302,15 +302,13 @@ def summary(outcome: Outcome, output: str) -> str:
     return f"{who}wrote {outcome.n_made} of {outcome.n_jobs} pictures to {output}{rest}"
 
 
-def make_plan(
-    contents: Pictures, styles: Pictures, options: argparse.Namespace
-) -> tuple[Plan, Path]:
+def plan_of(contents: Pictures, styles: Pictures, options: argparse.Namespace) -> tuple[Plan, Path]:
     """The jobs, and the folder of their pictures.
 
     Raises UsageError for options that exclude each other.
     """
     from stylenet import images
-    from stylenet.applying import plan
+    from stylenet.applying.plan import make_plan
 
     output, is_mixture = Path(options.output), options.weights is not None
     is_file = output.suffix.lower() in images.SUFFIXES
@@ -324,7 +322,7 @@ def make_plan(
             f"expected a folder as --output with --pairs, but {output} is a file name; leave the "
             "suffix out"
         )
-    plan = plan.make_plan(
+    plan = make_plan(
         contents,
         styles,
         options.pairs,

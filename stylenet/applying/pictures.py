@@ -21,9 +21,10 @@ from stylenet import images, runtime
 from stylenet.applying import overlap
 from stylenet.applying.plan import Job, Plan
 from stylenet.applying.record import Record
-from stylenet.applying.stylizer import Features, Stylizer, join, separate
+from stylenet.applying.stylizer import Stylizer, join, separate
 from stylenet.errors import DataError
 from stylenet.looks import Look, make_look
+from stylenet.models.families import Features
 from stylenet.progress import Progress
 from stylenet.transforms import StyleCode
 

@@ -16,8 +16,8 @@ from stylenet.checkpoint import check_encoder, find_release, read_release, with_
 from stylenet.errors import UsageError, WeightsError, one_line
 from stylenet.looks import Look, make_look, stack
 from stylenet.models.calibration import calibrate
-from stylenet.models.families import FAMILIES, PUBLISHED, Network, family_of, parts_of
-from stylenet.models.tiles import Span, Write, encode_tiled, piece_of, render_tiled
+from stylenet.models.families import FAMILIES, PUBLISHED, Features, Network, family_of, parts_of
+from stylenet.models.tiles import Write, as_input
 from stylenet.models.vgg import VGG
 from stylenet.models.vgg_files import (
     find_weights,
@@ -33,8 +33,6 @@ from stylenet.transforms import StyleCode
 SHIPPED_MODEL = Path(__file__).parent.parent / "weights" / "compact.safetensors"
 
 ImageLike = Tensor | np.ndarray | Image.Image | str | Path
-# [N, C, h, w] at the tap; of a compact network at its three depths
-Features = Tensor | tuple[Tensor, ...]
 
 
 class Stylizer:
@@ -63,8 +61,7 @@ class Stylizer:
         if isinstance(tile, int) and not self.family.can_tile(self.net, (0, 0)):
             raise UsageError(
                 "expected a network that sees only its neighbourhood for tiling, but this one has "
-                "instance normalisation, "
-                "AdaIN at several depths or circular padding in one half only, which need the "
+                "instance normalisation or circular padding in one half only, which need the "
                 "whole picture; use --tile off"
             )
 
@@ -130,7 +127,7 @@ class Stylizer:
         """The style's code, which the network needs of a style. It fits every content."""
         if isinstance(style, tuple):
             return style
-        return self.net.style_code(self.features_of(to_batch(style)))
+        return self.family.style_code(self.net, self.features_of(to_batch(style)))
 
     @torch.inference_mode()
     def encode_content(self, content: ImageLike) -> tuple[Features, Sequence[int]]:
@@ -138,24 +135,13 @@ class Stylizer:
         batch = to_batch(content)
         return self.features_of(batch), batch.shape
 
-    @torch.inference_mode()
-    def content_stats(self, features: Features) -> StyleCode | None:
-        """The statistics of a whole content for a look, or None if the network has none."""
-        return self.net.content_stats(features)
-
     def features_of(self, batch: Tensor) -> Features:
         """The features of pictures [N, 3, H, W], computed in tiles where they are large."""
 
-        def read(rows: Span, columns: Span) -> Tensor:
-            # only the tile moves to the device, not the picture
-            return self.on_device(piece_of(batch, rows[2:], columns[2:]))
-
-        def encode(tile_px: int | None) -> Tensor:
-            return (
-                encode_tiled(self.net, read, batch.shape, tile_px)
-                if tile_px
-                else self.net.encode(self.on_device(batch))
-            )
+        def encode(tile_px: int | None) -> Features:
+            if tile_px:
+                return self.family.encode_tiled(self.net, batch, tile_px)
+            return self.net.encode(as_input(batch, self.net))
 
         return self.in_memory(encode, batch.shape)
 
@@ -176,36 +162,45 @@ class Stylizer:
     ) -> Tensor:
         """N encoded contents, each in its own look, as uint8 [N, H, W, 3].
 
-        The looks have one mixture and strength, and codes of equal shapes. Tiles fill the pixels,
-        so a large picture never exists in float32 as a whole.
+        The looks have one mixture and strength, and codes of equal shapes.
         """
-        pixels = torch.empty(len(looks), *shape[-2:], 3, dtype=torch.uint8)
+        return self.render_frame(features, shape, stack(looks))[0]
+
+    def render_frame(
+        self, features: Features, shape: Sequence[int], look: Look
+    ) -> tuple[Tensor, StyleCode | None]:
+        """Encoded contents in a look as uint8 [N, H, W, 3], and the statistics that aligned them.
+
+        Tiles fill the pixels, so a large picture never exists in float32 as a whole. The statistics
+        are None for a network without.
+        """
+        pixels = torch.empty(shape[0], *shape[-2:], 3, dtype=torch.uint8)
 
         def write(top: int, left: int, piece: Tensor) -> None:
             pixels[:, top : top + piece.shape[-2], left : left + piece.shape[-1]] = (
                 images.to_pixels(piece).cpu()
             )
 
-        self.draw(features, shape, stack(looks), write)
-        return pixels
+        return pixels, self.draw(features, shape, look, write)
 
     @torch.inference_mode()
-    def draw(self, features: Features, shape: Sequence[int], look: Look, write: Write) -> None:
-        """Pass the stylised picture to `write`, in one piece or in tiles."""
+    def draw(
+        self, features: Features, shape: Sequence[int], look: Look, write: Write
+    ) -> StyleCode | None:
+        """Pass the stylised picture to `write`, in one piece or in tiles.
 
-        def action(tile_px: int | None) -> None:
-            if tile_px:
-                render_tiled(self.net, features, shape, look, tile_px, write)
-            else:
-                write(0, 0, self.net.render(features, shape, look))
+        Returns the statistics that aligned it, as `render_frame`.
+        """
 
-        self.in_memory(action, shape)
+        def action(tile_px: int | None) -> StyleCode | None:
+            if tile_px or self.family.is_tiled(features):
+                tile_px = tile_px or max(shape[-2:])
+                return self.family.render_tiled(self.net, features, shape, look, tile_px, write)
+            picture, stats = self.net.render(features, shape, look)
+            write(0, 0, picture)
+            return stats
 
-    def on_device(self, pixels: Tensor) -> Tensor:
-        """Pixels [N, 3, h, w] as the network takes them: float in [0, 1], channels last."""
-        batch = pixels.to(self.device)
-        unit = images.to_unit(batch) if batch.dtype == torch.uint8 else batch.float()
-        return unit.contiguous(memory_format=torch.channels_last)
+        return self.in_memory(action, shape)
 
     def tile_px(self, shape: Sequence[int]) -> int | None:
         """The side of the tiles for a picture [..., H, W], or None for one piece."""
@@ -228,15 +223,15 @@ class Stylizer:
             try:
                 return action(tile_px)
             except torch.OutOfMemoryError:
-                smaller = (tile_px or max(shape[-2:])) // 2
+                tile_px = (tile_px or max(shape[-2:])) // 2
                 if (
                     self.tile == "off"
-                    or smaller < SMALLEST_TILE
+                    or tile_px < SMALLEST_TILE
                     or not self.family.can_tile(self.net, shape)
                 ):
                     raise
-                tile_px = smaller
-                torch.cuda.empty_cache()
+            # here, since the exception's traceback holds the failed pass's tensors until it ends
+            torch.cuda.empty_cache()
 
 
 WHOLE_PIXELS = 1280 * 1280  # up to this a picture goes through in one piece

@@ -132,14 +132,16 @@ class Smoother:
         """
         return images.to_unit(pixels) * math.exp(max(-LOG_2, min(LOG_2, self.usual - self.level)))
 
-    def averaged(self, stats: StyleCode) -> StyleCode:
-        """The average of the shot's statistics, including the frame's own."""
-        weight = share(self.elapsed_s, self.smooth_s)
-        past = self.average or stats  # a shot's first frame is its own average
-        self.average = tuple(
-            torch.lerp(old, new, weight) for old, new in zip(past, stats, strict=True)
-        )
-        return self.average
+    def steady(self, look: Look) -> Look:
+        """The look whose content statistics are the shot's average, including the frame's own.
+
+        A shot's first frame has only its own.
+        """
+        return look.with_stats(self.average, share(self.elapsed_s, self.smooth_s))
+
+    def note(self, stats: StyleCode | None) -> None:
+        """Note the statistics that aligned the frame; they are the shot's average now."""
+        self.average = stats
 
 
 def share(elapsed_s: float, constant_s: float) -> float:
@@ -172,14 +174,11 @@ def stylise(
                 features, shape = stylizer.encode_content(
                     smoother.evened(item.pixels) if is_smoothed else item.pixels
                 )
-                frame_look = (
-                    look.with_stats(smoother.averaged(stylizer.content_stats(features)))
-                    if is_smoothed
-                    else look
+                pixels, stats = stylizer.render_frame(
+                    features, shape, smoother.steady(look) if is_smoothed else look
                 )
-                item = item._replace(
-                    pixels=stylizer.render_pixels(features, shape, [frame_look])[0]
-                )
+                smoother.note(stats)
+                item = item._replace(pixels=pixels[0])
                 n_frames += 1
                 bar.update()
             write(item)

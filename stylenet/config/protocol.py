@@ -154,7 +154,9 @@ class NetworksConfig:
     """
 
     lpips: str | None = option(
-        None, "backbone of LPIPS, torchvision's alexnet-owt-7be5be79.pth or vgg16-397923af.pth"
+        None,
+        "backbone of LPIPS: torchvision's alexnet-owt-7be5be79.pth or vgg16-397923af.pth, or "
+        "AlexNet's convolutions alone (sha256 1454cf62...)",
     )
     inception: str | None = option(
         None, "Inception of FID and KID, torch-fidelity's weights-inception-2015-12-05-6726825d.pth"

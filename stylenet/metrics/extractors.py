@@ -33,6 +33,8 @@ BACKBONE_URL = {
     "alex": "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
     "vgg": "https://download.pytorch.org/models/vgg16-397923af.pth",
 }
+# the convolutions of torchvision's AlexNet alone, in a file of 10 MB: all that LPIPS needs
+CONVOLUTIONS_SHA256 = {"alex": "1454cf628f565bb39c929b4ab19c33d8c662292055b946c48daaeb6ccaf8811d"}
 BACKBONE_SIZE = {"alex": "about 230 MB", "vgg": "about 550 MB"}
 # The numbers of the tapped ReLUs in torchvision's `features`.
 BACKBONE_TAPS = {"alex": (1, 4, 7, 9, 11), "vgg": (3, 8, 15, 22, 29)}
@@ -53,10 +55,18 @@ class Extractor(NamedTuple):
     sha256: str
 
 
-def find_file(named: str | None, url: str, size: str, option: str, may_fetch: bool) -> Path:
+def find_file(
+    named: str | None,
+    url: str,
+    size: str,
+    option: str,
+    may_fetch: bool,
+    also: str | None = None,
+) -> Path:
     """The named file, else the one in the cache, else a download.
 
-    Its sha256 must begin with the digits in the URL. Raises WeightsError.
+    Its sha256 must begin with the digits in the URL. A named file may have the sha256 `also`
+    instead. Raises WeightsError.
     """
     remedy = f"give {option}=FILE, or fetch {url} on a machine with a network"
     if not named:
@@ -65,7 +75,7 @@ def find_file(named: str | None, url: str, size: str, option: str, may_fetch: bo
         raise WeightsError(
             f"expected network weights at {named} ({option}), but there is no such file; {remedy}"
         )
-    check_digits(named, url.rsplit("-", 1)[1].removesuffix(".pth"))
+    check_digits(named, url.rsplit("-", 1)[1].removesuffix(".pth"), *filter(None, [also]))
     return Path(named)
 
 
@@ -107,7 +117,14 @@ class Lpips(nn.Module):
 def load_lpips(net: str, named: str | None, may_fetch: bool) -> tuple[Lpips, str]:
     """LPIPS and the sha256 of its backbone. Raises WeightsError."""
     heads = find_heads(net)
-    path = find_file(named, BACKBONE_URL[net], BACKBONE_SIZE[net], "networks.lpips", may_fetch)
+    path = find_file(
+        named,
+        BACKBONE_URL[net],
+        BACKBONE_SIZE[net],
+        "networks.lpips",
+        may_fetch,
+        CONVOLUTIONS_SHA256.get(net),
+    )
     return Lpips(net, read_weights(path), read_weights(heads)), sha256_of_file(path)
 
 

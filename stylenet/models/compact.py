@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylenet.errors import WeightsError
-from stylenet.looks import Look
+from stylenet.looks import Look, averaged
 from stylenet.models.fast import SubPixelConv
 from stylenet.models.learning import Observed, repeated, rolled
 from stylenet.models.vgg import pad
@@ -90,18 +89,30 @@ class CompactNet(nn.Module):
 
         Sides are padded to multiples of 8 with their last pixels.
         """
+        half, quarter = self.encode_shallow(image)
+        return half, quarter, self.encode_deep(quarter)
+
+    def encode_half(self, image: Tensor) -> Tensor:
+        """The image's features at 1/2 of the size, [N, C, H / 2, W / 2]."""
         height, width = image.shape[-2:]
         x = F.pad(
             image.to(self.to_half.weight.dtype),
             (0, -width % STRIDE, 0, -height % STRIDE),
             mode="replicate",
         )
-        half = F.relu(self.to_half(x))  # [N, C, H / 2, W / 2]
-        quarter = self.to_quarter(half)  # [N, C', H / 4, W / 4]
-        eighth = self.encoder_block(self.to_eighth(F.relu(quarter)))  # [N, C'', H / 8, W / 8]
+        return F.relu(self.to_half(x))
+
+    def encode_shallow(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The image's features at 1/2 and 1/4 of the size."""
+        half = self.encode_half(image)
+        return half, self.to_quarter(half)  # [N, C', H / 4, W / 4]
+
+    def encode_deep(self, quarter: Tensor) -> Tensor:
+        """The features at 1/8 of the size from those at 1/4, [N, C'', H / 8, W / 8]."""
+        eighth = self.encoder_block(self.to_eighth(F.relu(quarter)))
         for block in self.more_encoder_blocks:
             eighth = block(eighth)
-        return half, quarter, eighth
+        return eighth
 
     def style_code(self, maps: Maps) -> StyleCode:
         """Channel means and deviations at the three depths, six of [N, C, 1, 1].
@@ -110,13 +121,7 @@ class CompactNet(nn.Module):
         """
         return tuple(part for features in maps for part in channel_stats(features))
 
-    has_content_stats = False
-
-    def content_stats(self, maps: Maps) -> None:
-        """None, because no statistics can replace a whole content.
-
-        The network measures the decoder's features as well.
-        """
+    has_content_stats = True
 
     def encode_style(self, style: Tensor) -> StyleCode:
         """The style code of a style image, which serves any number of contents."""
@@ -124,34 +129,91 @@ class CompactNet(nn.Module):
 
     def stylise(self, content: Tensor, look: Look) -> Tensor:
         """The content [N, 3, H, W] stylised with a look."""
-        return self.render(self.encode(content), content.shape, look)
+        return self.render(self.encode(content), content.shape, look)[0]
 
-    def render(self, maps: Maps, shape: Sequence[int], look: Look) -> Tensor:
-        """The stylised content, computed from its features and its shape.
+    def render(self, maps: Maps, shape: Sequence[int], look: Look) -> tuple[Tensor, StyleCode]:
+        """The stylised content, computed from its features and its shape, and its statistics.
 
-        The features serve any number of looks. AdaIN is linear in the style's statistics, so the
-        network mixes and weakens these once for all depths.
+        The features serve any number of looks.
         """
-        code = mean_code(look.codes, look.mixture)
-        if look.alpha != 1:
-            code = mean_code([self.style_code(maps), code], [1 - look.alpha, look.alpha])
-        return self.decode(maps, code)[..., : shape[-2], : shape[-1]]
+        own = self.style_code(maps) if look.alpha != 1 else None
+        image, stats = self.decode(maps, mixed_code(look, own), look.content_stats, look.own_share)
+        return image[..., : shape[-2], : shape[-1]], stats
 
-    def decode(self, maps: Maps, code: StyleCode) -> Tensor:
-        """An image from a content's features, aligned with a style code at every depth."""
+    def decode(
+        self,
+        maps: Maps,
+        code: StyleCode,
+        past: StyleCode | None = None,
+        own_share: float = 0.0,
+    ) -> tuple[Tensor, StyleCode]:
+        """An image from a content's features, and the statistics that aligned them.
+
+        The decoder aligns with the style code at every depth, and again after every layer, since
+        each one changes the statistics. `past` and `own_share` are a look's.
+        """
         half, quarter, eighth = maps
-        # the code holds mean and deviation of half, quarter, eighth in this order
-        to_half, to_quarter, to_eighth = (partial(align, style=code[i : i + 2]) for i in (0, 2, 4))
-        x = to_eighth(eighth)
-        # align again after every layer: each one changes the statistics
+        aligned = Alignment(code, past, own_share)
+        x = aligned(eighth, EIGHTH)
         for block in self.decoder_blocks:
-            x = to_eighth(block(x))
+            x = aligned(block(x), EIGHTH)
         # align both sides before the skip connection adds them
-        x = to_quarter(self.from_eighth(F.relu(x))) + to_quarter(quarter)
-        x = to_quarter(self.quarter_block(x))
-        x = to_half(self.from_quarter(F.relu(x))) + to_half(half)
-        x = F.relu_(self.half_conv(F.relu(x)))
-        return self.to_pixels(x)  # [N, 3, H, W]
+        x = aligned(self.grow_eighth(x), QUARTER) + aligned(quarter, QUARTER)
+        x = aligned(self.quarter_block(x), QUARTER)
+        x = aligned(self.grow_quarter(x), HALF) + aligned(half, HALF)
+        return self.paint(x), tuple(aligned.stats)
+
+    def grow_eighth(self, x: Tensor) -> Tensor:
+        """Features at 1/4 of the size from those at 1/8."""
+        return self.from_eighth(F.relu(x))
+
+    def grow_quarter(self, x: Tensor) -> Tensor:
+        """Features at 1/2 of the size from those at 1/4."""
+        return self.from_quarter(F.relu(x))
+
+    def paint(self, x: Tensor) -> Tensor:
+        """The image [N, 3, H, W] from features at 1/2 of the size."""
+        return self.to_pixels(F.relu_(self.half_conv(F.relu(x))))
+
+
+HALF, QUARTER, EIGHTH = 0, 2, 4  # where a depth's mean and deviation begin in a style code
+
+
+class Alignment:
+    """Aligns maps with a style code, in the order of the decoder, and keeps their statistics.
+
+    `past` and `own_share` are a look's content_stats and own_share.
+    """
+
+    def __init__(self, code: StyleCode, past: StyleCode | None, own_share: float) -> None:
+        self.code, self.past, self.own_share = code, past, own_share
+        self.stats: list[Tensor] = []
+
+    def __call__(self, x: Tensor, depth: int) -> Tensor:
+        """The whole map aligned with the style at a depth."""
+        return self.piece(x, depth, self.settle(channel_stats(x)))
+
+    def settle(self, own: StyleCode) -> StyleCode:
+        """The statistics to align the decoder's next map with, where it measured `own`."""
+        if self.past is not None:
+            past = self.past[len(self.stats) : len(self.stats) + 2]
+            own = averaged(past, own, self.own_share)
+        self.stats += own
+        return own
+
+    def piece(self, x: Tensor, depth: int, stats: StyleCode) -> Tensor:
+        """A piece of a map aligned with the style at a depth, by the whole map's statistics."""
+        return align(x, self.code[depth : depth + 2], stats)
+
+
+def mixed_code(look: Look, own: StyleCode | None) -> StyleCode:
+    """The look's style codes as one. `own` is the content's code, for a strength below 1.
+
+    AdaIN is linear in the style's statistics, so the network mixes and weakens these once for all
+    depths.
+    """
+    code = mean_code(look.codes, look.mixture)
+    return code if look.alpha == 1 else mean_code([own, code], [1 - look.alpha, look.alpha])
 
 
 def mean_code(codes: Sequence[StyleCode], shares: Sequence[float]) -> StyleCode:

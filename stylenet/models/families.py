@@ -15,14 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from stylenet.errors import WeightsError
-from stylenet.models import compact, decoder, fast, tiles
+from stylenet.looks import Look
+from stylenet.models import compact, decoder, fast, strips, tiles
 from stylenet.models.compact import CompactLearner, CompactNet
 from stylenet.models.decoder import Decoder
 from stylenet.models.stylenet import StyleNet
+from stylenet.models.tiles import Write
 from stylenet.models.vgg import VGG
-from stylenet.transforms import TRANSFORMS
+from stylenet.transforms import TRANSFORMS, StyleCode
 
 Network = StyleNet | CompactNet
+# [N, C, h, w] at the tap; of a compact network at its three depths
+Features = Tensor | tuple[Tensor, ...]
 
 
 class Parts(NamedTuple):
@@ -84,6 +88,33 @@ class Family(abc.ABC):
         """Whether tiles and the whole pass give the same picture of a content [..., H, W]."""
         return False
 
+    def encode_tiled(self, net: Network, image: Tensor, tile_px: int) -> Features:
+        """The features of a picture [N, 3, H, W], float in [0, 1] or uint8, for `render_tiled`.
+
+        The picture need not be on the network's device. A tile has about tile_px² pixels.
+        """
+        raise NotImplementedError
+
+    def style_code(self, net: Network, features: Features) -> StyleCode:
+        """The style code of a style's features, those of `encode_tiled` included."""
+        return net.style_code(features)
+
+    def is_tiled(self, features: Features) -> bool:
+        """Whether only `render_tiled` takes these features, and not the network's `render`."""
+        return False
+
+    def render_tiled(
+        self,
+        net: Network,
+        features: Features,
+        shape: Sequence[int],
+        look: Look,
+        tile_px: int,
+        write: Write,
+    ) -> StyleCode | None:
+        """Pass the stylised picture to `write` in pieces, and return the content's statistics."""
+        raise NotImplementedError
+
     def load_published(
         self, trained: nn.Module, weights: Mapping[str, Tensor], origin: str
     ) -> bool:
@@ -143,6 +174,20 @@ class VggFamily(Family):
     def can_tile(self, net: StyleNet, shape: Sequence[int]) -> bool:
         return tiles.can_tile(net, shape)
 
+    def encode_tiled(self, net: StyleNet, image: Tensor, tile_px: int) -> Tensor:
+        return tiles.encode_tiled(net, image, tile_px)
+
+    def render_tiled(
+        self,
+        net: StyleNet,
+        features: Tensor,
+        shape: Sequence[int],
+        look: Look,
+        tile_px: int,
+        write: Write,
+    ) -> StyleCode | None:
+        return tiles.render_tiled(net, features, shape, look, tile_px, write)
+
     def load_published(
         self, trained: nn.Module, weights: Mapping[str, Tensor], origin: str
     ) -> bool:
@@ -184,6 +229,29 @@ class CompactFamily(Family):
 
     def make_fast(self, net: CompactNet, device: torch.device, dtype: torch.dtype) -> CompactNet:
         return compact.make_fast(net, device, dtype)
+
+    def can_tile(self, net: CompactNet, shape: Sequence[int]) -> bool:
+        return True
+
+    def encode_tiled(self, net: CompactNet, image: Tensor, tile_px: int) -> tuple[Tensor, ...]:
+        return strips.encode_in_strips(net, image, tile_px)
+
+    def render_tiled(
+        self,
+        net: CompactNet,
+        features: Sequence[Tensor],
+        shape: Sequence[int],
+        look: Look,
+        tile_px: int,
+        write: Write,
+    ) -> StyleCode:
+        return strips.render_in_strips(net, features, shape, look, tile_px, write)
+
+    def style_code(self, net: CompactNet, features: Features) -> StyleCode:
+        return strips.style_code(net, features)
+
+    def is_tiled(self, features: Features) -> bool:
+        return strips.is_in_strips(features)
 
     def compile(self, net: CompactNet) -> None:
         net.encode, net.decode = torch.compile(net.encode), torch.compile(net.decode)

@@ -59,21 +59,31 @@ class StyleNet(nn.Module):
 
     def stylise(self, content: Tensor, look: Look) -> Tensor:
         """The content [N, 3, H, W] stylised with a look."""
-        return self.render(self.encode(content), content.shape, look)
+        return self.render(self.encode(content), content.shape, look)[0]
 
-    def render(self, features: Tensor, shape: Sequence[int], look: Look) -> Tensor:
-        """The stylised content, computed from its features and its shape.
+    def render(
+        self, features: Tensor, shape: Sequence[int], look: Look
+    ) -> tuple[Tensor, StyleCode | None]:
+        """The stylised content, computed from its features and its shape, and its statistics.
 
-        The features serve any number of looks.
+        The features serve any number of looks. The statistics are those that aligned the content;
+        None for a transform without.
         """
-        return self.decode(self.align(features, look), shape)
+        stats = self.settled_stats(features, look)
+        return self.decode(self.align(features, look, stats), shape), stats
 
-    def align(self, features: Tensor, look: Look) -> Tensor:
+    def settled_stats(self, features: Tensor, look: Look) -> StyleCode | None:
+        """The statistics that align a whole content in a look, or None (`content_stats`)."""
+        own = self.content_stats(features)
+        return None if own is None else look.settled(own)
+
+    def align(self, features: Tensor, look: Look, stats: StyleCode | None) -> Tensor:
         """Content features aligned with each style of the look and mixed.
 
-        The result is blended with the content's own features.
+        The result is blended with the content's own features. `stats` are those of the whole
+        content, of which `features` may be a piece.
         """
-        mixed = mix(self.transform, features, look.codes, look.mixture, look.content_stats)
+        mixed = mix(self.transform, features, look.codes, look.mixture, stats)
         return blend(self.transform.unchanged(features), mixed, look.alpha)
 
     def decode(self, features: Tensor, shape: Sequence[int]) -> Tensor:

@@ -18,9 +18,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stylenet import images
 from stylenet.looks import Look
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.vgg import block_of
+from stylenet.transforms import StyleCode
 
 Write = Callable[[int, int, Tensor], None]  # top, left, a piece of the picture [N, 3, h, w]
 
@@ -106,18 +108,27 @@ def piece_of(whole: Tensor, rows: tuple[int, int], columns: tuple[int, int]) -> 
     return whole
 
 
-def encode_tiled(
-    net: StyleNet, read: Callable[[Span, Span], Tensor], shape: Sequence[int], tile_px: int
-) -> Tensor:
-    """The full feature map of a picture, [N, C, ceil(H / cell), ceil(W / cell)].
+def as_input(pixels: Tensor, net: nn.Module) -> Tensor:
+    """Pixels [N, 3, h, w], float in [0, 1] or uint8, as a network takes them.
 
-    `read` returns a tile's pixels with their halo.
+    Float, channels last, on the network's device.
+    """
+    there = pixels.to(next(net.parameters()).device)
+    unit = images.to_unit(there) if there.dtype == torch.uint8 else there.float()
+    return unit.contiguous(memory_format=torch.channels_last)
+
+
+def encode_tiled(net: StyleNet, image: Tensor, tile_px: int) -> Tensor:
+    """The full feature map of a picture [N, 3, H, W], [N, C, ceil(H / cell), ceil(W / cell)].
+
+    The picture is float in [0, 1] or uint8. Only its tiles move to the network's device.
     """
     cell, features = cell_px(net), None
-    for rows, columns in tiles(net, shape, tile_px):
-        piece = net.encode(read(rows, columns))
+    for rows, columns in tiles(net, image.shape, tile_px):
+        pixels = piece_of(image, rows[2:], columns[2:])
+        piece = net.encode(as_input(pixels, net))
         if features is None:
-            size = [-(-side // cell) for side in shape[-2:]]
+            size = [-(-side // cell) for side in image.shape[-2:]]
             features = piece.new_empty(len(piece), piece.shape[1], *size).contiguous(
                 memory_format=torch.channels_last
             )
@@ -136,29 +147,29 @@ def render_tiled(
     look: Look,
     tile_px: int,
     write: Write,
-) -> None:
+) -> StyleCode | None:
     """Align and decode the full feature map of a picture of the given [..., H, W].
 
-    `write` receives one piece after another.
+    `write` receives one piece after another. The result are the content's statistics, as those of
+    the whole pass.
     """
-    cell, content_stats = cell_px(net), look.content_stats or net.content_stats(features)
-    needs_whole = content_stats is None  # then the transform aligns the whole map at once
+    cell, stats = cell_px(net), net.settled_stats(features, look)
+    needs_whole = stats is None  # then the transform aligns the whole map at once
     if needs_whole:
-        features = net.align(features, look)
+        features = net.align(features, look, None)
     for rows, columns in tiles(net, shape, tile_px):
         piece = piece_of(
             features,
             *((span.wide_start // cell, -(-span.wide_stop // cell)) for span in (rows, columns)),
         )
-        pixels = net.decoder(
-            piece if needs_whole else net.align(piece, look.with_stats(content_stats))
-        )
+        pixels = net.decoder(piece if needs_whole else net.align(piece, look, stats))
         # in pixels of the piece, without the halo
         core = [
             slice(span.start - span.wide_start, span.stop - span.wide_start)
             for span in (rows, columns)
         ]
         write(rows.start, columns.start, pixels[:, :, core[0], core[1]])
+    return stats
 
 
 def whole_cells(tile_px: int, cell: int) -> int:

@@ -80,11 +80,12 @@ def download_checked(url: str, size: str, remedy: str, may_fetch: bool = True) -
     return target
 
 
-def check_digits(file: str | Path, digits: str) -> None:
-    """Raise WeightsError unless the file's sha256 begins with the digits."""
+def check_digits(file: str | Path, *digits: str) -> None:
+    """Raise WeightsError unless the file's sha256 begins with one of these digits."""
     if not sha256_of_file(file).startswith(digits):
+        known = " or ".join(beginning[:8] for beginning in digits)
         raise WeightsError(
-            f"expected a sha256 beginning with {digits}, but {file} has another; delete the file "
+            f"expected a sha256 beginning with {known}, but {file} has another; delete the file "
             "and try again"
         )
 
