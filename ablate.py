@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import dataclasses
 import json
 import os
@@ -35,6 +36,7 @@ from stylenet.training.sweeps import SEED, Sweep, arguments_of, expand, label, r
 ROOT = Path(__file__).parent
 # the sections of a protocol alone; tracking belongs to both scripts
 JUDGING = {field.name for field in dataclasses.fields(Protocol)} - {"tracking"}
+PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 MODEL_FILE, STATES = "model.safetensors", "checkpoints/step_*.pt"
 
 
@@ -182,11 +184,14 @@ def make_cells(sweep: Sweep, overrides: list[str], output: Path) -> list[Cell]:
         command = [*description, *arguments_of(sweep, parameters), *overrides]
         config = resolve(command)
         folder = output / "cells" / name_of_computation(config)
+        names = [name for name in varied(sweep) if name != SEED]
+        name = f"{label(parameters, names)} seed={config.run.seed}"
         grouping = [
+            f"tracking.name={name}",
             f"tracking.group={sweep.name}",
             f"tracking.tags={json.dumps(['ablation', sweep.name])}",
         ]
-        # the group and the folder do not belong to the name, so that ablations share cells
+        # the labels and the folder do not belong to the name, so that ablations share cells
         cells.append(Cell(parameters, config, [*command, *grouping, f"run.dir={folder}"], folder))
     return cells
 
@@ -329,13 +334,24 @@ class Fleet:
                 "stderr": file,
                 "env": environ,
             }
-            process = subprocess.Popen(**command, start_new_session=True)
+            process = subprocess.Popen(
+                **command, start_new_session=True, preexec_fn=end_with_parent
+            )
             self.running.add(process)
             if self.exit_code:  # a signal came while the process started
                 process.send_signal(signal.SIGTERM)
             code = process.wait()
         self.running.discard(process)
         return code
+
+
+def end_with_parent() -> None:
+    """Ask Linux to send this process SIGTERM when its parent ends, even by SIGKILL.
+
+    A training that goes on alone would hold its folder. Runs in the child, before the program.
+    """
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def open_log(log: Path | None) -> contextlib.AbstractContextManager:

@@ -68,7 +68,8 @@ def make_parser() -> Parser:
         "--model",
         metavar="PATH",
         **several,
-        help="released model, checkpoint, run folder, or pytorch-AdaIN's decoder.pth; repeatable",
+        help="released model, checkpoint, run folder, or pytorch-AdaIN's decoder.pth; repeatable; "
+        "without it and --images, the included model",
     )
     add(
         "--images",
@@ -123,10 +124,6 @@ def check_options(options: argparse.Namespace) -> None:
     for name in ("content", "style", "output"):
         if not getattr(options, name):
             raise UsageError(f"expected --{name}, but none came; see eval.py --help")
-    if not (options.model or options.images or options.dry_run):
-        raise UsageError(
-            "expected --model PATH or --images DIR, but neither came; see eval.py --help"
-        )
     if options.oracle < 0:
         raise UsageError(f"expected a number of pairs as --oracle, but {options.oracle} came")
 
@@ -183,14 +180,14 @@ def evaluate(
     protocol: Protocol, pairs: Pairs, options: argparse.Namespace, overrides: list[str], device: Any
 ) -> int:
     """Score, summarise and write the results; exit code 0."""
-    from stylenet import images, runtime
+    from stylenet import files, runtime
     from stylenet.metrics import report, tables
     from stylenet.metrics.scorer import Scorer
     from stylenet.metrics.suite import Evaluation
     from stylenet.metrics.summary import summarise
 
     folder = Path(options.output)
-    images.check_writable(folder)
+    files.check_writable(folder)
     candidates = make_candidates(pairs, options)
     scorer = Scorer(
         protocol, pairs, device, asked_for=protocol.metrics.names if options.metrics else ()
@@ -217,6 +214,7 @@ def evaluate(
 
 def make_candidates(pairs: Pairs, options: argparse.Namespace) -> list[Candidate]:
     """The two controls, the models and the folders of pictures, under distinct names."""
+    from stylenet.applying.stylizer import SHIPPED_MODEL
     from stylenet.metrics.candidates import (
         ContentCopy,
         Folder,
@@ -226,10 +224,11 @@ def make_candidates(pairs: Pairs, options: argparse.Namespace) -> list[Candidate
         short_name,
     )
 
-    names = distinct(short_name(path) for path in (*options.model, *options.images))
+    paths = options.model or ([] if options.images else [str(SHIPPED_MODEL)])
+    names = distinct(short_name(path) for path in (*paths, *options.images))
     models = [
         Model(path, name, options.alpha, options.device, options.encoder)
-        for path, name in zip(options.model, names)
+        for path, name in zip(paths, names)
     ]
     folders = [
         Folder(path, name, pairs) for path, name in zip(options.images, names[len(models) :])
@@ -244,7 +243,7 @@ def track(evaluation: Evaluation, results: dict[str, Any], folder: Path) -> None
     """
     import uuid
 
-    from stylenet.tracking import make_tracker, sync_command
+    from stylenet.tracking import labels_of, make_tracker, sync_command
 
     options = evaluation.protocol.tracking
     training_runs = {
@@ -254,16 +253,8 @@ def track(evaluation: Evaluation, results: dict[str, Any], folder: Path) -> None
         "protocol": results["protocol"]["name"],
         "training_runs": training_runs,
     }
-    run_facts = {
-        "project": options.project,
-        "entity": options.entity,
-        "group": options.group,
-        "notes": options.notes,
-    }
-    run_facts |= {
-        "name": f"eval {folder.name}",
-        "tags": [*options.tags, Path(results["protocol"]["name"]).stem[:64]],
-    }
+    tag = Path(results["protocol"]["name"]).stem[:64]
+    run_facts = labels_of(options, f"eval {folder.name}", [tag])
     tracker = make_tracker(
         folder,
         options.mode,

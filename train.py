@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stylenet.config import options as machinery
@@ -21,7 +22,20 @@ if TYPE_CHECKING:
     import torch
 
 # what a resumed run may change
-MAY_CHANGE = ("run.", "tracking.", "train.steps", "checkpoint.release_name")
+MAY_CHANGE = (
+    "run.",
+    "tracking.",
+    "checkpoint.",
+    "train.steps",
+    "train.log_every_steps",
+    "val.every_steps",
+    "data.content",
+    "data.style",
+    "data.workers",
+    "data.cache",
+    "encoder.weights",
+)
+PLACES = ("data.content", "data.style", "encoder.weights")  # paths, relative to where one stood
 
 
 def main(arguments: list[str]) -> int:
@@ -36,9 +50,9 @@ def main(arguments: list[str]) -> int:
             "expected --config FILE or --resume DIR, but neither came; try --config "
             "configs/adain.yaml, or --help"
         )
-    return (
-        dry_run(config, is_resumed=state is not None) if options.dry_run else train(config, state)
-    )
+    if options.dry_run:
+        return dry_run(config, is_resumed=state is not None)
+    return train(config, state)
 
 
 def make_parser() -> Parser:
@@ -55,7 +69,9 @@ def make_parser() -> Parser:
         "--config", metavar="FILE", help="YAML file with what differs from the defaults"
     )
     parser.add_argument(
-        "--resume", metavar="DIR", help="run folder to continue, from its newest checkpoint"
+        "--resume",
+        metavar="DIR",
+        help="run folder to continue, from its newest whole checkpoint, or a checkpoint in it",
     )
     parser.add_argument(
         "--dry-run",
@@ -66,16 +82,23 @@ def make_parser() -> Parser:
 
 
 def load_resumed(
-    run_dir: str, config_file: str | None, overrides: list[str]
+    place: str, config_file: str | None, overrides: list[str]
 ) -> tuple[Config, dict[str, Any]]:
-    """The stored configuration with the allowed changes, and the newest state.
+    """The stored configuration with the allowed changes, and the state.
 
-    Raises UsageError that names forbidden changes.
+    `place` is a run folder, whose newest whole checkpoint counts, or a checkpoint in it. Raises
+    UsageError that names forbidden changes.
     """
-    from stylenet.checkpoint import latest_state, load_state
+    from stylenet import checkpoint
 
-    path = latest_state(run_dir)
-    state = load_state(path)
+    if Path(place).is_dir():
+        run_dir, (path, state) = place, checkpoint.load_latest(place)
+    else:
+        run_dir, path, state = (
+            str(checkpoint.run_dir_of(place)),
+            Path(place),
+            checkpoint.load_state(place),
+        )
     stored = Config.from_flat(state["release"]["description"]["config"])
     chosen = machinery.read_yaml(config_file) if config_file else None
     base = stored.to_flat() if chosen is None else machinery.flatten(chosen, config_file, Config)
@@ -83,21 +106,34 @@ def load_resumed(
         base |= machinery.parse_override(override, Config)
     if any("run.dir" in machinery.parse_override(override, Config) for override in overrides):
         raise UsageError(
-            f"expected a run to continue where it is, but run.dir came beside --resume {run_dir}; "
+            f"expected a run to continue where it is, but run.dir came beside --resume {place}; "
             "leave it out, or move the folder"
         )
-    config = Config.from_flat(base | {"run.dir": run_dir})
+    config = Config.from_flat(found_again(base, state) | {"run.dir": run_dir})
     changed = [
         key for key in machinery.differing_keys(stored, config) if not key.startswith(MAY_CHANGE)
     ]
     if changed:
         raise UsageError(
             f"expected the configuration that {path} was made with, but {', '.join(changed)} "
-            "differ; "
-            "only train.steps, checkpoint.release_name, run.* and tracking.* may change, so start "
-            "a new run with another run.dir"
+            f"differ; only {', '.join(name + '*' * name.endswith('.') for name in MAY_CHANGE)} may "
+            "change, so start a new run with another run.dir"
         )
     return config, state
+
+
+def found_again(values: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    """The values with paths that were relative to the folder where the run was started."""
+    start = state.get("working_dir")
+    moved = {
+        key: str(Path(start, values[key]))
+        for key in PLACES
+        if start
+        and values.get(key)
+        and not Path(values[key]).exists()
+        and Path(start, values[key]).exists()
+    }
+    return values | moved
 
 
 def dry_run(config: Config, is_resumed: bool) -> int:
@@ -136,9 +172,13 @@ def count(module: torch.nn.Module, only_trained: bool = False) -> int:
 def train(config: Config, state: dict[str, Any] | None) -> int:
     """Run the training to its end or to a stop; returns the exit code."""
     from stylenet import runtime
+    from stylenet.checkpoint import finished_model
     from stylenet.losses import weighted_total
     from stylenet.training.run import Run
 
+    if state and state["step"] >= config.train.steps and finished_model(config.run.dir, state):
+        print(f"finished before, at step {state['step']}: {finished_model(config.run.dir, state)}")
+        return 0
     device = runtime.pick_device(config.run.device)
     runtime.keep_freed_memory()
     runtime.allow_tf32(config.train.tf32)
@@ -147,7 +187,7 @@ def train(config: Config, state: dict[str, Any] | None) -> int:
         Run(config, device, state) as run,
         runtime.StopRequest() as stop,
     ):
-        setup, batches = run.setup, run.make_batches()
+        setup, batches = run.setup, run.make_batches(stop)
         net, objective = setup.net, setup.objective
         optimizer, scaler = setup.network.optimizer, setup.scaler
         n_styles = config.train.styles_per_content

@@ -23,7 +23,7 @@ from typing import Any
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from stylenet import images, progress
+from stylenet import files, images, progress
 from stylenet.csv_files import format_row, write_rows
 from stylenet.datasets import MANIFEST_SUFFIXES, read_split
 from stylenet.errors import DataError, Parser, UsageError, run_script
@@ -31,7 +31,6 @@ from stylenet.errors import DataError, Parser, UsageError, run_script
 UNUSABLE = ("corrupt", "truncated", "huge", "tiny", "duplicate")  # left out of the manifest
 NOTED = ("CMYK", "alpha", "16-bit", "EXIF-rotated")  # converted when read, listed for information
 COLUMNS = ("path", "width", "height", "bytes", "sha256", "split")
-EXIF_ORIENTATION = 0x0112
 QUALITIES = tuple(range(90, 29, -5))  # of WebP, best first
 N_PROBED = 48  # pictures by which a quality is chosen
 TAR_BYTES = 512 + 511 + 128  # of a file at most: header, padding, row of the manifest
@@ -166,7 +165,7 @@ def check_options(held_out: float, target: Path) -> None:
         )
     if target.is_dir():
         raise UsageError(f"expected a file as --output, but {target} is a folder")
-    images.check_writable(target.parent)
+    files.check_writable(target.parent)
 
 
 def inspect_all(paths: list[Path], min_px: int, n_workers: int) -> list[Finding]:
@@ -180,15 +179,7 @@ def inspect(path: Path, min_px: int) -> Finding:
     """The finding of one file, which is decoded fully."""
     finding = Finding(path)
     try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        finding.message = (
-            f"{os.fsencode(path)!r}: the file's name is not UTF-8, so that no "
-            "manifest can name it; rename it"
-        )
-        finding.marks.append("corrupt")
-        return finding
-    try:
+        files.check_regular(path, "an image")
         content = path.read_bytes()
         finding.bytes, finding.sha256 = len(content), hashlib.sha256(content).hexdigest()
         finding.marks += header_marks(path)
@@ -215,15 +206,18 @@ def inspect(path: Path, min_px: int) -> Finding:
 def header_marks(path: Path) -> list[str]:
     """The marks that a file's header gives; none if it cannot be read."""
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(path, formats=images.FORMATS) as image,
+        ):
             layout = str(image.tile)  # before getexif, which loads a PNG and forgets it
-            bands, orientation = image.getbands(), image.getexif().get(EXIF_ORIENTATION, 1)
+            bands = image.getbands()
             facts = {
                 "CMYK": image.mode == "CMYK",
                 "alpha": "A" in bands or "transparency" in image.info,
                 # Pillow reads 16-bit RGB as 8-bit, so only the layout tells
                 "16-bit": image.mode.startswith("I") or ";16" in layout,
-                "EXIF-rotated": orientation != 1,
+                "EXIF-rotated": images.turn_of(image) is not None,
             }
     except Exception:  # Pillow raises many kinds for damaged headers; decoding says which it is
         return []
@@ -316,7 +310,7 @@ def pack(options: argparse.Namespace) -> int:
             f"--held-out in [0, 1), but {options.output}, "
             f"{options.px}, {options.max_mb:g} and {options.held_out:g} came"
         )
-    images.check_writable(target.parent)
+    files.check_writable(target.parent)
     pictures = [
         item
         for kind in ("content", "style")
@@ -411,7 +405,7 @@ def write_pack(packed: list[Packed], target: Path) -> None:
     The same pictures give the same bytes.
     """
     with (
-        images.replaced_file(target) as temporary,
+        files.replaced_file(target) as temporary,
         tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar,
     ):
         for kind in ("content", "style"):

@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -299,7 +298,7 @@ def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | Non
     path, family = config.train.init_from, FAMILIES[config.model.name]
     if not path:
         return None
-    if Path(path).suffix == ".pth":  # pytorch-AdaIN's decoders, which name no encoder
+    if str(path).endswith((".pth", ".pth.tar")):  # pytorch-AdaIN's decoders, which name no encoder
         trained = make_trained(config)
         if not family.load_published(trained, read_weights(path), path):
             raise WeightsError(

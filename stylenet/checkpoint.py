@@ -8,19 +8,23 @@ configuration in the metadata.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
+import struct
+import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from stylenet.errors import UsageError, WeightsError, one_line
-from stylenet.images import UNFINISHED, replaced_file
+from stylenet.errors import DataError, UsageError, WeightsError, one_line
+from stylenet.files import UNFINISHED, check_kind, check_regular, replaced_file
 
 FORMAT = "stylenet 1"  # in every file; another number means another layout
 STATE_PATTERN = re.compile(r"step_(\d{8})\.pt")
@@ -70,8 +74,12 @@ def load_state(path: str | Path) -> dict[str, Any]:
     Raises WeightsError for a damaged file, a pickle of code, or a file of another program.
     """
     try:
+        check_regular(path, "a checkpoint")
+        check_zip(path)
         # weights_only: a checkpoint from elsewhere must not run code.
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except DataError as error:
+        raise WeightsError(str(error)) from None
     except FileNotFoundError:
         raise WeightsError(
             f"expected a checkpoint, but there is no {path}; check the path"
@@ -89,6 +97,17 @@ def load_state(path: str | Path) -> dict[str, Any]:
     return state
 
 
+def check_zip(path: str | Path) -> None:
+    """Raise ValueError for a checkpoint of which a part has another checksum than when written.
+
+    torch.load does not look at the checksums in its archive.
+    """
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of {damaged} is wrong")
+
+
 def state_path(run_dir: str | Path, step: int) -> Path:
     """The path of the resume state after `step` steps."""
     return Path(run_dir) / "checkpoints" / f"step_{step:08d}.pt"
@@ -100,15 +119,49 @@ def list_states(run_dir: str | Path) -> list[Path]:
     return sorted(path for path in folder.glob("step_*.pt") if STATE_PATTERN.fullmatch(path.name))
 
 
-def latest_state(run_dir: str | Path) -> Path:
-    """The path of the newest resume state. Raises UsageError if there is none."""
+def load_latest(run_dir: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The newest whole resume state and its path, with a warning for each damaged newer one.
+
+    Raises UsageError if there is none, and WeightsError if none is whole.
+    """
     states = list_states(run_dir)
     if not states:
         raise UsageError(
             f"expected a run with checkpoints in {run_dir}, but there are none; start it with "
             "--config"
         )
-    return states[-1]
+    for path in reversed(states):
+        try:
+            return path, load_state(path)
+        except WeightsError as error:
+            last_error = error
+            if path != states[0]:
+                print(f"warning: {error}; trying the one before", file=sys.stderr)
+    raise last_error
+
+
+def run_dir_of(path: str | Path) -> Path:
+    """The run folder of a checkpoint in it."""
+    return Path(path).resolve().parent.parent
+
+
+def set_newer_aside(run_dir: str | Path, step: int) -> None:
+    """Rename the resume states after a step, from which a run continues.
+
+    They are of another course now, and must not count as the newest.
+    """
+    for path in list_states(run_dir):
+        if path > state_path(run_dir, step):
+            path.replace(path.with_name(f"superseded_{path.name}"))
+
+
+def finished_model(run_dir: str | Path, state: dict[str, Any]) -> Path | None:
+    """The released model in the folder, if it is that of the state."""
+    path = Path(run_dir) / MODEL_FILE
+    try:
+        return path if load_model(path)[1]["step"] == state["step"] else None
+    except (WeightsError, KeyError):
+        return None
 
 
 def drop_old_states(run_dir: str | Path, keep: int) -> None:
@@ -124,9 +177,58 @@ def save_model(tensors: dict[str, Tensor], description: dict[str, Any], path: st
     """
     # safetensors takes contiguous tensors only.
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {"format": FORMAT, "stylenet": json.dumps(description)}
+    content = with_checksum(save(plain, metadata))
     with writing(path) as temporary:
-        save_file(
-            plain, temporary, metadata={"format": FORMAT, "stylenet": json.dumps(description)}
+        temporary.write_bytes(content)
+
+
+HEADER_LENGTH = struct.Struct("<Q")  # the first bytes of a safetensors file
+ALIGNMENT = 8  # of the tensors behind the header
+
+
+def with_checksum(content: bytes) -> bytes:
+    """A safetensors file with the sha256 of its contents in the metadata.
+
+    The header's keys are sorted. The library orders them by chance, and equal models must be equal
+    files.
+    """
+    header, data = split_file(content)
+    header["__metadata__"]["sha256"] = checksum(header, data)
+    text = canonical(header)
+    text += b" " * (-len(text) % ALIGNMENT)
+    return HEADER_LENGTH.pack(len(text)) + text + data
+
+
+def split_file(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """The header and the tensors of a safetensors file."""
+    (length,) = HEADER_LENGTH.unpack_from(content)
+    start = HEADER_LENGTH.size
+    return json.loads(content[start : start + length]), content[start + length :]
+
+
+def canonical(header: dict[str, Any]) -> bytes:
+    """The header as JSON with sorted keys."""
+    return json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+
+
+def checksum(header: dict[str, Any], data: bytes) -> str:
+    """The sha256 of a file's header, without its own checksum, and tensors."""
+    metadata = {key: value for key, value in header["__metadata__"].items() if key != "sha256"}
+    return hashlib.sha256(canonical(header | {"__metadata__": metadata}) + data).hexdigest()
+
+
+def check_checksum(content: bytes, path: str | Path) -> None:
+    """Raise WeightsError if a file is not what was written.
+
+    Files of earlier versions have no checksum.
+    """
+    header, data = split_file(content)
+    stored = header.get("__metadata__", {}).get("sha256")
+    if stored is not None and stored != checksum(header, data):
+        raise WeightsError(
+            f"expected the model that was written, but {path} has changed since then (its sha256 "
+            "is another); take it from its source again"
         )
 
 
@@ -141,10 +243,12 @@ def load_model(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"expected a released model ({MODEL_FILE}), but there is no file {path}; train one "
             "with train.py"
         )
+    check_kind(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        check_checksum(Path(path).read_bytes(), path)
     except (SafetensorError, OSError, ValueError) as error:
         reason = one_line(error)
         raise WeightsError(
@@ -157,11 +261,54 @@ def load_model(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "file"
         )
     try:
-        return tensors, json.loads(metadata["stylenet"])
-    except (KeyError, ValueError):
+        description = json.loads(metadata["stylenet"])
+    except (KeyError, ValueError, RecursionError):
         raise WeightsError(
             f"expected a model released by train.py, but the description in {path} is damaged"
         ) from None
+    return tensors, description
+
+
+# what making a network from its file needs, with the kinds
+NEEDED = {"model": str, "transform": str, "encoder": dict, "decoder": dict}
+NEEDED_OF_ENCODER = {
+    "name": str,
+    "tap": str,
+    "padding": str,
+    "pooling": str,
+    "sha256": str,
+    "is_carried": bool,
+}
+
+
+def check_description(description: Any, path: str | Path) -> None:
+    """Raise WeightsError for a description that lacks what a network is made of."""
+    missing = lacking(description, NEEDED) or lacking(description["encoder"], NEEDED_OF_ENCODER)
+    if missing:
+        raise WeightsError(
+            f"expected a model released by train.py, but the description in {path} is damaged "
+            f"({missing[0]} is missing or of another kind)"
+        )
+
+
+def lacking(table: Any, kinds: dict[str, type]) -> list[str]:
+    """The names that a table lacks, or whose values are of another kind."""
+    known = table if isinstance(table, dict) else {}
+    return [name for name, kind in kinds.items() if not isinstance(known.get(name), kind)]
+
+
+def check_finite(tensors: dict[str, Tensor], path: str | Path) -> None:
+    """Raise WeightsError for a tensor with NaN or infinity: its pictures would be black."""
+    broken = [
+        name
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
+    if broken:
+        raise WeightsError(
+            f"expected finite weights, but {broken[0]} in {path} is not; take a checkpoint from "
+            "before the training diverged"
+        )
 
 
 def find_release(path: str | Path) -> Path:
@@ -179,7 +326,7 @@ def find_release(path: str | Path) -> Path:
             f"expected a run folder with {MODEL_FILE} or checkpoints, but {path} has neither; "
             "train one with train.py"
         )
-    return released if released.is_file() else states[-1]
+    return released if released.is_file() else load_latest(location)[0]
 
 
 def read_release(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -188,10 +335,14 @@ def read_release(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     `path` is a released file, a resume state (.pt), or a run folder that holds either.
     """
     file = find_release(path)
-    if file.suffix != ".pt":
-        return load_model(file)
-    release = load_state(file)["release"]  # every state carries the model as released
-    return release["tensors"], release["description"]
+    if file.suffix == ".pt":
+        release = load_state(file)["release"]  # every state carries the model as released
+        tensors, description = release["tensors"], release["description"]
+    else:
+        tensors, description = load_model(file)
+    check_description(description, file)
+    check_finite(tensors, file)
+    return tensors, description
 
 
 def check_encoder(description: dict[str, Any], sha256: str, origin: str | Path) -> None:

@@ -6,6 +6,7 @@ are bytes, which need not be UTF-8.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stylenet.errors import DataError
-from stylenet.images import replaced_file
+from stylenet.files import check_regular, replaced_file
 
 SEPARATORS = {".tsv": "\t"}  # by suffix; else comma, or semicolon
 
@@ -27,23 +28,31 @@ def read_rows(
     """
     expected = f"expected a table with the columns {', '.join(columns)}"
     try:
-        # utf-8-sig drops the mark; surrogateescape carries bytes that are no UTF-8 unchanged.
-        with open(file, newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
+        check_regular(file, "a table")
+        # surrogateescape carries bytes that are no UTF-8 unchanged
+        with open(file, newline="", encoding=encoding_of(file), errors="surrogateescape") as stream:
             reader = csv.DictReader(stream, delimiter=separator_of(Path(file), stream))
             if not set(columns) <= set(reader.fieldnames or ()):
                 header = ", ".join(reader.fieldnames or ()) or "nothing"
                 raise DataError(f"{expected} in {file}, but {header} came; {remedy}")
             for row in reader:
                 yield reader.line_num, {name: row[name] or "" for name in reader.fieldnames}
-    except (OSError, csv.Error) as error:
+    except (OSError, UnicodeError, csv.Error) as error:
         raise DataError(f"{expected}, but {file} cannot be read ({error}); {remedy}") from None
+
+
+def encoding_of(file: str | Path) -> str:
+    """The encoding of a table: UTF-8 with or without a mark, or UTF-16 by its mark."""
+    with open(file, "rb") as stream:
+        mark = stream.read(2)
+    return "utf-16" if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 def separator_of(file: Path, stream: io.TextIOBase) -> str:
     """The column separator of an open table; rewinds the stream to its start."""
     header = stream.readline()
     stream.seek(0)
-    default = ";" if ";" in header and "," not in header else ","
+    default = next((mark for mark in ",;\t" if mark in header), ",")
     return SEPARATORS.get(file.suffix.lower(), default)
 
 

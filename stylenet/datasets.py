@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -271,7 +272,7 @@ class PixelSource:
 
     def read(self, number: int) -> Tensor:
         """The image decoded from its file and resized, uint8 [3, H, W]."""
-        image = images.open_rgb(self.image_set.paths[number])
+        image = images.open_rgb(self.image_set.paths[number], self.resize_px)
         # the picture's own shortest side, but from floor_px to resize_px
         shortest = (
             min(self.resize_px, max(self.floor_px, min(image.size)))
@@ -425,9 +426,19 @@ class EndlessSampler(Sampler):
 
 
 def make_batches(
-    dataset: PairDataset, sampler: EndlessSampler, n_workers: int, pin: bool
+    dataset: PairDataset,
+    sampler: EndlessSampler,
+    n_workers: int,
+    pin: bool,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[Batch]:
-    """The endless stream of batches, which `n_workers` processes read ahead."""
+    """The endless stream of batches, which `n_workers` processes read ahead.
+
+    It ends when `is_stopped`, also while it waits for a batch. Raises DataError if the batches on
+    their way do not fit the shared memory.
+    """
+    if n_workers:
+        check_shared_memory(n_workers, sampler.batch_size, dataset.crop_px)
     loader = DataLoader(
         dataset,
         batch_size=sampler.batch_size,
@@ -437,8 +448,39 @@ def make_batches(
         pin_memory=pin,
         worker_init_fn=_leave_signals_to_the_parent if n_workers else None,
         persistent_workers=n_workers > 0,
+        timeout=POLL_S if n_workers else 0,
     )
-    return iter(loader)
+    batches = iter(loader)
+    while not is_stopped():
+        try:
+            batch = next(batches)
+        except RuntimeError as error:
+            if "timed out" not in str(error):
+                raise
+        else:
+            yield batch
+
+
+POLL_S = 1  # how soon a wait for a batch notices a request to stop
+SHARED_MEMORY = Path("/dev/shm")
+AHEAD = 2  # batches that each worker holds ready
+
+
+def check_shared_memory(n_workers: int, batch_size: int, crop_px: int) -> None:
+    """Raise DataError if the workers' batches do not fit the shared memory.
+
+    A worker would lose a batch without a word, and the training would wait for it for ever.
+    """
+    if not SHARED_MEMORY.is_dir():
+        return
+    needed = n_workers * AHEAD * 2 * batch_size * 3 * crop_px**2  # two images a pair, uint8
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if free < needed:
+        raise DataError(
+            f"expected {needed / 2**20:.0f} MiB of shared memory for data.workers={n_workers}, but "
+            f"{SHARED_MEMORY} has {free / 2**20:.0f} free; lower data.workers, or raise it (docker "
+            "run --shm-size=2g)"
+        )
 
 
 def _leave_signals_to_the_parent(_: int) -> None:

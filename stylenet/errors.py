@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import io
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 
@@ -52,28 +56,107 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does it, with `~` as the home folder in every value."""
+        known, rest = super().parse_known_args(args, namespace)
+        for name, value in vars(known).items():
+            setattr(known, name, at_home(value))
+        return known, rest
+
     def error(self, message: str) -> NoReturn:
         """Raise the UsageError for argparse, which calls this with its message."""
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
+def at_home(value: Any) -> Any:
+    """The value with a leading `~/` as the home folder; also within a list.
+
+    The shell replaces it only at the beginning of a word.
+    """
+    if isinstance(value, list):
+        return [at_home(item) for item in value]
+    is_path = isinstance(value, str) and (value == "~" or value.startswith("~/"))
+    return str(Path(value).expanduser()) if is_path else value
+
+
 EXIT_INTERRUPTED = 130  # the shell's convention for Ctrl-C: 128 + SIGINT
 EXIT_TERMINATED = 143  # 128 + SIGTERM
+EXIT_PIPE = 141  # 128 + SIGPIPE
 
 
 def run_script(main: Callable[[list[str]], int]) -> int:
     """The exit code of `main(sys.argv[1:])`.
 
-    Our own errors become one line on stderr instead of a traceback.
+    Our own errors, and those of the system (a full disk, a locked folder), become one line on
+    stderr instead of a traceback. No child process outlives an error.
     """
+    for stream in (sys.stdout, sys.stderr):  # file names need not be UTF-8
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return main(sys.argv[1:])
+        exit_code = main(sys.argv[1:])
+        sys.stdout.flush()  # here a full disk is still told
+        return exit_code
     except StylenetError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return error.exit_code
+        return failed(one_line(error), error.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        return failed(worker_message(error), DataError.exit_code)
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        discard_output()
+        return EXIT_PIPE
+    except OSError as error:
+        discard_output()
+        return failed(system_message(error), UsageError.exit_code)
+    finally:
+        end_children()
+
+
+def failed(message: str, exit_code: int) -> int:
+    """Print the error; returns the exit code."""
+    with contextlib.suppress(OSError):
+        print(f"error: {message}", file=sys.stderr)
+    return exit_code
+
+
+def system_message(error: OSError) -> str:
+    """One line for an error of the operating system."""
+    place = f" {os.fsdecode(error.filename)}" if error.filename else " a file"
+    reason = error.strerror or one_line(error)
+    return (
+        f"expected to read or write{place}, but it failed ({reason}); look at free space and "
+        "permissions"
+    )
+
+
+def worker_message(error: RuntimeError) -> str:
+    """One line for a loader worker that has ended."""
+    return (
+        f"expected the loader workers to last, but one ended ({one_line(error)[:160]}); lower "
+        "data.workers, or give more memory (shared memory too: docker run --shm-size=2g)"
+    )
+
+
+def discard_output() -> None:
+    """Send what is left of stdout nowhere, so that the interpreter's end does not fail on it."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def end_children() -> None:
+    """Kill the processes that this one started with multiprocessing.
+
+    The interpreter would wait for them at its end, and loader workers ignore SIGTERM.
+    """
+    if "multiprocessing" in sys.modules:
+        if hasattr(signal, "SIGCHLD"):  # torch's handler would raise for a killed worker
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for child in sys.modules["multiprocessing"].active_children():
+            child.kill()
 
 
 @contextlib.contextmanager

@@ -7,21 +7,29 @@ Pillow decodes, because torchvision.io crashes the whole process on some broken 
 
 from __future__ import annotations
 
-import contextlib
+import functools
+import glob
+import io
 import os
-import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageSequence, UnidentifiedImageError
 from torch import Tensor
 
-from stylenet.errors import DataError, UsageError
+from stylenet.errors import DataError, UsageError, one_line
+from stylenet.files import check_regular, replaced_file
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"
+)  # fmt: skip
+# the only decoders that may see a file, whatever its name: Pillow knows some that start programs
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
 MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS  # Pillow's own limit, about 13,400 x 13,400
 JPEG_QUALITY = 95
 # of zlib: takes a third of the time of Pillow's 6, files are 5 to 10 % larger (docs/log.md)
@@ -29,7 +37,27 @@ PNG_LEVEL = 1
 # a JPEG is decoded to at least so many times the side asked for: 1 would be 9 to 12 dB worse
 # (docs/log.md)
 DRAFT_FACTOR = 2
-UNFINISHED = ".writing-"  # how the names of temporary files begin
+
+
+HUGE_PIXELS = 2**25  # above this a picture is shrunk before it is converted
+ANIMATED_FORMATS = ("GIF", "WEBP", "PNG", "AVIF")  # other files with several pictures are no clips
+DEFAULT_FRAME_MS = 100  # of a GIF that names no duration, as browsers take it
+MOST_KINDS = 6  # suffixes that a note names
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # by EXIF orientation; 1 is upright
+TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_WHITE_IS_ZERO = 258, 262, 0
+# 9 x 9 x 9 colours as an RGB picture of 9 x 81
+COLOUR_CUBE = np.stack(
+    np.meshgrid(*[np.linspace(0, 255, 9, dtype=np.uint8)] * 3, indexing="ij"), axis=-1
+).reshape(9, 81, 3)
+SRGB_ROUNDING = 2  # levels of 255
 
 
 class TooLargeError(DataError):
@@ -39,41 +67,82 @@ class TooLargeError(DataError):
 def list_images(folder: str | Path) -> list[Path]:
     """The image files below the folder and the folders linked in it, in a stable order.
 
-    Hidden files and folders are omitted.
+    Hidden files and folders are omitted. Raises DataError for a folder that cannot be read.
     """
-    root, paths, real_places = Path(folder), [], set()
-    for place, folders, names in os.walk(root, followlinks=True):
+    root = Path(folder)
+    image_paths = (path for path in list_files(root) if is_image_name(path) and path.is_file())
+    return sorted(image_paths, key=lambda path: path.relative_to(root).as_posix())
+
+
+def list_files(root: Path) -> list[Path]:
+    """All files that are not hidden below the folder and the folders linked in it."""
+    paths, real_places = [], set()
+
+    def refuse(error: OSError) -> None:
+        raise DataError(
+            f"expected a folder that can be read, but {error.filename} cannot ({error.strerror})"
+        )
+
+    for place, folders, names in os.walk(root, followlinks=True, onerror=refuse):
         # the walk enters linked folders, but none twice: links may form a circle
         is_new = os.path.realpath(place) not in real_places
         real_places.add(os.path.realpath(place))
         folders[:] = [name for name in folders if is_new and not name.startswith(".")]
         paths += [Path(place, name) for name in names if is_new and not name.startswith(".")]
-    image_paths = (path for path in paths if path.suffix.lower() in SUFFIXES and path.is_file())
-    return sorted(image_paths, key=lambda path: path.relative_to(root).as_posix())
+    return paths
+
+
+def is_image_name(path: Path) -> bool:
+    """Whether the suffix is that of a format in SUFFIXES."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def passed_over(folder: str | Path) -> str | None:
+    """One line with the files of a folder that are no images by their suffix, or None."""
+    suffixes = Counter(
+        path.suffix.lower() or "no suffix"
+        for path in list_files(Path(folder))
+        if not is_image_name(path)
+    )
+    if not suffixes:
+        return None
+    kinds = ", ".join(f"{suffix} ({n})" for suffix, n in suffixes.most_common(MOST_KINDS))
+    rest = ", ..." if len(suffixes) > MOST_KINDS else ""
+    return f"note: {suffixes.total()} files of {folder} are passed over: {kinds}{rest}"
 
 
 def open_rgb(path: str | Path, wanted_px: int | None = None) -> Image.Image:
-    """The decoded image as 8-bit RGB.
+    """The decoded image as 8-bit RGB in the colours of sRGB.
 
-    EXIF rotation is applied, alpha is put on white, CMYK and 16-bit are converted. A large JPEG
-    that will be shrunk to a shortest side of `wanted_px` is decoded at a half, a quarter or an
-    eighth of its size. Raises DataError for a file that is missing, no image or truncated, and
-    TooLargeError above MAX_PIXELS.
+    EXIF rotation is applied, alpha is put on white, CMYK, 16-bit grey and colour profiles are
+    converted. A large JPEG that will be shrunk to a shortest side of `wanted_px` is decoded at a
+    half, a quarter or an eighth of its size, and another huge picture is shrunk before it is
+    converted. Raises DataError for a file that is missing, no image or truncated, and TooLargeError
+    above MAX_PIXELS.
     """
+    check_regular(path, "an image")
     try:
         # ignores Pillow's warnings on size (it refuses at twice that), EXIF and palettes
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(path, formats=FORMATS) as image,
+        ):
             if wanted_px:
                 # has no effect on other formats
                 image.draft(None, (DRAFT_FACTOR * wanted_px, DRAFT_FACTOR * wanted_px))
-            return to_rgb(ImageOps.exif_transpose(image))
+            check_pixels(image)
+            image.load()
+            turn = turn_of(image)
+            rgb = to_rgb(reduced(image, wanted_px) if wanted_px else image)
+            return rgb.transpose(turn) if turn is not None else rgb
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except FileNotFoundError:
         raise DataError(f"expected an image, but there is no file {path}; check the path") from None
     except UnidentifiedImageError:
         raise DataError(
-            f"{path}: expected an image, but its content is of no format that Pillow knows"
+            f"{path}: expected an image ({', '.join(FORMATS)}), but its content is of no such "
+            "format"
         ) from None
     except Image.DecompressionBombError:
         raise TooLargeError(
@@ -81,34 +150,116 @@ def open_rgb(path: str | Path, wanted_px: int | None = None) -> Image.Image:
         ) from None
     except (Exception, MemoryError) as error:  # Pillow raises whatever a damaged file leads it to
         raise DataError(
-            f"{path}: expected a whole image, but it does not decode ({error})"
+            f"{path}: expected a whole image, but it does not decode ({one_line(error)})"
         ) from None
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow image as 8-bit RGB.
+def check_pixels(image: Image.Image) -> None:
+    """Raise DataError for an opened image whose pixels Pillow would misread.
 
-    Raises DataError for floating point pixels.
+    These are signed and 32-bit integers, floating point numbers, and 16-bit colours of which one is
+    transparent (Pillow reads their upper bytes only).
     """
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow may hold in 32 bits
-        return Image.fromarray(grey16_to_grey8(np.asarray(image))).convert("RGB")
-    if image.mode == "F":
+    if image.mode in ("I", "F"):
+        kind = "floating point" if image.mode == "F" else "signed or 32-bit"
+        raise DataError(f"expected pixels of 8 or 16 bits, but {kind} ones came; convert it first")
+    raw_mode = image.tile[0].args if image.tile else ""
+    if "16" in str(raw_mode) and image.mode == "RGB" and "transparency" in image.info:
         raise DataError(
-            "expected integer pixels, but they are floating point; save it as an 8- or 16-bit image"
+            "expected 8 bits, or no transparent colour, but 16-bit colours came of which one is "
+            "transparent; convert it to 8 bits"
         )
-    if "A" in image.getbands() or "transparency" in image.info:
-        layers = image.convert("RGBA")
-        white = Image.new("RGBA", layers.size, "white")
-        return Image.alpha_composite(white, layers).convert("RGB")
-    return image.convert("RGB")
 
 
-def grey16_to_grey8(pixels: np.ndarray) -> np.ndarray:
-    """16-bit grey values as 8-bit ones, scaled.
+def reduced(image: Image.Image, wanted_px: int) -> Image.Image:
+    """A huge image shrunk by a whole factor to at least DRAFT_FACTOR * wanted_px.
 
-    Pillow's own convert saturates instead.
+    Its conversions would need several copies of it. Other images are returned as they are.
     """
-    return ((pixels.clip(0, 65535).astype(np.uint32) + 128) // 257).astype(np.uint8)
+    factor = min(image.size) // (DRAFT_FACTOR * wanted_px)
+    is_huge = image.width * image.height > HUGE_PIXELS
+    if factor < 2 or not is_huge or image.mode not in ("L", "LA", "RGB", "RGBA", "CMYK"):
+        return image
+    return image.reduce(factor)
+
+
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """The turn that the EXIF orientation of a loaded image asks for, or None.
+
+    Only this tag is read: the others may be of any kind, and Pillow's own function would encode
+    them again.
+    """
+    try:
+        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # a damaged block leads Pillow to whatever
+        return None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow image as 8-bit RGB in the colours of sRGB.
+
+    Raises DataError for pixels that are neither 8-bit nor unsigned 16-bit.
+    """
+    if image.mode.startswith("I;16"):
+        return grey16_to_rgb(image)
+    if image.mode in ("I", "F"):
+        check_pixels(image)
+    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+        layers = image.convert("RGBA")
+        colours = in_srgb(layers.convert("RGB"), image.info)
+        white = Image.new("RGB", layers.size, "white")
+        white.paste(colours, mask=layers.getchannel("A"))
+        return white
+    return in_srgb(image, image.info)
+
+
+def grey16_to_rgb(image: Image.Image) -> Image.Image:
+    """A 16-bit grey image as 8-bit RGB, scaled. Pillow's own convert saturates instead."""
+    pixels = np.asarray(image)
+    key = image.info.get("transparency")
+    is_clear = pixels == key if isinstance(key, int) else None
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    n_bits = tags.get(TIFF_BITS, (16,))[0]
+    largest = 2**n_bits - 1  # 12-bit values are not stretched when they are read
+    if tags.get(TIFF_PHOTOMETRIC) == TIFF_WHITE_IS_ZERO:
+        pixels = largest - pixels
+    grey = (pixels.astype(np.uint32) * 255 + largest // 2) // largest
+    image8 = in_srgb(Image.fromarray(grey.astype(np.uint8)), image.info)
+    if is_clear is not None:
+        image8.paste("white", mask=Image.fromarray(is_clear))
+    return image8
+
+
+def in_srgb(image: Image.Image, info: dict) -> Image.Image:
+    """The image as RGB in the colours of sRGB, by the colour profile in the file's `info`.
+
+    A profile that is damaged, or of another kind than the pixels, is ignored.
+    """
+    profile = info.get("icc_profile")
+    if not profile:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    if image.mode not in ("L", "RGB", "CMYK"):
+        image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
+    convert = to_srgb_of(bytes(profile), image.mode)
+    if convert is None:
+        return image.convert("RGB")
+    return ImageCms.applyTransform(image, convert)
+
+
+@functools.lru_cache(maxsize=8)
+def to_srgb_of(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """The conversion of a mode from a colour profile to sRGB; None where it changes nothing."""
+    try:
+        convert = ImageCms.buildTransform(
+            io.BytesIO(profile), ImageCms.createProfile("sRGB"), mode, "RGB"
+        )
+    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
+        return None
+    # most profiles are sRGB's own: a conversion that moves no colour by more than rounding is none
+    plain = Image.fromarray(COLOUR_CUBE).convert(mode)
+    moved = np.asarray(ImageCms.applyTransform(plain, convert)).astype(int)
+    distance = np.abs(moved - np.asarray(plain.convert("RGB"))).max()
+    return None if distance <= SRGB_ROUNDING else convert
 
 
 def resize_shortest(
@@ -180,6 +331,55 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(pixels.contiguous().cpu().numpy())
 
 
+def shown_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of a picture as it is shown, from its header. Raises DataError."""
+    check_regular(path, "an image")
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(path, formats=FORMATS) as image,
+        ):
+            turn = turn_of(image)
+            is_sideways = turn in (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270)
+            is_sideways |= turn in (Image.Transpose.TRANSPOSE, Image.Transpose.TRANSVERSE)
+            return image.size[::-1] if is_sideways else image.size
+    except Exception as error:  # Pillow raises whatever a damaged file leads it to
+        raise DataError(f"{path}: expected an image, but {one_line(error)}") from None
+
+
+def animation(path: str | Path) -> Iterator[tuple[Image.Image, Fraction]]:
+    """Every frame of an animated picture as 8-bit RGB, and its duration in seconds.
+
+    A picture of one frame has that frame. Raises DataError.
+    """
+    check_regular(path, "an image")
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(path, formats=FORMATS) as image,
+        ):
+            for frame in ImageSequence.Iterator(image):
+                picture = frame.copy()  # the next frame replaces this one; and some are timed late
+                shown_ms = frame.info.get("duration") or DEFAULT_FRAME_MS
+                yield to_rgb(picture), Fraction(shown_ms).limit_denominator(10) / 1000
+    except Exception as error:  # Pillow raises whatever a damaged file leads it to
+        raise DataError(
+            f"{path}: expected an animated picture, but it does not decode ({one_line(error)})"
+        ) from None
+
+
+def is_animated(path: str | Path) -> bool:
+    """Whether a picture has several frames, by its header; False for a broken one."""
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(path, formats=FORMATS) as image,
+        ):
+            return getattr(image, "is_animated", False) and image.format in ANIMATED_FORMATS
+    except Exception:  # reading it says what is wrong
+        return False
+
+
 def load_bytes(path: str | Path, shortest_px: int | None = None, is_square: bool = False) -> Tensor:
     """The image file as uint8 [3, H, W], with the shortest side at `shortest_px` if given.
 
@@ -228,75 +428,27 @@ def save_image(image: Tensor, path: str | Path, scratch: Path | None = None) -> 
         raise UsageError(f"expected to write {target}, but it failed ({error})") from None
 
 
-class replaced_file:  # noqa: N801 - used like a function
-    """A context whose temporary file replaces `target` on success.
-
-    The temporary path lies beside `target`. On success the file is synced and renamed, on failure
-    it is removed.
-
-    `scratch` is another beginning of the temporary path, on the same file system. What a killed
-    process leaves then lies there.
-    """
-
-    def __init__(self, target: str | Path, scratch: Path | None = None) -> None:
-        self.target = Path(target)
-        self.scratch = scratch or self.target.parent / UNFINISHED
-
-    def __enter__(self) -> Path:
-        try:
-            self.target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(
-                dir=self.scratch.parent, prefix=self.scratch.name, suffix=self.target.suffix
-            )
-        except OSError as error:
-            raise UsageError(
-                f"expected a folder that can be written, but {self.target.parent} cannot "
-                f"({error.strerror})"
-            ) from None
-        os.close(handle)
-        self.temporary = Path(name)
-        return self.temporary
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is not None:
-            self.temporary.unlink(missing_ok=True)
-            return
-        with open(self.temporary, "rb") as file:
-            os.fsync(file.fileno())  # before the rename, so that a crash leaves no empty file
-        self.temporary.chmod(0o666 & ~current_umask())
-        self.temporary.replace(self.target)
-
-
-def check_writable(folder: str | Path) -> None:
-    """Make the folder and a file in it, and remove the file again.
-
-    Raises UsageError if that fails.
-    """
-    with contextlib.suppress(KeyError), replaced_file(Path(folder) / "probe"):
-        raise KeyError  # ends the context like a failure, so that no file stays
-
-
-def current_umask() -> int:
-    """The process's umask, which finished files follow and temporary ones do not."""
-    mask = os.umask(0)  # the umask can only be read by setting it
-    os.umask(mask)
-    return mask
-
-
 def iterate_images(paths: list[str | Path]) -> Iterator[Path]:
     """Every file of `paths`, with each folder replaced by the images below it.
 
-    Raises DataError where a path does not exist or a folder has no images.
+    A pattern such as `photos/*.jpg` stands for the files that it matches. Raises DataError where a
+    path does not exist or a folder has no images.
     """
-    for path in map(Path, paths):
-        if not path.exists():
-            raise DataError(
-                f"expected an image or a folder, but there is no {path}; check the path"
-            )
+    for path in (found for place in paths for found in matches(place)):
         files = list_images(path) if path.is_dir() else [path]
         if not files:
             raise DataError(no_images_message(path))
         yield from files
+
+
+def matches(place: str | Path) -> list[Path]:
+    """The path itself, or what matches it as a pattern. Raises DataError where there is nothing."""
+    if Path(place).exists():
+        return [Path(place)]
+    found = sorted(map(Path, glob.glob(str(place), recursive=True)))  # noqa: PTH207 - any root
+    if not found:
+        raise DataError(f"expected an image or a folder, but there is no {place}; check the path")
+    return found
 
 
 def no_images_message(folder: str | Path) -> str:

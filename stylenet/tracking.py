@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from stylenet.errors import one_line
-from stylenet.images import replaced_file, to_pil
+from stylenet.files import naming, replaced_file
+from stylenet.images import to_pil
 from stylenet.progress import duration, make_bar
 
 HISTORY_FILE = "history.jsonl"
@@ -101,6 +102,29 @@ class Tracker:
         self.run = None
 
 
+def labels_of(options: Any, name: str, tags: Sequence[str] = ()) -> dict[str, Any]:
+    """wandb.init's project, entity, name, group, tags and notes.
+
+    An explicit option comes first, then W&B's own environment variable, then our default: `name`
+    and `tags`.
+    """
+    environ = os.environ
+    named_tags = [tag for tag in environ.get("WANDB_TAGS", "").split(",") if tag]
+    return {
+        "project": options.project or environ.get("WANDB_PROJECT") or "stylenet",
+        "entity": options.entity or environ.get("WANDB_ENTITY") or None,
+        "name": options.name or environ.get("WANDB_NAME") or name,
+        "group": options.group or environ.get("WANDB_RUN_GROUP") or None,
+        "tags": [*(options.tags or named_tags), *tags],
+        "notes": options.notes or environ.get("WANDB_NOTES") or None,
+    }
+
+
+def is_off() -> bool:
+    """Whether WANDB_DISABLED turns W&B off."""
+    return os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on")
+
+
 def make_tracker(
     run_dir: Path,
     mode: str,
@@ -116,7 +140,7 @@ def make_tracker(
     import wandb. A missing package, key or network gives a one-line warning, and the run continues:
     untracked without the package, else offline.
     """
-    if mode == "disabled":
+    if mode == "disabled" or (mode == "auto" and is_off()):
         return Tracker()
     # W&B stages artifacts here, so that an offline run can be moved and synced as a whole.
     os.environ["WANDB_DATA_DIR"] = str(run_dir / "wandb" / "data")
@@ -161,7 +185,7 @@ def choose_mode(mode: str) -> str:
     """
     import wandb
 
-    target_mode = os.environ.get("WANDB_MODE", "online") if mode == "auto" else mode
+    target_mode = (os.environ.get("WANDB_MODE") or "online") if mode == "auto" else mode
     if target_mode != "online":
         return target_mode if target_mode in ("offline", "disabled") else "offline"
     try:
@@ -208,7 +232,8 @@ class Journal:
         """Write values under `train/` or `val/` to the history file and the tracker."""
         if not self.dir:
             return
-        with open(self.dir / HISTORY_FILE, "a", encoding="utf-8") as file:
+        path = self.dir / HISTORY_FILE
+        with naming(path), open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         self.tracker.log({f"{kind}/{name}": value for name, value in values.items()}, step)
 

@@ -249,8 +249,7 @@ def test_cells_that_compute_the_same_are_refused(tmp_path, tiny_options):
     path = sweep_file(tmp_path, key="optim.warmup_steps", values=("10", 10))
     with pytest.raises(
         UsageError,
-        match="optim.warmup_steps=10, run.seed=0 and optim.warmup_steps=10, run.seed=0 are the "
-        "same",
+        match="warmup_steps=10 seed=0 and warmup_steps=10 seed=0 are the same",
     ):
         ablate.main(call(path, tmp_path, tiny_options))
 

@@ -90,11 +90,12 @@ def test_interrupted_saving_keeps_the_old_file(tmp_path):
 
 def test_latest_and_old_states(tmp_path):
     with pytest.raises(UsageError, match="start it with --config"):
-        c.latest_state(tmp_path)
+        c.load_latest(tmp_path)
     for step in (2, 10, 9):
-        c.save_state({"step": step}, c.state_path(tmp_path, step))
-    c.save_state({"step": 99}, tmp_path / "checkpoints" / "best.pt")
-    assert c.latest_state(tmp_path) == c.state_path(tmp_path, 10)
+        c.save_state({"release": {}, "step": step}, c.state_path(tmp_path, step))
+    c.save_state({"release": {}, "step": 99}, tmp_path / "checkpoints" / "best.pt")
+    path, state = c.load_latest(tmp_path)
+    assert path == c.state_path(tmp_path, 10) and state["step"] == 10
     c.drop_old_states(tmp_path, 2)
     assert [path.name for path in c.list_states(tmp_path)] == [
         "step_00000009.pt",
@@ -104,18 +105,12 @@ def test_latest_and_old_states(tmp_path):
 
 
 def test_release_is_found_in_folders_files_and_states(tmp_path):
-    state = {
-        "step": 1,
-        "release": {"tensors": {"a": torch.ones(1)}, "description": {"from": "state"}},
-    }
-    c.save_state(state, c.state_path(tmp_path, 1))
-    assert (
-        c.read_release(tmp_path)[1]
-        == c.read_release(c.state_path(tmp_path, 1))[1]
-        == {"from": "state"}
-    )
-    c.save_model({"a": torch.ones(1)}, {"from": "release"}, tmp_path / "model.safetensors")
-    assert c.read_release(tmp_path)[1] == {"from": "release"}
+    described = {"tensors": {"a": torch.ones(1)}, "description": GOOD | {"from": "state"}}
+    c.save_state({"step": 1, "release": described}, c.state_path(tmp_path, 1))
+    for place in (tmp_path, c.state_path(tmp_path, 1)):
+        assert c.read_release(place)[1]["from"] == "state"
+    c.save_model({"a": torch.ones(1)}, GOOD | {"from": "release"}, tmp_path / "model.safetensors")
+    assert c.read_release(tmp_path)[1]["from"] == "release"
 
 
 def test_another_encoder_is_refused():
@@ -189,3 +184,96 @@ def test_the_training_hash_is_of_what_was_computed():
     assert "/v.pth" not in str(describe_training(about)) and "photos" not in str(
         describe_training(about)
     )
+
+
+def test_a_damaged_newest_state_falls_back_to_the_one_before(tmp_path, capsys):
+    for step in (1, 2, 3):
+        c.save_state({"release": {}, "step": step}, c.state_path(tmp_path, step))
+    content = c.state_path(tmp_path, 3).read_bytes()
+    c.state_path(tmp_path, 3).write_bytes(content[: len(content) // 2])
+    c.state_path(tmp_path, 2).write_bytes(b"")
+    assert c.load_latest(tmp_path)[1]["step"] == 1
+    warnings = capsys.readouterr().err.splitlines()
+    assert len(warnings) == 2 and all("trying the one before" in line for line in warnings)
+    c.state_path(tmp_path, 1).write_bytes(b"")
+    with pytest.raises(WeightsError, match="step_00000001.pt is truncated"):
+        c.load_latest(tmp_path)
+
+
+def test_a_flipped_bit_in_a_state_is_noticed(tmp_path):
+    """The archive has checksums, and torch.load does not look at them."""
+    c.save_state({"release": {"tensors": torch.ones(1000)}}, tmp_path / "s.pt")
+    content = bytearray((tmp_path / "s.pt").read_bytes())
+    place = bytes(content).index(torch.ones(8).numpy().tobytes())
+    content[place + 100] ^= 1
+    (tmp_path / "s.pt").write_bytes(content)
+    assert torch.load(tmp_path / "s.pt", weights_only=True)  # silently wrong
+    with pytest.raises(WeightsError, match="the checksum of .* is wrong"):
+        c.load_state(tmp_path / "s.pt")
+
+
+def test_equal_models_are_equal_files_and_a_flipped_bit_is_noticed(tmp_path):
+    tensors = {name: torch.rand(3, 4) for name in "cab"}
+    for name in ("one", "two"):
+        c.save_model(dict(sorted(tensors.items())), {"z": 1, "a": [2]}, tmp_path / name)
+        tensors = dict(reversed(tensors.items()))
+    content = (tmp_path / "one").read_bytes()
+    assert content == (tmp_path / "two").read_bytes()
+    for place in (len(content) - 5, content.index(b"stylenet") + 12):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        (tmp_path / "two").write_bytes(changed)
+        with pytest.raises(WeightsError):
+            c.load_model(tmp_path / "two")
+
+
+def test_models_without_a_checksum_stay_readable(tmp_path):
+    save_file({"a": torch.ones(2)}, tmp_path / "m", {"format": c.FORMAT, "stylenet": "{}"})
+    assert c.load_model(tmp_path / "m")[1] == {}
+
+
+GOOD = {
+    "model": "vgg",
+    "transform": "adain",
+    "decoder": {},
+    "encoder": {
+        "name": "vgg19",
+        "tap": "relu4_1",
+        "padding": "reflect",
+        "pooling": "max",
+        "sha256": "0",
+        "is_carried": False,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("damage", "name"),
+    [
+        ({"model": 1}, "model"),
+        ({"transform": None}, "transform"),
+        ({"encoder": "vgg19"}, "encoder"),
+        ({"encoder": GOOD["encoder"] | {"is_carried": "no"}}, "is_carried"),
+        ({"decoder": []}, "decoder"),
+    ],
+)
+def test_a_damaged_description_is_one_line(damage, name, tmp_path):
+    c.save_model({"a": torch.ones(2)}, GOOD, tmp_path / "m")
+    assert c.read_release(tmp_path / "m")[1] == GOOD
+    c.save_model({"a": torch.ones(2)}, GOOD | damage, tmp_path / "m")
+    with pytest.raises(WeightsError, match=f"is damaged .{name} is missing"):
+        c.read_release(tmp_path / "m")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    c.save_model({"a": torch.tensor([1, float("nan")])}, GOOD, tmp_path / "m")
+    with pytest.raises(WeightsError, match="expected finite weights, but a in"):
+        c.read_release(tmp_path / "m")
+
+
+def test_states_of_another_course_are_set_aside(tmp_path):
+    for step in (1, 2, 3):
+        c.save_state({"release": {}}, c.state_path(tmp_path, step))
+    c.set_newer_aside(tmp_path, 1)
+    assert [path.name for path in c.list_states(tmp_path)] == ["step_00000001.pt"]
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 3  # nothing is lost

@@ -41,5 +41,16 @@ def test_a_table_without_the_columns_is_refused(tmp_path, text):
         DataError, match="expected a table with the columns content, style in .*; make it anew"
     ):
         list(read_rows(tmp_path / "t.csv", ("content", "style"), "make it anew"))
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="expected a table, but a folder came"):
         list(read_rows(tmp_path, ("content",)))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_tables_of_spreadsheets_are_read(tmp_path, encoding, separator):
+    text = (
+        separator.join(("path", "split")) + "\r\n" + separator.join(("ä b.jpg", "train")) + "\r\n"
+    )
+    (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+    ((_, row),) = read_rows(tmp_path / "t.csv", ("path", "split"))
+    assert row == {"path": "ä b.jpg", "split": "train"}

@@ -1,9 +1,12 @@
 """Errors become one line and an exit code."""
 
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
-from conftest import run_python
+from conftest import ROOT, run_python
 
 from stylenet import errors
 from stylenet.errors import (
@@ -77,3 +80,83 @@ assert gc.get_freeze_count() == 0
 """
     done = run_python("-c", code)
     assert done.returncode == 0, done.stderr
+
+
+SCRIPT = """
+import errno, os, sys
+sys.path.insert(0, ".")
+from stylenet.errors import run_script
+
+def main(_):
+    raise {error}
+
+sys.exit(run_script(main))
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        ("OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))", 2, "(No space left on device); look"),
+        ("PermissionError(errno.EACCES, 'no', 'a/b')", 2, "expected to read or write a/b, but"),
+        (
+            "RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed.')",
+            3,
+            "lower data.workers, or give more memory (shared memory too",
+        ),
+    ],
+)
+def test_errors_of_the_system_become_one_line(error, code, words):
+    done = run_python("-c", SCRIPT.format(error=error))
+    assert done.returncode == code, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ") and words in line
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_full_output_is_told():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT.replace("raise {error}", "return print(1) or 0")],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "No space left on device" in done.stderr
+
+
+def test_no_child_outlives_an_error():
+    """A worker that ignores SIGTERM, as those of a loader do, would be awaited for ever."""
+    code = """
+import multiprocessing, signal, sys, time
+sys.path.insert(0, ".")
+from stylenet.errors import run_script
+
+def sleep():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("ready", flush=True)
+    time.sleep(60)
+
+def main(_):
+    multiprocessing.get_context("fork").Process(target=sleep, daemon=True).start()
+    time.sleep(0.5)
+    raise ZeroDivisionError
+
+sys.exit(run_script(main))
+"""
+    start = time.monotonic()
+    done = run_python("-c", code)
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
+    assert "ready" in done.stdout and time.monotonic() - start < 30
+
+
+def test_a_leading_tilde_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    parser = errors.Parser()
+    parser.add_argument("--output")
+    parser.add_argument("--content", nargs="+")
+    options = parser.parse_args(["--output", "~/out", "--content", "~", "~/a", "b~/c"])
+    assert options.output == "/home/me/out"
+    assert options.content == ["/home/me", "/home/me/a", "b~/c"]

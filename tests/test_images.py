@@ -1,12 +1,16 @@
 """Every kind of file decodes to the right RGB; failures to decode or write are reported."""
 
+import os
+import zlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from conftest import draw
-from PIL import Image
+from PIL import Image, ImageCms
 
-from stylenet import images
+from stylenet import files, images
 from stylenet.errors import DataError, UsageError
 
 
@@ -107,7 +111,7 @@ def test_values_outside_are_clipped_not_wrapped():
 def test_failed_writing_leaves_the_old_file_and_no_other(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(ZeroDivisionError), images.replaced_file(target) as temporary:
+    with pytest.raises(ZeroDivisionError), files.replaced_file(target) as temporary:
         temporary.write_text("half")
         raise ZeroDivisionError
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
@@ -126,11 +130,11 @@ def test_bad_targets_are_usage_errors(tmp_path):
     with pytest.raises(UsageError, match="folder that can be written"):
         images.save_image(torch.zeros(3, 2, 2), tmp_path / "file" / "x.png")
     with pytest.raises(UsageError, match="folder that can be written"):
-        images.check_writable(tmp_path / "file")
+        files.check_writable(tmp_path / "file")
 
 
 def test_check_writable_leaves_nothing_behind(tmp_path):
-    images.check_writable(tmp_path / "new")
+    files.check_writable(tmp_path / "new")
     assert list((tmp_path / "new").iterdir()) == []
 
 
@@ -147,9 +151,7 @@ def test_whatever_pillow_raises_is_a_data_error(tmp_path, monkeypatch):
     Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
     for kind in (TypeError, MemoryError, KeyError):
         monkeypatch.setattr(
-            images.ImageOps,
-            "exif_transpose",
-            lambda _, kind=kind: (_ for _ in ()).throw(kind("damaged")),
+            Image.Image, "load", lambda _, kind=kind: (_ for _ in ()).throw(kind("damaged"))
         )
         with pytest.raises(DataError, match="x.png.*damaged"):
             images.open_rgb(tmp_path / "x.png")
@@ -236,7 +238,202 @@ def test_the_square_in_the_middle_straight_at_its_size(tmp_path, size):
 
 
 def test_temporary_files_lie_where_they_are_asked_to(tmp_path):
-    with images.replaced_file(tmp_path / "deep/a.txt", tmp_path / ".mine-") as temporary:
+    with files.replaced_file(tmp_path / "deep/a.txt", tmp_path / ".mine-") as temporary:
         temporary.write_text("new")
         assert temporary.parent == tmp_path and temporary.name.startswith(".mine-")
     assert (tmp_path / "deep/a.txt").read_text() == "new" and not list(tmp_path.glob(".mine-*"))
+
+
+def chromaticities(primaries, gamma=2.2):
+    """An ICC profile of a display with these primaries: x, y of red, green and blue."""
+    white = np.array([0.9642, 1.0, 0.8249])  # D50, in which profiles count
+    columns = np.array([[x / y, 1, (1 - x - y) / y] for x, y in primaries]).T
+    matrix = columns * np.linalg.solve(columns, white)
+
+    def fixed(value):
+        return int(round(value * 65536)).to_bytes(4, "big", signed=True)
+
+    def tag_xyz(values):
+        return b"XYZ \0\0\0\0" + b"".join(map(fixed, values))
+
+    curve = b"curv\0\0\0\0" + (1).to_bytes(4, "big") + round(gamma * 256).to_bytes(2, "big")
+    tags = {b"wtpt": tag_xyz(white)}
+    tags |= {name: tag_xyz(matrix[:, i]) for i, name in enumerate((b"rXYZ", b"gXYZ", b"bXYZ"))}
+    tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve + b"\0\0")
+    table, data, start = b"", b"", 128 + 4 + 12 * len(tags)
+    for name, content in tags.items():
+        table += name + (start + len(data)).to_bytes(4, "big") + len(content).to_bytes(4, "big")
+        data += content
+    header = bytearray(128)
+    header[0:4] = (start + len(data)).to_bytes(4, "big")
+    header[8:12], header[12:24], header[36:40] = b"\x02\x10\0\0", b"mntrRGB XYZ ", b"acsp"
+    header[68:80] = b"".join(map(fixed, white))
+    return bytes(header) + len(tags).to_bytes(4, "big") + table + data
+
+
+WIDE = chromaticities([(0.64, 0.33), (0.21, 0.71), (0.15, 0.06)])  # about Adobe RGB's
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_colour_profiles_are_converted(tmp_path, suffix):
+    """A green that is less saturated in a wide space is a stronger one in sRGB."""
+    wide = Image.new("RGB", (16, 16), (100, 180, 90))
+    wide.save(tmp_path / f"wide{suffix}", icc_profile=WIDE, quality=100)
+    red, green, blue = pixels_of(images.open_rgb(tmp_path / f"wide{suffix}"))
+    assert red < 75 and abs(green - 180) < 8 and blue < 90
+    # of grey nothing but the curve changes
+    Image.new("RGB", (16, 16), (90, 90, 90)).save(
+        tmp_path / f"grey{suffix}", icc_profile=WIDE, quality=100
+    )
+    red, green, blue = pixels_of(images.open_rgb(tmp_path / f"grey{suffix}"))
+    assert max(red, green, blue) - min(red, green, blue) <= 2 and abs(red - 90) < 6
+
+
+def test_profiles_go_with_alpha_and_rotation(tmp_path):
+    wide = Image.new("RGBA", (8, 4), (100, 180, 90, 255))
+    wide.putpixel((0, 0), (0, 0, 0, 0))
+    exif = wide.getexif()
+    exif[0x0112] = 6
+    wide.save(tmp_path / "a.png", icc_profile=WIDE, exif=exif)
+    turned = images.open_rgb(tmp_path / "a.png")
+    assert turned.size == (4, 8) and turned.getpixel((3, 0)) == (255, 255, 255)
+    assert turned.getpixel((0, 7))[0] < 75
+
+
+@pytest.mark.parametrize("profile", [b"junk", WIDE[:200], WIDE[:140] + bytes(300)])
+def test_a_damaged_profile_is_ignored(tmp_path, profile):
+    Image.new("RGB", (4, 4), (100, 180, 90)).save(tmp_path / "d.png", icc_profile=profile)
+    assert pixels_of(images.open_rgb(tmp_path / "d.png")) == [100, 180, 90]
+
+
+def test_srgb_s_own_profile_changes_nothing(tmp_path):
+    own = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "s.png", icc_profile=own)
+    assert np.array_equal(np.asarray(images.open_rgb(tmp_path / "s.png")), pixels)
+    # a profile for other pixels: grey ones with that of a colour screen
+    Image.new("L", (4, 4), 77).save(tmp_path / "l.png", icc_profile=own)
+    assert pixels_of(images.open_rgb(tmp_path / "l.png")) == [77, 77, 77]
+
+
+def test_orientation_is_read_beside_odd_tags(tmp_path):
+    """Tags that Pillow cannot encode again, as telephones write them, spoil nothing."""
+    for tag, kind, value in ((0x0100, 9, -5), (0x011A, 10, 0), (0x0128, 8, -1)):
+        entry = b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0"  # orientation 6
+        odd = tag.to_bytes(2, "little") + kind.to_bytes(2, "little") + (1).to_bytes(4, "little")
+        odd += (value & 0xFFFFFFFF).to_bytes(4, "little")
+        block = b"Exif\0\0II*\0\x08\0\0\0\x02\0" + odd + entry + bytes(4)
+        Image.new("RGB", (8, 4)).save(tmp_path / "o.jpg", exif=block)
+        assert images.open_rgb(tmp_path / "o.jpg").size == (4, 8)
+    Image.new("RGB", (8, 4)).save(tmp_path / "o.png", exif=b"hello world, no TIFF")
+    assert images.open_rgb(tmp_path / "o.png").size == (8, 4)
+
+
+def tiff(pixels, **tags):
+    """A TIFF of one strip with these tags, which Pillow itself would not write."""
+    kinds = {"bits": 258, "compression": 259, "photometric": 262, "strip": 273, "samples": 277}
+    kinds |= {"rows": 278, "n_bytes": 279, "format": 339, "width": 256, "height": 257}
+    data = pixels.tobytes()
+    values = {"width": pixels.shape[1], "height": pixels.shape[0], "compression": 1, "strip": 8}
+    values |= {"samples": 1, "rows": pixels.shape[0], "n_bytes": len(data), **tags}
+    entries = sorted((kinds[name], value) for name, value in values.items())
+    table = len(entries).to_bytes(2, "little") + b"".join(
+        number.to_bytes(2, "little")
+        + (4 if number in (273, 279) else 3).to_bytes(2, "little")
+        + (1).to_bytes(4, "little")
+        + value.to_bytes(4, "little")
+        for number, value in entries
+    )
+    return b"II*\0" + (8 + len(data)).to_bytes(4, "little") + data + table + bytes(4)
+
+
+def test_grey_of_other_kinds_is_right_or_refused(tmp_path):
+    values = np.array([[0, 40000], [257, 65535]], dtype="<u2")
+    for name, content, expected in (
+        ("black", tiff(values, bits=16, photometric=1), [0, 156, 1, 255]),
+        ("white", tiff(values, bits=16, photometric=0), [255, 99, 254, 0]),
+        ("signed", tiff(values.view("<i2"), bits=16, photometric=1, format=2), None),
+        ("long", tiff(values.astype("<u4"), bits=32, photometric=1), None),
+        ("float", tiff(values.astype("<f4"), bits=32, photometric=1, format=3), None),
+    ):
+        path = tmp_path / f"{name}.tif"
+        path.write_bytes(content)
+        if expected is None:
+            with pytest.raises(DataError, match=f"{name}.tif: expected pixels of 8 or 16 bits"):
+                images.open_rgb(path)
+        else:
+            assert np.asarray(images.open_rgb(path))[..., 0].flatten().tolist() == expected, name
+
+
+def png16(colour_type, pixels, key):
+    """A 16-bit PNG with a transparent colour."""
+
+    def chunk(kind, content):
+        check = zlib.crc32(kind + content).to_bytes(4, "big")
+        return len(content).to_bytes(4, "big") + kind + content + check
+
+    height, width = pixels.shape[:2]
+    header = (
+        width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([16, colour_type, 0, 0, 0])
+    )
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    content = chunk(b"IHDR", header) + chunk(b"tRNS", np.array(key, dtype=">u2").tobytes())
+    return (
+        b"\x89PNG\r\n\x1a\n" + content + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+
+
+def test_transparent_16_bit_colours(tmp_path):
+    (tmp_path / "grey.png").write_bytes(png16(0, np.array([[300, 301], [0, 65535]]), [300]))
+    grey = np.asarray(images.open_rgb(tmp_path / "grey.png"))[..., 0]
+    assert grey.tolist() == [[255, 1], [0, 255]]  # only the very value is transparent
+    (tmp_path / "rgb.png").write_bytes(png16(2, np.full((2, 2, 3), 300), [300] * 3))
+    with pytest.raises(DataError, match="16-bit colours came of which one is transparent"):
+        images.open_rgb(tmp_path / "rgb.png")
+
+
+@pytest.mark.parametrize("suffix", images.SUFFIXES)
+def test_every_listed_format_is_read_and_written(tmp_path, suffix):
+    images.save_image(torch.full((3, 16, 16), 0.5), tmp_path / f"x{suffix}")
+    pixels = pixels_of(images.open_rgb(tmp_path / f"x{suffix}"))
+    assert max(abs(value - 128) for value in pixels) <= 3
+    assert images.list_images(tmp_path) == [tmp_path / f"x{suffix}"]
+
+
+def test_only_listed_formats_are_opened(tmp_path):
+    """Whatever the name says: Pillow would start Ghostscript for PostScript."""
+    (tmp_path / "e.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    Image.new("RGB", (4, 4)).save(tmp_path / "p.png", "PPM")
+    for name in ("e.png", "p.png"):
+        with pytest.raises(DataError, match="its content is of no such format"):
+            images.open_rgb(tmp_path / name)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_pipe_is_refused_and_not_awaited(tmp_path):
+    os.mkfifo(tmp_path / "p.png")
+    for path in (tmp_path / "p.png", Path("/dev/null"), tmp_path):
+        with pytest.raises(DataError, match="expected an image, but a (pipe or a device|folder)"):
+            images.open_rgb(path)
+
+
+def test_files_passed_over_are_counted(tmp_path):
+    for name in ("a.png", "b.txt", "c.txt", "d.HEIC", "e", ".hidden"):
+        (tmp_path / name).touch()
+    note = images.passed_over(tmp_path)
+    assert (
+        note == f"note: 4 files of {tmp_path} are passed over: .txt (2), .heic (1), no suffix (1)"
+    )
+    (tmp_path / "pure").mkdir()
+    assert images.passed_over(tmp_path / "pure") is None
+
+
+def test_a_huge_picture_is_shrunk_before_it_is_converted(tmp_path, monkeypatch):
+    noise = Image.effect_noise((640, 480), 60).convert("RGBA")
+    noise.save(tmp_path / "n.png")
+    plain = images.open_rgb(tmp_path / "n.png", 60)
+    monkeypatch.setattr(images, "HUGE_PIXELS", 1000)
+    small = images.open_rgb(tmp_path / "n.png", 60)
+    assert plain.size == (640, 480) and small.size == (160, 120)
+    both = [np.asarray(images.resize_shortest(x, 60)).astype(int) for x in (plain, small)]
+    assert np.abs(both[0] - both[1]).mean() < 3

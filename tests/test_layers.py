@@ -10,6 +10,7 @@ from conftest import ROOT, run_python
 # never back
 ORDER = """
 errors
+files
 images
 csv_files progress
 runtime

@@ -398,7 +398,7 @@ KILLED = """
 import itertools, os, sys
 sys.path.insert(0, ".")
 import stylize
-from stylenet import images
+from stylenet import files
 from stylenet.applying import record
 moment, n = sys.argv[1], int(sys.argv[2])
 turn = itertools.count(1)
@@ -406,7 +406,7 @@ turn = itertools.count(1)
 def kill():
     os.kill(os.getpid(), 9)
 
-def half_a_picture(self, *error, whole=images.replaced_file.__exit__):
+def half_a_picture(self, *error, whole=files.replaced_file.__exit__):
     if self.target.suffix == ".png" and next(turn) == n:
         os.truncate(self.temporary, self.temporary.stat().st_size // 2)
         kill()
@@ -426,7 +426,7 @@ def merged(*arguments, merge=record.merge):
     kill()
 
 if moment == "half_a_picture":
-    images.replaced_file.__exit__ = half_a_picture
+    files.replaced_file.__exit__ = half_a_picture
 elif moment == "merged":
     record.merge = merged
 else:
@@ -712,3 +712,30 @@ def test_an_evaluation_reads_the_manifest(call, folders, tmp_path):
     )
     assert call("--pairs", str(tmp_path / "pair_list.csv"), "--crop") == 0
     assert len(Folder(str(tmp_path / "out"), "ours", pairs).outputs) == len(rows) == 4
+
+
+def test_it_says_what_it_did(call, folders, tmp_path, capsys):
+    (folders[0] / "notes.txt").touch()
+    Image.new("RGB", (400, 300)).save(tmp_path / "p.jpg")
+    assert call("--size", "100", content=(tmp_path / "p.jpg",)) == 0
+    assert "p.jpg: 400x300 -> 133x100 (--size 0 keeps the size)" in capsys.readouterr().err
+    assert call("--size", "0", content=(folders[0],)) == 0
+    said = capsys.readouterr().err
+    assert "notes.txt" not in said and "are passed over: .txt (1)" in said and "->" not in said
+    frames = [Image.new("RGB", (40, 30), (90 * i, 0, 0)) for i in range(3)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert call(content=(tmp_path / "a.gif",)) == 0
+    assert "a.gif is animated; this is its first frame" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["o.heic", "o.pmg", "o.txt"])
+def test_an_unknown_suffix_makes_no_folder(call, tmp_path, name):
+    with pytest.raises(UsageError, match="end a folder's name with /"):
+        call(output=tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+def test_patterns_in_quotes_are_matched(call, folders, tmp_path):
+    assert call(content=(folders[0] / "*.png",)) == 0
+    with pytest.raises(DataError, match="there is no .*none"):
+        call(content=(folders[0] / "none*.png",))

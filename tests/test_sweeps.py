@@ -37,7 +37,7 @@ def test_grid_takes_every_combination(tmp_path):
     ]
     assert {cell["optim.lr"] for cell in cells} == {1e-4}
     assert sweeps.varied(sweep) == ["decoder.norm", "run.seed"]
-    assert sweeps.label(cells[2], ["decoder.norm"]) == "decoder.norm=batch"
+    assert sweeps.label(cells[2], ["decoder.norm"]) == "norm=batch"
 
 
 def test_random_draws_within_bounds_and_by_seed(tmp_path):

@@ -10,7 +10,7 @@ from conftest import ROOT, draw, random_torchvision_weights, run_python
 from PIL import Image
 
 import train
-from stylenet import build
+from stylenet import build, checkpoint
 from stylenet.checkpoint import load_model, load_state
 from stylenet.config.options import list_options
 from stylenet.config.training import Config
@@ -373,13 +373,60 @@ def test_resume_refuses_another_encoder(trained_run, vgg19_file, tmp_path):
         train.main(["--resume", str(run_dir), "train.steps=5"])
 
 
-def test_resume_of_a_truncated_checkpoint(trained_run, tmp_path):
+def test_resume_of_a_truncated_checkpoint(trained_run, tmp_path, capsys):
+    """The newest whole one counts, with a warning; the model of the end is made anew."""
     run_dir = tmp_path / "copy"
     shutil.copytree(trained_run, run_dir)
-    newest = run_dir / "checkpoints/step_00000004.pt"
+    first, newest = checkpoint.list_states(run_dir)
     newest.write_bytes(newest.read_bytes()[:5000])
+    (run_dir / "model.safetensors").unlink()
+    assert train.main(["--resume", str(run_dir)]) == 0
+    assert f"{newest.name} is truncated" in capsys.readouterr().err
+    ours, theirs = (load_model(run / "model.safetensors")[0] for run in (run_dir, trained_run))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    first.write_bytes(b"")
+    newest.write_bytes(b"")
     with pytest.raises(WeightsError, match="truncated"):
         train.main(["--resume", str(run_dir)])
+
+
+def test_resume_of_a_checkpoint_by_name(trained_run, tmp_path):
+    """It is the run's folder that continues; the newer state is set aside."""
+    run_dir = tmp_path / "copy"
+    shutil.copytree(trained_run, run_dir)
+    first, newest = checkpoint.list_states(run_dir)
+    assert train.main(["--resume", str(first), "train.steps=3"]) == 0
+    names = [path.name for path in checkpoint.list_states(run_dir)]
+    assert names == [first.name, "step_00000003.pt"]
+    assert (run_dir / "checkpoints" / f"superseded_{newest.name}").exists()
+
+
+def test_a_finished_run_is_left_as_it_is(trained_run, tmp_path, capsys):
+    run_dir = tmp_path / "copy"
+    shutil.copytree(trained_run, run_dir)
+    before = {path: path.stat().st_mtime_ns for path in run_dir.rglob("*") if path.is_file()}
+    assert train.main(["--resume", str(run_dir)]) == 0
+    assert "finished before, at step 4" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_data_may_have_moved(trained_run, image_folders, tmp_path, monkeypatch):
+    """Paths, workers and intervals may change on resume; the sets' hashes must agree."""
+    run_dir = tmp_path / "copy"
+    shutil.copytree(trained_run, run_dir)
+    moved = [shutil.copytree(folder, tmp_path / folder.name) for folder in image_folders]
+    changes = [f"data.content={moved[0]}", f"data.style={moved[1]}", "data.workers=1"]
+    steps = ["train.steps=5", "checkpoint.every_steps=1", "train.log_every_steps=1"]
+    assert train.main(["--resume", str(run_dir), *changes, *steps]) == 0
+    # relative paths begin where the run was started
+    monkeypatch.chdir(tmp_path)
+    names = [f"data.content={moved[0].name}", f"data.style={moved[1].name}"]
+    assert train.main(["--resume", str(run_dir), *names, "train.steps=6"]) == 0
+    monkeypatch.chdir("/")
+    assert train.main(["--resume", str(run_dir), "train.steps=7"]) == 0
+    next(moved[0].glob("*.png")).rename(moved[0] / "renamed.png")
+    with pytest.raises(DataError, match="holds other files"):
+        train.main(["--resume", str(run_dir), "train.steps=8"])
 
 
 def test_non_finite_loss_stops_with_step_losses_and_samples(start, tmp_path):

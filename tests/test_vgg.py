@@ -13,7 +13,7 @@ from stylenet.errors import UsageError, WeightsError
 from stylenet.images import load_image
 from stylenet.models import calibration, vgg_files
 from stylenet.models import vgg as v
-from stylenet.models.vgg_files import load_vgg
+from stylenet.models.vgg_files import load_vgg, read_weights
 
 IMAGE = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
 
@@ -327,3 +327,11 @@ def test_failed_downloads_say_how_to_get_the_weights(server, monkeypatch):
     monkeypatch.setattr(vgg_files, "DOWNLOAD_ROOT", "http://127.0.0.1:9")
     with pytest.raises(WeightsError, match="expected to download"):
         vgg_files.find_weights("vgg16", None)
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", None])
+def test_weights_as_training_programs_save_them(tmp_path, wrapper):
+    weights = {"a.weight": torch.ones(2)}
+    parallel = {f"module.{name}": tensor for name, tensor in weights.items()}
+    torch.save({wrapper: parallel, "epoch": 3} if wrapper else parallel, tmp_path / "w.pth.tar")
+    assert read_weights(tmp_path / "w.pth.tar").keys() == weights.keys()

@@ -19,9 +19,10 @@ from conftest import ROOT, draw, run_python
 from PIL import Image
 
 import stylize
-from stylenet import images
+from stylenet import files, images
 from stylenet.applying import video
-from stylenet.applying.clips import reading, writing
+from stylenet.applying.clips import hdr, reading, writing
+from stylenet.applying.clips.reading import Frame, open_source
 from stylenet.applying.stylizer import Stylizer
 from stylenet.errors import DataError, UsageError, WeightsError
 from stylenet.looks import make_look
@@ -614,7 +615,7 @@ def test_mistakes(call, frame_folder, tmp_path, style):
     for (content, output, *extra), kind, message in cases:
         with pytest.raises(kind, match=message):
             call(content, tmp_path / output, *extra)
-    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(images.UNFINISHED)]
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(files.UNFINISHED)]
 
 
 def test_a_transform_that_cannot_be_smoothed_says_so(
@@ -692,3 +693,88 @@ def test_options_of_pictures_are_refused_for_clips(call, frame_folder, tmp_path,
 def test_rates_that_no_container_takes_are_refused(call, frame_folder, tmp_path, fps):
     with pytest.raises(UsageError, match="--fps"):
         call(frame_folder, tmp_path / "out", "--video", "--fps", fps)
+
+
+def hdr_clip(path, pixels, curve):
+    """A 10-bit clip of BT.2020 with an HDR curve, from 16-bit RGB of the same colours."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx265", rate=25)
+        stream.height, stream.width = pixels.shape[:2]
+        stream.pix_fmt = "yuv420p10le"
+        context = stream.codec_context
+        context.color_primaries, context.color_trc, context.colorspace = 9, curve, 9
+        context.color_range = 1
+        stream.options = {"crf": "4", "x265-params": "log-level=none"}
+        frame = av.VideoFrame.from_ndarray(pixels, format="gbrp16le")
+        frame = frame.reformat(format="yuv420p10le", dst_colorspace=9, dst_color_range=1)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize("curve, number", [("pq", 16), ("hlg", 18)])
+def test_hdr_clips_have_the_colours_of_an_ordinary_screen(tmp_path, curve, number):
+    """What an ordinary screen shows as grey 0.5 and white comes back as that."""
+    levels = np.arange(2**16)
+    light = hdr.decoding(curve)
+    if curve == "hlg":
+        light = light**hdr.HLG_GAMMA * hdr.HLG_PEAK_NITS / hdr.WHITE_NITS
+    signals = [int(levels[np.searchsorted(light, wanted)]) for wanted in (0.214, 0.7)]
+    pixels = np.zeros((64, 64, 3), dtype=np.uint16)
+    pixels[:, :32], pixels[:, 32:] = signals
+    hdr_clip(tmp_path / "c.mp4", pixels, number)
+    (frame,) = (item for item in open_source(str(tmp_path / "c.mp4")) if isinstance(item, Frame))
+    for column, expected in ((8, 127), (56, 218)):
+        assert (frame.pixels[:, 32, column].int() - expected).abs().max() <= 2
+
+
+def test_hdr_highlights_stay_below_white_and_in_order():
+    light = np.linspace(0, 1, 2**16).astype(np.float32)
+    shown = hdr.to_sdr(np.round(light * 65535).astype(np.uint16)[None, :, None].repeat(3, 2), "pq")
+    assert shown.max() == 255 and (np.diff(shown[0, :, 0].astype(int)) >= 0).all()
+
+
+def test_interlaced_clips_are_deinterlaced(tmp_path):
+    """Two fields of a moving edge make a comb, which is gone; times stay."""
+    av = pytest.importorskip("av")
+    frames = []
+    for i in range(8):
+        pixels = np.zeros((64, 64, 3), dtype=np.uint8)
+        for field in (0, 1):  # the edge moves from field to field
+            pixels[field::2, : 4 * (2 * i + field) + 2] = 255
+        frames.append(pixels)
+    with av.open(str(tmp_path / "i.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height = stream.width = 64
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "4", "x264-params": "tff=1"}
+        for pixels in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    read = [item for item in open_source(str(tmp_path / "i.mp4")) if isinstance(item, Frame)]
+    assert [float(item.time) for item in read] == pytest.approx([i / 25 for i in range(8)])
+    comb = [(np.diff(pixels[..., 0].astype(int), axis=0) != 0).mean() for pixels in frames]
+    after = [
+        (np.abs(np.diff(item.pixels[0].numpy().astype(int), axis=0)) > 100).mean() for item in read
+    ]
+    assert np.mean(after[2:-2]) < 0.3 * np.mean(comb[2:-2])
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".avif"])
+def test_animated_pictures_are_clips_with_their_times(tmp_path, suffix):
+    colours, durations = ((200, 0, 0), (0, 200, 0), (0, 0, 200)), [100, 300, 50]
+    images_ = [Image.new("RGB", (32, 32), colour) for colour in colours]
+    images_[0].save(
+        tmp_path / f"a{suffix}", save_all=True, append_images=images_[1:], duration=durations
+    )
+    source = open_source(str(tmp_path / f"a{suffix}"))
+    read = list(source)
+    assert source.n_frames == 3 and [item.pixels[:, 9, 9].argmax().item() for item in read] == [
+        0,
+        1,
+        2,
+    ]
+    assert [float(item.time) for item in read] == pytest.approx([0, 0.1, 0.4], abs=0.011)
+    assert images.is_animated(tmp_path / f"a{suffix}")
+    images_[0].save(tmp_path / f"b{suffix}")
+    assert not images.is_animated(tmp_path / f"b{suffix}")

@@ -15,7 +15,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import re
 import sys
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -250,7 +253,7 @@ def rate(text: str) -> Fraction:
 
 def stylise_pictures(options: argparse.Namespace) -> int:
     """Exit code after all pictures are stylised: 0, or 3 if inputs were skipped."""
-    from stylenet import images, looks
+    from stylenet import files, looks
     from stylenet.applying.pictures import Sizes, make_pictures
     from stylenet.applying.plan import Pictures
 
@@ -260,11 +263,14 @@ def stylise_pictures(options: argparse.Namespace) -> int:
             "needs --video"
         )
     contents, styles = Pictures(options.content), Pictures(options.style)
+    note_passed_over([*options.content, *options.style])
     if options.weights is not None:
         looks.check_mixture(options.weights, len(styles))
     plan, folder = plan_of(contents, styles, options)
-    images.check_writable(folder)
+    files.check_writable(folder)
     stylizer = load_stylizer(options)
+    note_resizing(contents.paths[0], options.size)
+    note_animations(contents.paths[:NOTED])
     record = open_record(folder, contents, styles, options) if options.pairs else None
     sizes = Sizes(options.size, options.style_size, options.crop)
     outcome = make_pictures(
@@ -272,6 +278,46 @@ def stylise_pictures(options: argparse.Namespace) -> int:
     )
     print(summary(outcome, options.output))
     return DataError.exit_code if outcome.n_skipped else 0
+
+
+def note_passed_over(places: list[str]) -> None:
+    """Print which files of the folders are no pictures."""
+    from stylenet import images, runtime
+
+    folders = [place for place in places if Path(place).is_dir()]
+    for note in filter(None, map(images.passed_over, dict.fromkeys(folders))):
+        if runtime.is_main():
+            print(note, file=sys.stderr)
+
+
+def note_resizing(path: Path, size_px: int) -> None:
+    """Print to what size the first content is brought."""
+    from stylenet import images, runtime
+
+    with contextlib.suppress(DataError):  # a broken picture is reported when its turn comes
+        size = images.shown_size(path)
+        small = [round(side * size_px / min(size)) for side in size]
+        is_possible = 0 < small[0] * small[1] <= images.MAX_PIXELS
+        if is_possible and size_px != min(size) and runtime.is_main():
+            before, after = (f"{width}x{height}" for width, height in (size, small))
+            print(f"{path.name}: {before} -> {after} (--size 0 keeps the size)", file=sys.stderr)
+
+
+NOTED = 100  # contents whose headers are looked at
+
+
+def note_animations(paths: Sequence[Path]) -> None:
+    """Print which contents are animated, of which a picture shows the first frame only."""
+    from stylenet import images, runtime
+    from stylenet.applying.clips.reading import ANIMATED_SUFFIXES
+
+    for path in paths:
+        is_candidate = path.suffix.lower() in ANIMATED_SUFFIXES and path.is_file()
+        if is_candidate and images.is_animated(path) and runtime.is_main():
+            print(
+                f"note: {path} is animated; this is its first frame (--video: all of them)",
+                file=sys.stderr,
+            )
 
 
 def load_stylizer(options: argparse.Namespace) -> Stylizer:
@@ -348,6 +394,7 @@ def check_place(output: Path, folder: Path, options: argparse.Namespace) -> None
 
     Single pictures are also refused in a folder that holds a data set.
     """
+    from stylenet import images
     from stylenet.applying.clips.reading import INPUT_SUFFIXES, PIPE
     from stylenet.applying.record import SETTINGS
 
@@ -355,6 +402,13 @@ def check_place(output: Path, folder: Path, options: argparse.Namespace) -> None
         raise UsageError(
             f"expected a picture or a folder as --output for pictures, but {output} came; only a "
             "clip becomes a clip"
+        )
+    looks_like_file = re.fullmatch(r"\.[A-Za-z][A-Za-z0-9]{1,4}", output.suffix)
+    is_folder = options.output.endswith(("/", os.sep)) or output.is_dir()
+    if looks_like_file and not is_folder and output.suffix.lower() not in images.SUFFIXES:
+        raise UsageError(
+            f"expected a picture ({', '.join(images.SUFFIXES)}) or a folder as --output, but "
+            f"{output} came; end a folder's name with /"
         )
     keeps_names = bool(options.pairs or options.keep_folders)
     for place in map(Path, (*options.content, *options.style)):

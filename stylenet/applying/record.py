@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from stylenet import images, runtime
+from stylenet import files, runtime
 from stylenet.csv_files import format_row, parse_rows, write_rows
 from stylenet.errors import UsageError
 
@@ -43,8 +43,8 @@ class Record:
             if path.name != f"{PART}{rank}"
         ]
         # the prefix of half-written pictures, which do not lie among whole ones
-        self.scratch = folder / f"{images.UNFINISHED}{rank}-"
-        for path in numbered(folder, images.UNFINISHED, rank, world_size):
+        self.scratch = folder / f"{files.UNFINISHED}{rank}-"
+        for path in numbered(folder, files.UNFINISHED, rank, world_size):
             path.unlink(missing_ok=True)
 
     def __contains__(self, row: Sequence[str]) -> bool:
@@ -53,8 +53,9 @@ class Record:
 
     def add(self, row: Sequence[str]) -> None:
         """Append a row; it survives a kill of the process."""
-        self.part.file.write(format_row(row))
-        self.part.file.flush()
+        with files.naming(self.part.file.name):
+            self.part.file.write(format_row(row))
+            self.part.file.flush()
 
     def close(self) -> None:
         """Merge this process's rows into the manifest.
@@ -112,7 +113,7 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
             "git_commit": runtime.git_commit(),
             "versions": runtime.versions(),
         }
-        with images.replaced_file(file) as temporary:
+        with files.replaced_file(file) as temporary:
             temporary.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
         return
     known = read_settings(file)

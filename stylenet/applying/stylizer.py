@@ -300,10 +300,10 @@ def to_batch(image: ImageLike) -> Tensor:
 def load_network(path: str | Path, encoder_weights: str | None = None) -> Network:
     """The network of a released model, a checkpoint or a run folder, on the CPU.
 
-    A file that ends in .pth is a decoder of pytorch-AdaIN, whose encoder is the normalised VGG.
-    Raises WeightsError.
+    A file that ends in .pth or .pth.tar is a decoder of pytorch-AdaIN, whose encoder is the
+    normalised VGG. Raises WeightsError.
     """
-    if Path(path).suffix == ".pth":
+    if is_published(path):
         return load_published(path, encoder_weights)
     tensors, description = read_release(path)
     parts = parts_of(description)
@@ -314,6 +314,11 @@ def load_network(path: str | Path, encoder_weights: str | None = None) -> Networ
     )
     fill(trained, with_prefix(tensors, "decoder."), path)
     return family.assemble(trained, encoder, parts).eval()
+
+
+def is_published(path: str | Path) -> bool:
+    """Whether the name is that of a decoder of pytorch-AdaIN, .pth or .pth.tar."""
+    return str(path).endswith((".pth", ".pth.tar"))
 
 
 def load_published(path: str | Path, encoder_weights: str | None) -> Network:
@@ -343,7 +348,7 @@ def identify(path: str | Path, encoder_weights: str | None = None) -> tuple[str,
     release = find_release(path)
     files = [release]
     # then the other half of the network lies in another file
-    if release.suffix == ".pth" or encoder_weights:
+    if is_published(release) or encoder_weights:
         files.append(find_weights("vgg19", encoder_weights))
     return tuple(map(sha256_of_file, files))
 

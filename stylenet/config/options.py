@@ -22,7 +22,8 @@ from typing import Any, Literal, Self
 
 import yaml
 
-from stylenet.errors import UsageError
+from stylenet.errors import UsageError, at_home
+from stylenet.files import parse_yaml, read_yaml_text
 
 NONE_WORDS = ("none", "null", "~", "")
 TRUE_WORDS, FALSE_WORDS = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -166,13 +167,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Raises UsageError for a file that cannot be read, does not parse or holds no mapping.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.load(file, Loader=StrictLoader)  # noqa: S506 - a subclass of BaseLoader, text only
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"expected a readable YAML file, but {path} cannot be read ({error}); check --config"
-        ) from None
-    except yaml.YAMLError as error:
+        content = parse_yaml(read_yaml_text(path), StrictLoader)
+    except (yaml.YAMLError, RecursionError) as error:
         raise UsageError(f"expected YAML in {path}, but it does not parse: {error}") from None
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
@@ -207,8 +203,15 @@ def flatten(tree: dict[str, Any], origin: str, kind: type) -> dict[str, Any]:
 
 
 def parse_override(text: str, kind: type) -> dict[str, Any]:
-    """`key=value` (or `--key=value`, or `section={name: value}`) as {dotted key: text}."""
+    """An override as {dotted key: text}.
+
+    It is `key=value`, or `--key=value`, or `section={name: value}`, or `--key` for a switch that is
+    true: W&B writes it so for ${args_no_boolean_flags}.
+    """
     key, separator, value = text.removeprefix("--").partition("=")
+    known = list_options(kind).get(key)
+    if not separator and text.startswith("--") and known is not None and known.type is bool:
+        return {key: "true"}
     if not separator:
         raise UsageError(f"expected key=value, but {text!r} came; see --help for the options")
     if key in typing.get_type_hints(kind):  # a whole section, as sweeps write it
@@ -219,8 +222,8 @@ def parse_override(text: str, kind: type) -> dict[str, Any]:
 def parse_flow(text: str, key: str) -> Any:
     """Text in YAML's flow style, such as `[128, 64]` or `{lr: 1e-3}`, with scalars as text."""
     try:
-        return yaml.load(text, Loader=StrictLoader)  # noqa: S506 - a subclass of BaseLoader, text only
-    except yaml.YAMLError:
+        return parse_yaml(text, StrictLoader)
+    except (yaml.YAMLError, RecursionError):
         raise UsageError(
             f"expected a value for {key} in brackets such as [a, b], but {text!r} came"
         ) from None
@@ -257,9 +260,13 @@ def _scalar(value: Any, kind: type, key: str) -> Any:
     if value is None or isinstance(value, (list, dict)):
         raise UsageError(ill_typed_message(key, kind, value))
     try:
-        return {bool: _bool, int: _int, float: _float, str: str}[kind](value)
+        return {bool: _bool, int: _int, float: _float, str: _text}[kind](value)
     except ValueError:
         raise UsageError(ill_typed_message(key, kind, value)) from None
+
+
+def _text(value: Any) -> str:
+    return at_home(str(value))
 
 
 def _bool(value: Any) -> bool:

@@ -368,12 +368,13 @@ class TrackingConfig:
     """Tracking by Weights & Biases."""
 
     mode: Literal["auto", "online", "offline", "disabled"] = option(
-        "auto", "auto: online where an API key is configured, else offline"
+        "auto", "auto: WANDB_MODE, else online where an API key is configured, else offline"
     )
-    project: str = option("stylenet", "W&B project")
-    entity: str | None = option(None, "W&B user or team; None: the account's own")
-    group: str | None = option(None, "W&B group, such as the name of an ablation")
-    tags: tuple[str, ...] = option((), "W&B tags")
+    project: str | None = option(None, "W&B project; None: WANDB_PROJECT, else stylenet")
+    entity: str | None = option(None, "W&B user or team; None: WANDB_ENTITY, else the account's")
+    name: str | None = option(None, "name of the run; None: WANDB_NAME, else the run folder's")
+    group: str | None = option(None, "W&B group, as of an ablation; None: WANDB_RUN_GROUP")
+    tags: tuple[str, ...] = option((), "W&B tags; none: WANDB_TAGS, separated by commas")
     notes: str | None = option(None, "W&B notes")
     artifacts: Literal["final", "all", "none"] = option(
         "final", "checkpoints logged as artifacts; final: latest and best at the end, all: each one"

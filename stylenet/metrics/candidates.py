@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from stylenet import images, runtime
-from stylenet.applying.stylizer import Stylizer, identify, load_network
+from stylenet.applying.stylizer import Stylizer, identify, is_published, load_network
 from stylenet.checkpoint import find_release, read_release
 from stylenet.csv_files import read_rows
 from stylenet.errors import DataError
@@ -113,7 +113,7 @@ class Model(Candidate):
 
     def describe(self, file: Path) -> dict[str, Any]:
         """What the model's file records of its training."""
-        if file.suffix == ".pth":  # bare weights, no description
+        if is_published(file):  # bare weights, no description
             return {"origin": "a decoder in pytorch-AdaIN's layout"}
         description = read_release(file)[1]
         keys = (

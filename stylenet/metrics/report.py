@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from stylenet import images
+from stylenet import files, images
 from stylenet.csv_files import write_rows
 from stylenet.metrics import plots, tables
 from stylenet.metrics.catalogue import CATALOGUE
@@ -54,7 +54,7 @@ def pair_rows(evaluation: Evaluation, metrics: Sequence[str], n_absent: int) -> 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
-    with images.replaced_file(path) as temporary:
+    with files.replaced_file(path) as temporary:
         # "replace": a file name may not be Unicode.
         temporary.write_text(text, encoding="utf-8", errors="replace")
 

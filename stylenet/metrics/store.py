@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from stylenet import runtime
+from stylenet.files import naming
 
 
 class Store:
@@ -40,7 +41,8 @@ class Store:
         """Add a row; the row is on disk when this returns."""
         row = {"settings": self.settings, "key": list(key), **values}
         self.rows[key] = row
-        with open(self.folder / f"rows-{runtime.rank()}.jsonl", "a", encoding="utf-8") as file:
+        path = self.folder / f"rows-{runtime.rank()}.jsonl"
+        with naming(path), open(path, "a", encoding="utf-8") as file:
             # A line break before the row cuts off the half line of a killed process.
             file.write(("\n" if needs_newline(file) else "") + json.dumps(row) + "\n")
 
@@ -64,9 +66,11 @@ def parse_row(line: str) -> dict[str, Any]:
     """A row from its line; empty for a damaged line."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return row if isinstance(row, dict) and isinstance(row.get("key"), list) else {}
+    is_row = isinstance(row, dict) and isinstance(row.get("key"), list)
+    # a key is compared and hashed: plain values only
+    return row if is_row and not any(isinstance(x, (list, dict)) for x in row["key"]) else {}
 
 
 def pack(vectors: Mapping[str, Tensor]) -> dict[str, str]:

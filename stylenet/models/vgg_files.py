@@ -9,11 +9,13 @@ import sys
 import urllib.error
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from stylenet.errors import WeightsError, one_line
+from stylenet.errors import WeightsError, at_home, one_line
+from stylenet.files import check_kind
 from stylenet.models.vgg import VGG, Padding, Pooling, block_of, conv_names, conv_shapes, deepest
 
 WEIGHTS_VARIABLE = {"vgg19": "STYLENET_VGG19", "vgg16": "STYLENET_VGG16"}
@@ -31,7 +33,7 @@ def find_weights(network: str, path: str | None) -> Path:
     ways to get the weights.
     """
     variable = WEIGHTS_VARIABLE[network]
-    named = path or os.environ.get(variable)
+    named = path or at_home(os.environ.get(variable))
     if not named:
         return download_weights(network)
     if not Path(named).is_file():
@@ -111,6 +113,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
     Raises WeightsError for a pickle, a truncated file, or anything but tensors.
     """
+    check_kind(path)
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except Exception as error:  # torch raises many kinds for damaged files
@@ -119,6 +122,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             f"expected a file of network weights, but {path} is damaged or a pickle of code "
             f"({reason})"
         ) from None
+    weights = unwrapped(weights)
     if not isinstance(weights, Mapping) or not all(
         isinstance(value, Tensor) for value in weights.values()
     ):
@@ -126,7 +130,17 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             f"expected a mapping of names to tensors in {path}, but it holds "
             f"{type(weights).__name__}"
         )
-    return dict(weights)
+    return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+
+
+# where training programs keep the network in their checkpoints
+WRAPPERS = ("state_dict", "model_state_dict", "decoder", "model")
+
+
+def unwrapped(weights: Any) -> Any:
+    """The mapping of tensors in a training checkpoint of another program, or what came."""
+    inner = [weights.get(key) for key in WRAPPERS] if isinstance(weights, Mapping) else []
+    return next((mapping for mapping in inner if isinstance(mapping, Mapping)), weights)
 
 
 def is_flat_layout(weights: Mapping[str, Tensor]) -> bool:

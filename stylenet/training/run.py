@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from stylenet import build, checkpoint, images, runtime
+from stylenet import build, checkpoint, files, runtime
 from stylenet.datasets import Batch
 from stylenet.errors import NonFiniteLossError, UsageError
 from stylenet.losses import describe_weights
+from stylenet.runtime import StopRequest
 from stylenet.tracking import Journal, Tracker
 from stylenet.training import parts
 from stylenet.training.saving import Progress, Saver, new_tracking_id, start_tracking
@@ -45,14 +46,16 @@ class Run:
         self.step, self.samples_seen, self.best = begun
         self.last_saved, self.last_validated = self.step if state else -1, -1
         if runtime.is_main():
-            images.check_writable(self.dir)
+            files.check_writable(self.dir)
             self.lock = runtime.lock_folder(self.dir)
         self.setup = Setup(config, device, state, self.dir)
         self.window = LossWindow(config.data.batch_size, self.setup.dataset.paths)
 
     def __enter__(self) -> Run:
         self.exit_code, folder, setup = 1, self.dir if runtime.is_main() else None, self.setup
-        tracker = start_tracking(setup, folder, self.tracking_id) if folder else Tracker()
+        tracker = (
+            start_tracking(setup, folder, self.tracking_id, self.step) if folder else Tracker()
+        )
         self.journal = Journal(folder, tracker, self.step, self.config.train.steps)
         self.saver = Saver(setup, self.dir, self.tracking_id, tracker)
         self.validation = Validation(
@@ -75,9 +78,17 @@ class Run:
         """How far the run has come."""
         return Progress(self.step, self.samples_seen, self.best)
 
-    def make_batches(self) -> Iterator[Batch]:
-        """The endless batches of this process, from the first sample not yet seen."""
-        return self.setup.make_batches(self.samples_seen)
+    def make_batches(self, stop: StopRequest) -> Iterator[Batch]:
+        """The endless batches of this process, from the first sample not yet seen.
+
+        A request to stop while a batch is awaited saves the run, and raises SystemExit. Several
+        processes stop together, after a step.
+        """
+        is_alone = runtime.world_size() == 1
+        yield from self.setup.make_batches(
+            self.samples_seen, lambda: is_alone and stop.exit_code > 0
+        )
+        raise SystemExit(self.stop_early(stop.exit_code))
 
     def note_losses(self, i: int, terms: dict[str, Tensor], total: Tensor) -> None:
         """Keep the losses of the step's i-th batch without waiting for the device."""

@@ -7,8 +7,8 @@ import uuid
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stylenet import build, checkpoint, images
-from stylenet.tracking import Tracker, make_tracker
+from stylenet import build, checkpoint, files
+from stylenet.tracking import Tracker, labels_of, make_tracker
 from stylenet.training import parts
 from stylenet.training.setup import Setup
 
@@ -18,23 +18,18 @@ def new_tracking_id() -> str:
     return os.environ.get("WANDB_RUN_ID") or uuid.uuid4().hex[:8]
 
 
-def start_tracking(setup: Setup, folder: Path, tracking_id: str) -> Tracker:
-    """Write the configuration and begin to track the run."""
+def start_tracking(setup: Setup, folder: Path, tracking_id: str, step: int) -> Tracker:
+    """Write the configuration and begin to track the run, from a step on."""
     options = setup.config.tracking
     checkpoint.remove_unfinished(folder)
-    with images.replaced_file(folder / checkpoint.CONFIG_FILE) as temporary:
+    checkpoint.set_newer_aside(folder, step)
+    with files.replaced_file(folder / checkpoint.CONFIG_FILE) as temporary:
         temporary.write_text(setup.config.to_yaml(), encoding="utf-8")
     facts = {
         f"facts.{name}": setup.description[name]
         for name in ("git_commit", "hardware", "versions", "data")
     }
-    labels = {
-        "project": options.project,
-        "entity": options.entity,
-        "group": options.group,
-        "notes": options.notes,
-    }
-    labels |= {"name": folder.name, "tags": list(options.tags)}
+    labels = labels_of(options, folder.name)
     values = setup.description["config"] | facts
     return make_tracker(
         folder, options.mode, tracking_id, options.init_timeout_s, values, "train", **labels
@@ -69,6 +64,7 @@ class Saver:
             "description": self.release_description(progress),
         }
         state = progress._asdict() | {"tracking_id": self.tracking_id, "release": release}
+        state["working_dir"] = str(Path.cwd())  # relative paths of the data start there
         state |= {"parts": parts.states(self.setup.parts), "scaler": self.setup.scaler.state_dict()}
         checkpoint.save_state(state, path)
         if self.options.artifacts == "all":
@@ -82,11 +78,9 @@ class Saver:
 
     def release_description(self, progress: Progress) -> dict[str, Any]:
         """The description of the model as it would be released now."""
-        wandb_run = {
-            "project": self.options.project,
-            "entity": self.options.entity,
-            "id": self.tracking_id,
-        }
+        labels = labels_of(self.options, self.folder.name)
+        wandb_run = {name: labels[name] for name in ("project", "entity")}
+        wandb_run["id"] = self.tracking_id
         about = self.setup.description | {
             "step": progress.step,
             "best": progress.best,

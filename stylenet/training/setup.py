@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,15 +127,19 @@ class Setup:
             self.spread = DistributedDataParallel(trained)
         return build.make_learner(self.config, self.encoder, self.spread or trained)
 
-    def make_batches(self, samples_seen: int) -> Iterator[Batch]:
-        """The endless batches of this process, from the first sample not yet seen."""
+    def make_batches(self, samples_seen: int, is_stopped: Callable[[], bool]) -> Iterator[Batch]:
+        """The batches of this process, from the first sample not yet seen, until `is_stopped`."""
         options = self.config.data
         sampler = datasets.EndlessSampler(
             samples_seen, options.batch_size, runtime.rank(), runtime.world_size()
         )
         pin = self.device.type == "cuda" and options.cache != "device"
         return datasets.make_batches(
-            self.dataset, sampler, options.workers if options.cache == "none" else 0, pin
+            self.dataset,
+            sampler,
+            options.workers if options.cache == "none" else 0,
+            pin,
+            is_stopped,
         )
 
     def to_device(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from stylenet.errors import UsageError
+from stylenet.errors import UsageError, one_line
+from stylenet.files import parse_yaml, read_yaml_text
 
 SEED = "run.seed"
 DEFAULT_COMMAND = ["${env}", "${interpreter}", "${program}", "${args}"]  # W&B's own
@@ -50,10 +52,10 @@ def read_sweep(path: str | Path) -> Sweep:
     Raises UsageError for one that is no sweep, or asks for what only a server can do.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = parse_yaml(read_yaml_text(path), yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
         raise UsageError(
-            f"expected a sweep file in YAML, but {path} cannot be read ({error})"
+            f"expected a sweep file in YAML, but {path} cannot be read ({one_line(error)})"
         ) from None
     if not isinstance(content, dict) or not isinstance(content.get("parameters"), dict):
         raise UsageError(f"expected a W&B sweep with parameters in {path}, but it has none")
@@ -193,5 +195,11 @@ def arguments_of(sweep: Sweep, cell: Mapping[str, Any]) -> list[str]:
 
 
 def label(cell: Mapping[str, Any], names: Sequence[str]) -> str:
-    """A cell by the parameters that distinguish it."""
-    return ", ".join(f"{name}={cell[name]}" for name in names) or "all settings"
+    """A cell by the parameters that distinguish it, as `norm=instance`.
+
+    A parameter is called by its last name where no other one is called so.
+    """
+    last = Counter(name.rpartition(".")[2] for name in names)
+    short = {name: name.rpartition(".")[2] for name in names}
+    shown = {name: short[name] if last[short[name]] == 1 else name for name in names}
+    return " ".join(f"{shown[name]}={cell[name]}" for name in names) or "all settings"

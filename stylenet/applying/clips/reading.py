@@ -7,6 +7,7 @@ them and pass through unchanged.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import signal
 import sys
@@ -21,12 +22,14 @@ from PIL import Image
 from torch import Tensor
 
 from stylenet import images
+from stylenet.applying.clips import hdr
 from stylenet.errors import DataError, UsageError, WeightsError, one_line
 
 INPUT_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts"),
     *(".m2ts", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"),
 )
+ANIMATED_SUFFIXES = (".gif", ".webp", ".png", ".avif")
 EXTRAS = "pip install -r requirements-video.txt"
 PIPE = "-"
 DEFAULT_FPS = Fraction(25)
@@ -96,13 +99,20 @@ def natural(path: Path) -> list[str | int]:
 
 def open_source(
     name: str, size_px: int = 0, fps: Fraction | None = None
-) -> FolderSource | StreamSource:
+) -> FolderSource | StreamSource | AnimatedSource:
     """The clip of that name, with its frames' shortest side at `size_px`.
 
     A `size_px` of 0 keeps the size. Raises DataError and UsageError.
     """
     if Path(name).is_dir():
         return FolderSource(Path(name), size_px, fps or DEFAULT_FPS)
+    if Path(name).suffix.lower() in ANIMATED_SUFFIXES and Path(name).is_file():
+        if fps:
+            raise UsageError(
+                f"expected --fps with a folder of frames, a pipe or a camera, but {name} has its "
+                "own frame times"
+            )
+        return AnimatedSource(Path(name), size_px)
     return StreamSource(name, size_px, fps)
 
 
@@ -169,6 +179,7 @@ class StreamSource:
         self.start = max(Fraction(0), Fraction(self.container.start_time or 0, self.av.time_base))
         self.aspect = self.video.sample_aspect_ratio or Fraction(1)
         self.n_broken, self.end, self.next_time, self.last_time = 0, Fraction(0), Fraction(0), None
+        self.progressive: Progressive | None = None  # from the first interlaced frame on
 
     def opened(self, name: str, fps: Fraction | None) -> Any:
         """The open container. Raises DataError if it cannot be read."""
@@ -197,13 +208,14 @@ class StreamSource:
         """Frames, and packets of sound in between; `damage` then says what is missing."""
         for packet in self.packets():
             if packet.stream is self.video:
-                yield from map(self.made, self.decoded(packet))
+                yield from map(self.made, self.whole(self.decoded(packet)))
             elif packet.size:  # an empty packet marks the end
                 self.end = max(
                     self.end,
                     ((packet.pts or 0) + (packet.duration or 0)) * packet.time_base - self.start,
                 )
                 yield self.moved(packet)
+        yield from map(self.made, self.whole(None))
         if self.n_broken:
             self.damage = (
                 f"{self.name}: expected a whole video, but {self.n_broken} of its parts "
@@ -232,6 +244,12 @@ class StreamSource:
         self.n_broken += sum(frame.is_corrupt for frame in frames)
         return frames
 
+    def whole(self, frames: list[Any] | None) -> list[Any]:
+        """The frames, without the comb of interlacing; None ends the clip."""
+        if self.progressive is None and any(frame.interlaced_frame for frame in frames or ()):
+            self.progressive = Progressive(self.av, self.video)
+        return self.progressive(frames) if self.progressive else frames or []
+
     def made(self, frame: Any) -> Frame:
         """A decoded frame as a Frame.
 
@@ -240,8 +258,9 @@ class StreamSource:
         if self.is_live and self.last_time is None:
             # a camera counts from the start of the machine
             self.start = (frame.pts or 0) * self.time_base
-        duration = (frame.duration or 0) * self.time_base or 1 / self.rate
-        time = self.next_time if frame.pts is None else frame.pts * self.time_base - self.start
+        tick = frame.time_base or self.time_base  # a filter has its own
+        duration = (frame.duration or 0) * tick or 1 / self.rate
+        time = self.next_time if frame.pts is None else frame.pts * tick - self.start
         time = max(time, self.last_time + self.time_base) if self.last_time is not None else time
         # a quarter turn swaps the sides of a pixel too
         if self.last_time is None and frame.rotation % 180:
@@ -259,7 +278,52 @@ class StreamSource:
         return packet
 
 
-Source = FolderSource | StreamSource
+class Progressive:
+    """FFmpeg's deinterlacer (bwdif), which passes progressive frames as they are."""
+
+    def __init__(self, av: ModuleType, video: Any) -> None:
+        self.av, self.graph = av, av.filter.Graph()
+        chain = (
+            self.graph.add_buffer(template=video),
+            self.graph.add("bwdif", "mode=send_frame:deint=interlaced"),
+            self.graph.add("buffersink"),
+        )
+        for before, after in itertools.pairwise(chain):
+            before.link_to(after)
+        self.graph.configure()
+
+    def __call__(self, frames: list[Any] | None) -> list[Any]:
+        """The frames that are ready after these; None ends the clip."""
+        ready = []
+        for frame in frames if frames is not None else [None]:
+            self.graph.push(frame)
+            with contextlib.suppress(self.av.error.BlockingIOError, self.av.error.EOFError):
+                while True:
+                    ready.append(self.graph.pull())
+        return ready
+
+
+class AnimatedSource:
+    """The frames of an animated picture (GIF, WebP, APNG), which has the time of each."""
+
+    aspect, sound, is_live, is_endless = Fraction(1), (), False, False
+    time_base = Fraction(1, 1000)  # Pillow counts in milliseconds
+
+    def __init__(self, path: Path, size_px: int) -> None:
+        self.name, self.size_px, self.path = str(path), size_px, path
+        self.damage, self.size = "", None
+        self.durations = [duration for _, duration in images.animation(path)]
+        self.n_frames = len(self.durations)
+        self.rate = self.n_frames / sum(self.durations)
+
+    def __iter__(self) -> Iterator[Frame]:
+        time = Fraction(0)
+        for image, duration in images.animation(self.path):
+            yield Frame(fitted(self, image), time, duration)
+            time += duration
+
+
+Source = FolderSource | StreamSource | AnimatedSource
 
 
 @contextlib.contextmanager
@@ -290,13 +354,16 @@ def camera_address(name: str) -> tuple[str, str]:
 def upright_rgb(frame: Any) -> Image.Image:
     """A decoded frame as RGB, turned as its display matrix says.
 
-    Telephones film in one position and note the other.
+    Telephones film in one position and note the other. HDR is converted to an ordinary screen's
+    colours.
     """
     guess = "ITU709" if frame.height >= UNTAGGED_HD_LINES else "ITU601"
     matrix = guess if frame.colorspace == UNTAGGED else None
-    image = Image.fromarray(
-        frame.reformat(format="rgb24", interpolation=EXACT, src_colorspace=matrix).to_ndarray()
-    )
+    curve = hdr.CURVES.get(frame.color_trc)
+    # swscale's own 48-bit format has wrong colours for 10-bit clips
+    kind = "gbrp16le" if curve else "rgb24"
+    pixels = frame.reformat(format=kind, interpolation=EXACT, src_colorspace=matrix).to_ndarray()
+    image = Image.fromarray(hdr.to_sdr(pixels, curve) if curve else pixels)
     turn = TURNS.get(frame.rotation % 360)
     return image.transpose(turn) if turn is not None else image
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from stylenet import images
+from stylenet import files, images
 from stylenet.applying.clips.reading import EXACT, INPUT_SUFFIXES, PIPE, Frame, Source, import_av
 from stylenet.errors import UsageError, one_line
 
@@ -54,8 +54,8 @@ def open_target(name: str, source: Source) -> Iterator[FolderTarget | VideoTarge
             yield target
     elif suffix in OUTPUT_SUFFIXES:
         with (
-            images.replaced_file(name) as temporary,
-            VideoTarget(f"file:{temporary}", name, source) as target,
+            files.replaced_file(name) as temporary,
+            VideoTarget(SteadyFile(temporary), name, source) as target,
         ):
             yield target
     elif suffix in (*INPUT_SUFFIXES, *images.SUFFIXES):
@@ -81,14 +81,14 @@ def whole_folder(target: Path) -> Iterator[Path]:
         )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=images.UNFINISHED))
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=files.UNFINISHED))
     except OSError as error:
         raise UsageError(
             f"expected a folder that can be written, but {target.parent} cannot ({error.strerror})"
         ) from None
     try:
         yield temporary
-        temporary.chmod(0o777 & ~images.current_umask())
+        temporary.chmod(0o777 & ~files.current_umask())
         if target.exists():  # an empty folder
             target.rmdir()
         temporary.replace(target)
@@ -116,11 +116,48 @@ class FolderTarget:
             raise UsageError(f"expected to write {path.name}, but it failed ({error})") from None
 
 
+class SteadyFile:
+    """A file that never fails while FFmpeg writes to it.
+
+    FFmpeg touches a file again after a failure, and crashes the interpreter. So the first error
+    waits in `error`, and what comes after it is dropped.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name, self.error = str(path), None
+        self.file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed by `close`
+
+    def write(self, content: Any) -> int:
+        """Write all of the content, or keep the error."""
+        rest = memoryview(content)
+        try:
+            while len(rest) and self.error is None:
+                rest = rest[self.file.write(rest) :]
+        except OSError as error:
+            self.error = error
+        return len(content)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move in the file; the new position."""
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """The position in the file."""
+        return self.file.tell()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
 class VideoTarget:
     """Context with a video that PyAV encodes, with the source's frame times and sound."""
 
-    def __init__(self, place: str, name: str, source: Source, kind: str | None = None) -> None:
+    def __init__(
+        self, place: str | SteadyFile, name: str, source: Source, kind: str | None = None
+    ) -> None:
         self.av, self.name, self.source, self.is_gone = import_av(), name, source, False
+        self.file = place if isinstance(place, SteadyFile) else None
         # sound from before the first frame, whose size the header needs; None after that frame
         self.waiting: list[Any] | None = []
         # a viewer behind a pipe waits for whole clusters: they are cut every 100 ms
@@ -192,6 +229,8 @@ class VideoTarget:
         """
         try:
             yield
+            if self.file is not None and self.file.error is not None:
+                raise self.file.error
         except BrokenPipeError:
             self.is_gone = True
         except (self.av.FFmpegError, OSError) as error:
@@ -237,6 +276,8 @@ class VideoTarget:
                 self.container.close()
         with contextlib.suppress(self.av.FFmpegError, OSError):
             self.container.close()
+        if self.file is not None:
+            self.file.close()
 
 
 Target = FolderTarget | VideoTarget
