@@ -462,7 +462,8 @@ def compare(
         comparison.Trained(label(cell.parameters, names), cell.config.run.seed, cell.folder)
         for cell in finished
     ]
-    comparison.write_all(runs, folder, sweep.name, label(cells[0].parameters, names), failed)
+    baseline = label(cells[0].parameters, names)
+    print(comparison.write_all(runs, folder, sweep.name, baseline, failed, sweep.question))
     print(f"comparison: {folder / 'report.html'}")
     tracking = cells[0].config.tracking
     comparison.track(

@@ -216,8 +216,13 @@ def test_tables_name_the_protocol_and_mark_the_best(scored):
 def test_report_holds_everything_itself(scored):
     page = (scored / "report.html").read_text()
     assert not re.search(r'(src|href)="(?!data:|#)', page) and "<script" not in page
+    assert "mathdefault" not in page  # the markup of a logarithmic axis
+    assert "<h1>Which is best: " in page and "What the metrics mean" in page
+    assert page.index("<h1>") < page.index("Examples") < page.index("Worst pairs</summary>")
     assert (
-        page.count("<svg") == 2 and "data:image/jpeg;base64," in page and "Worst pairs of" in page
+        page.count("<svg") == 2
+        and "data:image/jpeg;base64," in page
+        and "Worst pairs</summary>" in page
     )
 
 

@@ -720,3 +720,21 @@ def test_sets_too_small_for_a_distance_are_refused():
         functional.kernel_distance(one, one, 2, 5, 0)
     with pytest.raises(ValueError, match=r"expected features \[1, C, h, w\]"):
         functional.cfsd(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4))
+
+
+def test_the_interval_of_runs_counts_seeds_and_pairs():
+    generator = np.random.default_rng(0)
+    base, own = generator.normal(size=(4, 60)), generator.normal(1, size=(5, 60))
+    interval = functional.bootstrap_of_runs(base, own, 4000, 0)
+    assert interval.mean == pytest.approx(own.mean() - base.mean())
+    # with one seed a side it is the bootstrap over the pairs
+    one = functional.bootstrap_of_runs(base[:1], own[:1], 20000, 0)
+    plain = functional.bootstrap(own[0] - base[0], 20000, 1)
+    assert one.low == pytest.approx(plain.low, abs=0.03) and one.high == pytest.approx(
+        plain.high, abs=0.03
+    )
+    # seeds that differ widen it, although every pair moves alike
+    shift = np.array([[-1.0], [1.0], [0.0], [2.0], [-2.0]])
+    wide = functional.bootstrap_of_runs(base, own + shift, 4000, 0)
+    assert wide.high - wide.low > 3 * (interval.high - interval.low)
+    assert wide == functional.bootstrap_of_runs(base, own + shift, 4000, 0)

@@ -208,13 +208,15 @@ def test_deviation_over_seeds_is_that_of_a_sample_and_the_best_is_the_best(tmp_p
     assert {(0, 2), (1, 3)} <= table.best and table.rows[2][0] == "content copy"
 
 
-def test_ablation_differences_average_seeds_first_and_need_the_baseline(tmp_path):
+def test_ablation_intervals_count_seeds_and_need_the_baseline(tmp_path):
     runs, scores = ablation(tmp_path)
     found = comparison.differences(runs, scores, "x=1")
     assert (
-        found["x=2"]["style"]["mean"] == found["x=2"]["style"]["low"] == 4.5
+        found["x=2"]["style"]["mean"] == 4.5 > found["x=2"]["style"]["low"]
         and "vgg_frechet" not in found["x=2"]
     )
+    lines = comparison.summary_lines(runs, scores, "x=1")
+    assert any("seeds a setting, the intervals say little" in line for line in lines)
     assert (
         comparison.differences(runs, scores, "x=0") == {}
     )  # its runs failed: nobody takes its place

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from stylenet import build, images
 from stylenet.csv_files import read_rows
+from stylenet.metrics import functional, report, tables
 from stylenet.metrics import plots as drawing
-from stylenet.metrics import report, tables
 from stylenet.metrics.candidates import Model
 from stylenet.metrics.catalogue import CATALOGUE, best_of
 from stylenet.metrics.pairs import choose_pairs, load_picture
 from stylenet.metrics.report import Strip
-from stylenet.metrics.summary import mean_with_interval
+from stylenet.metrics.summary import MIN_FOR_INTERVAL
 from stylenet.metrics.tables import Table
 from stylenet.tracking import HISTORY_FILE, make_tracker, sync_command
 
@@ -74,11 +74,17 @@ def by_setting(runs: Sequence[Trained]) -> dict[str, list[Trained]]:
 
 
 def write_all(
-    runs: Sequence[Trained], folder: Path, name: str, baseline: str, failed: Sequence[str]
-) -> None:
+    runs: Sequence[Trained],
+    folder: Path,
+    name: str,
+    baseline: str,
+    failed: Sequence[str],
+    question: str = "",
+) -> str:
     """Write the tables, the plots, the grid of pictures and the numbers of a comparison.
 
-    Tables are Markdown, LaTeX and HTML; the numbers are JSON.
+    Tables are Markdown, LaTeX and HTML; the numbers are JSON. `question` is what the ablation asks.
+    Returns the first table as text.
 
     Without a finished run of the baseline there are no differences.
     """
@@ -89,10 +95,14 @@ def write_all(
         run_table(runs, scores),
     ]
     all_tables = [table for table in all_tables if table.rows]
-    title = f"Ablation {name}: {len(runs)} runs. {tables.heading(scores.results)}"
+    title = f"{question or f'Ablation {name}'}"
+    about = f"Ablation {name}: {len(runs)} runs. {tables.heading(scores.results)}"
     lost = [f"- failed, and not in the tables: {cell}" for cell in failed]
+    summary = summary_lines(runs, scores, baseline)
     parts = [
         f"## {title}",
+        about,
+        "\n".join(f"- {tables.markdown_text(line)}" for line in summary),
         *map(tables.markdown_table, all_tables),
         *lost,
         *(f"- {note}" for note in tables.notes(scores.results)),
@@ -112,9 +122,43 @@ def write_all(
         ]
     }
     page = report.html_page(
-        title, all_tables, plots(runs, scores), pictures, scores.results, failed
+        title, all_tables, plots(runs, scores), pictures, scores.results, failed, [about, *summary]
     )
     report.write_text(folder / "report.html", page)
+    return tables.markdown_table(all_tables[0])
+
+
+FEW_SEEDS = 3
+
+
+def summary_lines(runs: Sequence[Trained], scores: Scores, baseline: str) -> list[str]:
+    """What differs from the baseline for certain, and how much the seeds can say."""
+    lines = []
+    for setting, gaps in differences(runs, scores, baseline).items():
+        certain = {
+            name: tables.verdict({"metric": name} | gap)
+            for name, gap in gaps.items()
+            if tables.verdict({"metric": name} | gap) in ("better", "worse")
+        }
+        parts = [
+            f"{verdict} in "
+            + ", ".join(
+                f"{CATALOGUE[name].title} ({tables.signed(gaps[name], name)})"
+                for name, found in certain.items()
+                if found == verdict
+            )
+            for verdict in ("better", "worse")
+            if verdict in certain.values()
+        ]
+        what = "; ".join(parts) or "no metric differs for certain"
+        lines.append(f"{setting} against {baseline}: {what}.")
+    n_seeds = min(len(members) for members in by_setting(runs).values())
+    if n_seeds < FEW_SEEDS:
+        lines.append(
+            f"With {n_seeds} seed{'s' * (n_seeds != 1)} a setting, the intervals say little about "
+            "what another training would give."
+        )
+    return lines
 
 
 def metric_names(scores: Scores) -> list[str]:
@@ -172,10 +216,7 @@ def spread(values: Sequence[float], metric: str) -> str:
 
 
 def difference_table(runs: Sequence[Trained], scores: Scores, baseline: str) -> Table:
-    """The differences of each setting to the baseline, pair by pair.
-
-    Each pair's value is first averaged over the seeds.
-    """
+    """The differences of each setting to the baseline, pair by pair."""
     rows = []
     for setting, gaps in differences(runs, scores, baseline).items():
         for name, gap in gaps.items():
@@ -188,7 +229,7 @@ def difference_table(runs: Sequence[Trained], scores: Scores, baseline: str) -> 
                 ]
             )
     return Table(
-        f"Paired differences to {baseline}, 95 % intervals over the pairs",
+        f"Paired differences to {baseline}, 95 % intervals over seeds and pairs",
         ["", "metric", "mean difference", ""],
         rows,
     )
@@ -216,14 +257,19 @@ def differences(
 def difference(
     base: Sequence[Trained], own: Sequence[Trained], scores: Scores, metric: str
 ) -> dict[str, float]:
-    """The mean of own - base over the pairs, with its interval."""
-    # [pairs] each: averaging over the seeds first leaves the pairs as the independent units.
+    """The mean of own - base over seeds and pairs, with its interval.
+
+    Another training and other pictures would both give other values, so the interval counts both.
+    """
     a, b = (
-        np.mean([scores.pairs[run.folder.name][metric] for run in runs], axis=0)
+        np.array([scores.pairs[run.folder.name][metric] for run in runs])  # [seeds, pairs]
         for runs in (base, own)
     )
     values = scores.results["protocol"]["values"]
-    return mean_with_interval(b - a, values["metrics.bootstrap"], values["pairs.seed"])
+    interval = functional.bootstrap_of_runs(
+        a, b, values["metrics.bootstrap"], values["pairs.seed"]
+    )._asdict()
+    return interval if a.shape[1] >= MIN_FOR_INTERVAL else {"mean": interval["mean"]}
 
 
 def run_table(runs: Sequence[Trained], scores: Scores) -> Table:
@@ -358,7 +404,8 @@ def history_plot(runs: Sequence[Trained]) -> str:
                     label=label,
                     alpha=0.8,
                 )
-        axes.set(xlabel="steps", ylabel="total validation loss", yscale="log")
+        axes.set(xlabel="steps", ylabel="total validation loss")
+        drawing.use_log_scale(axes)
         axes.legend(frameon=False, labelcolor=drawing.INK)
 
     return drawing.figure(draw)

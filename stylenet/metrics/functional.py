@@ -241,6 +241,26 @@ def bootstrap(
     return Interval(float(exact.mean()), float(low), float(high))
 
 
+def bootstrap_of_runs(
+    base: np.ndarray, own: np.ndarray, n_resamples: int, seed: int, level: float = 0.95
+) -> Interval:
+    """The mean of own - base and its interval, resampling trainings and pictures.
+
+    base [seeds, pairs], own [other seeds, pairs], with the same pairs. Each resample draws seeds of
+    either side and pairs, with replacement: a hierarchical bootstrap (Davison & Hinkley 1997, 3.8).
+    """
+    generator = np.random.default_rng(seed)
+
+    def shares(n: int) -> np.ndarray:
+        """How often each of n things is drawn, [n_resamples, n], rows sum to 1."""
+        return generator.multinomial(n, np.full(n, 1 / n), size=n_resamples) / n
+
+    gaps = shares(len(own)) @ own - shares(len(base)) @ base  # [n_resamples, pairs]
+    means = (gaps * shares(own.shape[1])).sum(1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(own.mean() - base.mean()), float(low), float(high))
+
+
 class Point(NamedTuple):
     """A method at one strength: how far it is from the content and from the style."""
 

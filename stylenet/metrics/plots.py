@@ -98,7 +98,8 @@ def oracle_plot(results: Mapping[str, Any]) -> str:
             axes.plot([point[1] for point in course], color=INK, alpha=0.25, linewidth=0.8)
         for colour, (name, losses) in zip(cycle(), results["oracle"]["reached"].items()):
             axes.axhline(losses["style"], color=colour, linestyle="--", label=name.lstrip("_"))
-        axes.set(xlabel="steps", ylabel="style loss", yscale="log")
+        axes.set(xlabel="steps", ylabel="style loss")
+        use_log_scale(axes)
         axes.legend(frameon=False, labelcolor=INK)
 
     return figure(draw)
@@ -128,6 +129,16 @@ def interval_plot(results: Mapping[str, Any]) -> str:
             panel.invert_yaxis()  # the first candidate at the top, as in the tables
 
     return figure(draw, len(names), (1.6 * len(names) + 2, 0.3 * len(entries) + 1))
+
+
+def use_log_scale(axes: Any) -> None:
+    """A logarithmic y axis with plain numbers; the library's own are in its mathematical markup."""
+    from matplotlib.ticker import FuncFormatter, LogFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    # between powers of ten only where few of these are in sight
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
 
 
 def cycle() -> Iterator[str]:

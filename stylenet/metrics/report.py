@@ -68,11 +68,12 @@ def write_all(evaluation: Evaluation, results: Mapping[str, Any], folder: Path) 
     write_text(folder / "table.tex", tables.latex(results))
     pictures = collect_pictures(evaluation, results)
     page = html_page(
-        tables.heading(results),
+        tables.title(results),
         [*tables.all_tables(results), *tables.style_tables(results)],
         plots.plots(results),
         pictures,
         results,
+        summary=[tables.heading(results), *tables.summary_lines(results)],
     )
     write_text(folder / "report.html", page)
 
@@ -87,23 +88,9 @@ class Strip(NamedTuple):
 def collect_pictures(
     evaluation: Evaluation, results: Mapping[str, Any], n_examples: int = 6
 ) -> dict[str, list[Strip]]:
-    """{heading: strips}: the worst pairs of each candidate by each metric, then examples.
-
-    The examples show every rival.
-    """
+    """{heading: strips}: examples, then the worst pairs. Both show every rival."""
     uri = PictureUris(evaluation)
     strips: dict[str, list[Strip]] = {}
-    for candidate in evaluation.candidates:
-        for metric, rows in results["worst"].get(candidate.name, {}).items():
-            title = f"Worst pairs of {candidate.name} by {tables.heading_of(metric)}"
-            captions = [f"{metric} {tables.number(row['value'], metric)}" for row in rows]
-            strips[title] = [
-                Strip(
-                    f"{row['content']} + {row['style']}",
-                    [*uri.inputs(row["pair"]), (caption, uri.of(candidate, row["pair"]))],
-                )
-                for row, caption in zip(rows, captions)
-            ]
     # Examples are spread evenly over the pairs.
     step = max(1, len(evaluation.pairs.pairs) // n_examples)
     rivals = [c for c in evaluation.candidates if c.kind != "control"]
@@ -111,7 +98,32 @@ def collect_pictures(
         Strip("", [*uri.inputs(i), *((c.name, uri.of(c, i)) for c in rivals)])
         for i in range(0, len(evaluation.pairs.pairs), step)[:n_examples]
     ]
+    strips[WORST] = [
+        Strip(title, [*uri.inputs(number), *((c.name, uri.of(c, number)) for c in rivals)])
+        for number, title in worst_titles(results).items()
+    ]
     return strips
+
+
+WORST = "Worst pairs"
+
+
+def worst_titles(results: Mapping[str, Any]) -> dict[int, str]:
+    """{pair: its files, and for which candidates by which metrics it is among the worst}.
+
+    Each pair appears once.
+    """
+    files_of: dict[int, str] = {}
+    reasons: dict[int, list[str]] = {}
+    for candidate, by_metric in results["worst"].items():
+        for metric, rows in by_metric.items():
+            for row in rows:
+                files_of[row["pair"]] = f"{row['content']} + {row['style']}"
+                value = tables.number(row["value"], metric)
+                reasons.setdefault(row["pair"], []).append(
+                    f"{candidate}: {CATALOGUE[metric].title} {value}"
+                )
+    return {number: f"{files_of[number]} ({'; '.join(why)})" for number, why in reasons.items()}
 
 
 class PictureUris:
@@ -159,10 +171,12 @@ def html_page(
     pictures: Mapping[str, Sequence[Strip]],
     results: Mapping[str, Any],
     failed: Sequence[str] = (),
+    summary: Sequence[str] = (),
 ) -> str:
     """The self-contained page.
 
-    `failed` names the runs that are missing in it because they failed.
+    `failed` names the runs that are missing in it because they failed. `summary` says in sentences
+    what the tables show.
     """
     from jinja2 import Environment, FileSystemLoader, select_autoescape
 
@@ -173,6 +187,9 @@ def html_page(
     )
     lost = [f"failed, and not in the tables: {name}" for name in failed]
     facts = {
+        "summary": summary,
+        "folded": WORST,
+        "meanings": tables.meanings(results),
         "notes": [*lost, *tables.notes(results)],
         "protocol": tables.protocol_text(results),
         "provenance": tables.provenance(results),

@@ -305,6 +305,49 @@ def heading(results: Mapping[str, Any]) -> str:
     return f"Protocol {protocol['name']}{changed}: {counts}"
 
 
+def title(results: Mapping[str, Any]) -> str:
+    """The question of an evaluation: what its rivals are compared in."""
+    names = [entry["name"] for entry in results["candidates"] if entry["kind"] != "control"]
+    rivals = list(dict.fromkeys(names)) or ["the copies"]
+    first, last = ", ".join(rivals[:-1]), rivals[-1]
+    return f"How well does {last} stylise?" if not first else f"Which is best: {first} or {last}?"
+
+
+def summary_lines(results: Mapping[str, Any]) -> list[str]:
+    """For each metric the best rival at full strength, by how much, and how certain that is."""
+    full = {entry["name"]: entry for entry in results["candidates"] if entry["kind"] != "control"}
+    lines = []
+    for name in wanted_columns(results):
+        means = {
+            rival: entry["metrics"][name]["mean"]
+            for rival, entry in full.items()
+            if name in entry["metrics"]
+        }
+        if len(means) < 2:
+            continue
+        ordered = sorted(means, key=means.get, reverse=CATALOGUE[name].higher_is_better)
+        values = ", ".join(f"{rival} {number(means[rival], name)}" for rival in ordered)
+        certainty = certainty_of(results, name, *ordered[:2])
+        lines.append(f"{CATALOGUE[name].title}: {ordered[0]} is best ({values}){certainty}.")
+    return lines
+
+
+def certainty_of(results: Mapping[str, Any], metric: str, best: str, second: str) -> str:
+    """What the paired difference of two rivals says, where one of them is the first candidate."""
+    for d in results["differences"]:
+        if d["metric"] == metric and {d["a"], d["b"]} == {best, second}:
+            if "low" not in d:
+                return "; too few pairs to be certain"
+            is_certain = verdict(d) in ("better", "worse")
+            return f"; {'certain' if is_certain else 'not certain'} over the pairs"
+    return ""
+
+
+def meanings(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(heading, one sentence) of every metric in the tables."""
+    return [(heading_of(name), CATALOGUE[name].meaning) for name in wanted_columns(results)]
+
+
 def notes(results: Mapping[str, Any]) -> list[str]:
     """A line for each reason why metrics were not computed, with their names."""
     by_reason: dict[str, list[str]] = {}  # metrics that lack the same thing share a line

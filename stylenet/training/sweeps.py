@@ -44,6 +44,7 @@ class Sweep(NamedTuple):
     # of eval.py, from the line `protocol: NAME` in the description: the format has no key for it
     protocol: str
     about: dict[str, str]  # W&B's project and entity, where the file names them
+    question: str = ""  # the first line of the description
 
 
 def read_sweep(path: str | Path) -> Sweep:
@@ -81,9 +82,16 @@ def read_sweep(path: str | Path) -> Sweep:
         content.get("run_cap"),
         protocol,
         about,
+        question_of(str(content.get("description") or "")),
     )
     check_sweep(sweep, path)
     return sweep
+
+
+def question_of(description: str) -> str:
+    """The first line of a description that says something to people; empty without one."""
+    lines = (line.strip() for line in PROTOCOL_LINE.sub("", description).splitlines())
+    return next(filter(None, lines), "")
 
 
 def check_sweep(sweep: Sweep, path: str | Path) -> None:
