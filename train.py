@@ -138,7 +138,7 @@ def found_again(values: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]
 
 def dry_run(config: Config, is_resumed: bool) -> int:
     """Print what a run would do, and check what it needs; exit code 0."""
-    from stylenet import build, datasets, losses
+    from stylenet import build, datasets, losses, runtime
 
     data, encoder, trained = (
         build.make_data(config),
@@ -155,6 +155,9 @@ def dry_run(config: Config, is_resumed: bool) -> int:
         f"content: {len(data.content.train)} images to train, {len(data.content.held_out)} held out"
     )
     print(f"style: {len(data.style.train)} images to train, {len(data.style.held_out)} held out")
+    a_step = config.train.accumulate * config.data.batch_size * runtime.world_size()
+    n_outputs = config.train.steps * a_step * config.train.styles_per_content
+    print(f"steps: {config.train.steps:,} of {a_step} pairs, {n_outputs:,} pictures in all")
     print(f"encoder: {count(encoder.network):,} parameters, frozen; sha256 {encoder.sha256[:12]}")
     print(f"trained: {count(trained):,} parameters, {count(trained, only_trained=True):,} trained")
     print(

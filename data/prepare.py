@@ -63,9 +63,9 @@ def main(arguments: list[str]) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Write the manifest of a folder; exit code 0, whatever it leaves out."""
+    """Check a folder, and write its manifest if asked; exit code 0, whatever it leaves out."""
     folder = Path(options.folder)
-    target = Path(options.output or folder / "manifest.csv")
+    target = Path(options.output) if options.output else None
     if not folder.is_dir():
         raise DataError(f"expected a folder of images, but {folder} is none; check the path")
     check_options(options.held_out, target)
@@ -81,6 +81,15 @@ def check(options: argparse.Namespace) -> int:
             f"expected usable images in {folder}, but all {len(findings)} were left out; see the "
             "list above"
         )
+    note = images.passed_over(folder)
+    if note:
+        print(note)
+    if target is None:
+        print(
+            f"{len(usable)} usable, {len(findings) - len(usable)} left out; --output "
+            f"{folder.resolve().name}.csv writes a manifest"
+        )
+        return 0
     held_out = choose_held_out(usable, options.held_out)
     write_manifest(usable, held_out, target)
     print(
@@ -105,7 +114,7 @@ def make_parser() -> Parser:
     check.add_argument(
         "--output",
         metavar="FILE",
-        help="manifest to write, .csv or .tsv (default DIR/manifest.csv)",
+        help="manifest to write, .csv or .tsv; without it nothing is written",
     )
     check.add_argument(
         "--held-out",
@@ -155,10 +164,12 @@ def make_parser() -> Parser:
     return parser
 
 
-def check_options(held_out: float, target: Path) -> None:
+def check_options(held_out: float, target: Path | None) -> None:
     """Raise UsageError before the long work rather than after it."""
     if not 0 <= held_out < 1:
         raise UsageError(f"expected --held-out in [0, 1), but {held_out} came")
+    if target is None:
+        return
     if target.suffix.lower() not in MANIFEST_SUFFIXES:
         raise UsageError(
             f"expected a manifest named {' or '.join(MANIFEST_SUFFIXES)}, but {target.name!r} came"
