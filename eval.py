@@ -239,7 +239,8 @@ def make_candidates(pairs: Pairs, options: argparse.Namespace) -> list[Candidate
 def track(evaluation: Evaluation, results: dict[str, Any], folder: Path) -> None:
     """Send the summary and the table of pairs to W&B.
 
-    The table has pictures. The evaluation is a run of its own beside the training's.
+    The table has pictures. The evaluation is a run of its own beside the training's, and so is each
+    model at full strength, so that models compare as runs.
     """
     import uuid
 
@@ -276,6 +277,19 @@ def track(evaluation: Evaluation, results: dict[str, Any], folder: Path) -> None
     if tracker.run is not None:
         tracker.log_table("pairs", *evaluation.pair_table())
     tracker.finish(0)
+    for entry in {e["name"]: e for e in results["candidates"] if e["kind"] == "model"}.values():
+        own = run_facts | {"name": f"{folder.name} {entry['name']}"}
+        tracker = make_tracker(
+            folder,
+            options.mode,
+            uuid.uuid4().hex[:8],
+            options.init_timeout_s,
+            values | {"model": entry["name"], "alpha": entry["alpha"]},
+            "eval",
+            **own,
+        )
+        tracker.summarise({name: value["mean"] for name, value in entry["metrics"].items()})
+        tracker.finish(0)
     command = sync_command(folder)
     if command:
         print(f"to upload the offline run: {command}")

@@ -311,13 +311,32 @@ def check_finite(tensors: dict[str, Tensor], path: str | Path) -> None:
         )
 
 
+ARTIFACT = "wandb:"
+
+
+def artifact_folder(name: str) -> Path:
+    """The folder of a downloaded W&B artifact, `wandb:entity/project/name:alias`.
+
+    Raises WeightsError.
+    """
+    try:
+        import wandb
+
+        return Path(wandb.Api().artifact(name.removeprefix(ARTIFACT)).download())
+    except Exception as error:  # not installed, no key, no network, no such artifact
+        raise WeightsError(
+            f"expected a W&B artifact {name}, but it cannot be had ({one_line(error)[:160]}); give "
+            "wandb:entity/project/name:alias"
+        ) from None
+
+
 def find_release(path: str | Path) -> Path:
     """A model's file: `path` itself, or the file that a run folder offers.
 
-    A run folder offers its released model, else its newest resume state. Raises WeightsError if it
-    has neither.
+    A run folder offers its released model, else its newest resume state. `wandb:...` is an artifact
+    of W&B. Raises WeightsError if there is neither.
     """
-    location = Path(path)
+    location = artifact_folder(str(path)) if str(path).startswith(ARTIFACT) else Path(path)
     if not location.is_dir():
         return location
     released, states = location / MODEL_FILE, list_states(location)

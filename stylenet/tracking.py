@@ -50,13 +50,13 @@ class Tracker:
         """Log scalars such as `train/content` at a step."""
         self.attempt(lambda run: run.log({**scalars, STEP: step}))
 
-    def log_image(self, name: str, path: Path, step: int) -> None:
+    def log_image(self, name: str, path: Path, step: int, caption: str | None = None) -> None:
         """Log a picture file at a step."""
 
         def action(run: Any) -> None:
             import wandb
 
-            run.log({name: wandb.Image(str(path)), STEP: step})
+            run.log({name: wandb.Image(str(path), caption=caption), STEP: step})
 
         self.attempt(action)
 
@@ -91,6 +91,37 @@ class Tracker:
             run.log_artifact(artifact, aliases=list(aliases))
 
         self.attempt(action)
+
+    def log_model(self, path: Path, facts: Mapping[str, Any]) -> None:
+        """Log the released model as an artifact of type model, with its metrics."""
+
+        def action(run: Any) -> None:
+            import wandb
+
+            artifact = wandb.Artifact(f"release-{run.id}", type="model", metadata=dict(facts))
+            artifact.add_file(str(path))
+            run.log_artifact(artifact, aliases=["latest"])
+
+        self.attempt(action)
+
+    def use_images(self, sets: Mapping[str, Mapping[str, Any]]) -> None:
+        """Note the image sets as inputs, by reference: origin, counts and hash; no picture is sent.
+
+        An offline run cannot name inputs, so they are artifacts that it logs.
+        """
+
+        def action(run: Any) -> None:
+            import wandb
+
+            for kind, facts in sets.items():
+                digest = facts["list_sha256"][:12]
+                run.log_artifact(wandb.Artifact(f"{kind}-{digest}", "images", metadata=dict(facts)))
+
+        self.attempt(action)
+
+    def alert(self, title: str, text: str) -> None:
+        """Send an alert to the user, as W&B does it."""
+        self.attempt(lambda run: run.alert(title=title, text=text))
 
     def summarise(self, values: Mapping[str, Any]) -> None:
         """Write values such as the best losses to the run's summary."""

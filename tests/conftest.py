@@ -152,12 +152,13 @@ def run_python(
 
 
 def read_back(run_dir):
-    """The records of an offline run by type, as W&B's own command line prints them."""
-    (folder,) = (run_dir / "wandb").glob("offline-run-*")
-    command = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(folder)]
-    lines = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=True
-    ).stdout.splitlines()
+    """The records of the offline runs in a folder, as W&B's own command line prints them."""
+    program = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json"]
+    lines = []
+    for folder in sorted((run_dir / "wandb").glob("offline-run-*")):
+        command = [*program, str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        lines += done.stdout.splitlines()
     return [json.loads(line) for line in lines]
 
 

@@ -494,8 +494,10 @@ def test_scores_go_to_wandb(judged, trained_run, image_folders, tmp_path):
         "table-file",
     ):
         assert expected in text, expected
-    (run,) = (tmp_path / "out/wandb").glob("offline-run-*")
-    (file,) = run.rglob("*.table.json")
+    # the evaluation, and the model as a run of its own
+    assert len(list((tmp_path / "out/wandb").glob("offline-run-*"))) == 2
+    assert '"alpha"' in text and f"out {trained_run.name}" in text
+    (file,) = (tmp_path / "out/wandb").rglob("*.table.json")
     table = json.loads(file.read_text())
     assert (
         table["columns"][:3] == ["candidate", "content file", "style file"]

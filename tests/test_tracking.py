@@ -13,7 +13,9 @@ import pytest
 from conftest import ROOT, read_back, run_python
 
 import train
-from stylenet import tracking
+from stylenet import checkpoint, tracking
+from stylenet.applying.stylizer import Stylizer
+from stylenet.errors import NonFiniteLossError, WeightsError
 from stylenet.tracking import Tracker, make_tracker
 from stylenet.training import saving
 
@@ -293,3 +295,104 @@ def test_sync_command_quotes_and_needs_an_offline_run(tmp_path):
 
 def test_the_environment_is_clean():
     assert "WANDB_API_KEY" not in os.environ
+
+
+class Options:
+    project = entity = name = group = notes = None
+    tags = ()
+
+
+def test_w_and_b_s_own_variables_come_before_our_defaults(monkeypatch):
+    assert tracking.labels_of(Options, "mine", ["eval"]) == {
+        "project": "stylenet",
+        "entity": None,
+        "name": "mine",
+        "group": None,
+        "tags": ["eval"],
+        "notes": None,
+    }
+    for name, value in {
+        "WANDB_PROJECT": "p",
+        "WANDB_ENTITY": "e",
+        "WANDB_NAME": "n",
+        "WANDB_RUN_GROUP": "g",
+        "WANDB_TAGS": "a,b",
+        "WANDB_NOTES": "why",
+    }.items():
+        monkeypatch.setenv(name, value)
+    labels = tracking.labels_of(Options, "mine", ["eval"])
+    assert list(labels.values()) == ["p", "e", "n", "g", ["a", "b", "eval"], "why"]
+
+    class Explicit(Options):
+        project, name, tags = "q", "m", ("c",)
+
+    labels = tracking.labels_of(Explicit, "mine")
+    assert (labels["project"], labels["name"], labels["tags"]) == ("q", "m", ["c"])
+
+
+def test_w_and_b_is_off_when_it_is_disabled_and_an_empty_mode_is_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_DISABLED", "true")
+    assert make_tracker(tmp_path, "auto", "id", 1.0, {}, "train").run is None
+    monkeypatch.setenv("WANDB_MODE", "")
+    monkeypatch.setattr("wandb.login", lambda **_: False)
+    assert tracking.choose_mode("auto") == "offline"
+
+
+class Noting:
+    """A W&B run that notes what it is given."""
+
+    id = "abc"
+
+    def __init__(self):
+        self.artifacts, self.alerts, self.summary = [], [], {}
+
+    def log_artifact(self, artifact, aliases=()):
+        self.artifacts.append(artifact)
+
+    def alert(self, title, text):
+        self.alerts.append((title, text))
+
+    def __getattr__(self, name):
+        return lambda *_, **__: None
+
+
+def test_the_model_and_the_sets_are_artifacts(tiny_options, tmp_path, monkeypatch):
+    run = Noting()
+    monkeypatch.setattr(saving, "make_tracker", lambda *_, **__: Tracker(run))
+    assert train.main(["--config", RECIPE, *tiny_options, f"run.dir={tmp_path / 'x'}"]) == 0
+    by_name = {artifact.name.partition(":")[0]: artifact for artifact in run.artifacts}
+    model = by_name["release-abc"]
+    assert model.type == "model" and model.metadata["step"] == 4 and "best/total" in model.metadata
+    sets = [artifact for artifact in run.artifacts if artifact.type == "images"]
+    assert {artifact.name.partition("-")[0] for artifact in sets} == {"content", "style"}
+    assert all(
+        artifact.metadata["train"] > 0 and not artifact.manifest.entries for artifact in sets
+    )
+
+
+def test_a_diverged_training_is_an_alert(tiny_options, tmp_path, monkeypatch):
+    run = Noting()
+    monkeypatch.setattr(saving, "make_tracker", lambda *_, **__: Tracker(run))
+    wild = [*tiny_options, f"run.dir={tmp_path / 'x'}", "optim.lr=1e18", "train.steps=50"]
+    with pytest.raises(NonFiniteLossError):
+        train.main(["--config", RECIPE, *wild])
+    ((title, text),) = run.alerts
+    assert title == "training diverged" and "finite" in text
+
+
+def test_a_model_may_be_an_artifact(trained_run, monkeypatch):
+    class Api:
+        def artifact(self, name):
+            assert name == "me/stylenet/release-abc:latest"
+            return self
+
+        def download(self):
+            return str(trained_run)
+
+    monkeypatch.setattr("wandb.Api", Api)
+    place = "wandb:me/stylenet/release-abc:latest"
+    assert checkpoint.find_release(place) == trained_run / "model.safetensors"
+    assert Stylizer.load(place, device="cpu").net is not None
+    monkeypatch.setattr("wandb.Api", lambda: 1 / 0)
+    with pytest.raises(WeightsError, match="give wandb:entity/project/name:alias"):
+        checkpoint.find_release(place)

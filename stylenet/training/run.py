@@ -68,7 +68,9 @@ class Run:
         self.window.restart()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type | None, error: BaseException | None, *_: object) -> None:
+        if isinstance(error, NonFiniteLossError):
+            self.journal.tracker.alert("training diverged", str(error))
         self.journal.close(self.exit_code)
         if runtime.is_main():
             self.lock.release()
@@ -139,7 +141,8 @@ class Run:
         if not math.isfinite(losses["total"]):
             came = f"{losses} came at step {self.step}; lower optim.lr"
             raise NonFiniteLossError(f"expected finite validation losses, but {came}")
-        self.journal.tracker.log_image("val/samples", grid, self.step)
+        caption = self.validation.grid_caption
+        self.journal.tracker.log_image("val/samples", grid, self.step, caption)
         self.journal.write("val", self.step, losses)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in losses.items())
         self.journal.say(f"validation at step {self.step}: {shown}")
@@ -191,6 +194,7 @@ class Run:
         if runtime.is_main():
             target = self.saver.write_model(self.progress)
             self.saver.log_final_artifacts(self.progress)
+            self.saver.log_model(target, self.progress)
             self.journal.say(f"finished at step {self.step}: {target}")
         self.exit_code = 0
         return 0

@@ -31,9 +31,11 @@ def start_tracking(setup: Setup, folder: Path, tracking_id: str, step: int) -> T
     }
     labels = labels_of(options, folder.name)
     values = setup.description["config"] | facts
-    return make_tracker(
+    tracker = make_tracker(
         folder, options.mode, tracking_id, options.init_timeout_s, values, "train", **labels
     )
+    tracker.use_images(setup.description["data"])
+    return tracker
 
 
 class Progress(NamedTuple):
@@ -93,6 +95,12 @@ class Saver:
         target = self.folder / checkpoint.MODEL_FILE
         checkpoint.save_model(self.release_tensors(), self.release_description(progress), target)
         return target
+
+    def log_model(self, path: Path, progress: Progress) -> None:
+        """Log the released model with its metrics, unless tracking.artifacts=none."""
+        if self.options.artifacts != "none":
+            best = {f"best/{name}": value for name, value in (progress.best or {}).items()}
+            self.tracker.log_model(path, {"step": progress.step} | best)
 
     def log_final_artifacts(self, progress: Progress) -> None:
         """Log the newest and the best state as artifacts, if tracking.artifacts=final."""

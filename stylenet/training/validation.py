@@ -79,6 +79,12 @@ class Validation:
         total = weighted_total(terms, self.objective.weights)
         return {name: float(value) for name, value in (terms | {"total": total}).items()}
 
+    @property
+    def grid_caption(self) -> str:
+        """What the columns of the grid are."""
+        strengths = ", ".join(f"alpha {alpha:g}" for alpha in self.config.val.alphas)
+        return f"columns: content, style, {strengths}"
+
     @torch.no_grad()
     def write_grid(self, net: Any, path: Path) -> None:
         """The sample pairs, one a row: content, style, and the output at each strength."""
