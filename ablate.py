@@ -228,12 +228,24 @@ def show_plan(sweep: Sweep, cells: list[Cell]) -> int:
     """Print the cells and their states; exit code 0."""
     for cell in cells:
         state = "finished" if cell.is_finished else "begun" if cell.is_begun else "to do"
-        print(f"{cell.folder}  {state:<8}  {label(cell.parameters, varied(sweep))}")
+        print(
+            f"{cell.folder}  {state:<8}  {label(cell.parameters, varied(sweep))}  "
+            f"{cell.config.train.steps:,} steps"
+        )
+    left = [cell.config for cell in cells if not cell.is_finished]
+    n_steps = sum(config.train.steps for config in left)
+    n_pictures = sum(config.train.steps * outputs_of_step(config) for config in left)
+    print(f"to train: {n_steps:,} steps, {n_pictures:,} pictures")
     print(
         f"{len(cells)} cells, {sum(cell.is_finished for cell in cells)} finished; protocol "
         f"{sweep.protocol}"
     )
     return 0
+
+
+def outputs_of_step(config: Config) -> int:
+    """The pictures that a training step of one process computes."""
+    return config.train.accumulate * config.data.batch_size * config.train.styles_per_content
 
 
 def train_all(

@@ -11,9 +11,10 @@ import functools
 import glob
 import io
 import os
+import struct
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -52,6 +53,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # by EXIF orientation; 1 is upright
+EXIF_MARK = b"Exif\0\0"
 TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_WHITE_IS_ZERO = 258, 262, 0
 # 9 x 9 x 9 colours as an RGB picture of 9 x 81
 COLOUR_CUBE = np.stack(
@@ -405,11 +407,48 @@ def quantised(image: Tensor) -> Tensor:
     return image.float().clamp(0, 1).mul(255).round().div(255)
 
 
-def save_image(image: Tensor, path: str | Path, scratch: Path | None = None) -> None:
+def metadata_of(path: str | Path) -> dict[str, bytes]:
+    """What a photo's stylised picture keeps: its EXIF block, upright, and the profile of sRGB.
+
+    The block's other tags stay byte for byte. A damaged block is left out.
+    """
+    profile = {"icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(path, formats=FORMATS) as image,
+        ):
+            image.load()  # a PNG's block may follow its pixels
+            block = image.info.get("exif")
+            return profile | ({"exif": upright_exif(block)} if block else {})
+    except Exception:  # reading the pixels says what is wrong
+        return profile
+
+
+def upright_exif(block: bytes) -> bytes:
+    """An EXIF block whose orientation is 1. Raises struct.error or KeyError for a damaged one."""
+    content = bytearray(block)
+    start = len(EXIF_MARK) if content.startswith(EXIF_MARK) else 0
+    order = {b"II": "<", b"MM": ">"}[bytes(content[start : start + 2])]
+    (offset,) = struct.unpack_from(f"{order}I", content, start + 4)
+    (n_tags,) = struct.unpack_from(f"{order}H", content, start + offset)
+    for i in range(n_tags):
+        entry = start + offset + 2 + 12 * i  # tag, kind, count, value
+        if struct.unpack_from(f"{order}H", content, entry)[0] == ExifTags.Base.Orientation:
+            struct.pack_into(f"{order}H", content, entry + 8, 1)
+    return bytes(content)
+
+
+def save_image(
+    image: Tensor,
+    path: str | Path,
+    scratch: Path | None = None,
+    metadata: Mapping[str, bytes] | None = None,
+) -> None:
     """Write a float image [3, H, W], or pixels uint8 [H, W, 3], in the format of the suffix.
 
-    The file appears whole or not at all. `scratch`: see replaced_file. Raises UsageError for an
-    unknown suffix and for a folder that cannot be written.
+    The file appears whole or not at all. `scratch`: see replaced_file. `metadata` is that of
+    `metadata_of`. Raises UsageError for an unknown suffix and for a folder that cannot be written.
     """
     target = Path(path)
     if target.suffix.lower() not in SUFFIXES:
@@ -423,7 +462,7 @@ def save_image(image: Tensor, path: str | Path, scratch: Path | None = None) -> 
     }.get(kind, {})
     try:
         with replaced_file(target, scratch) as temporary:
-            to_pil(image).save(temporary, format=kind, **options)
+            to_pil(image).save(temporary, format=kind, **options, **(metadata or {}))
     except OSError as error:
         raise UsageError(f"expected to write {target}, but it failed ({error})") from None
 

@@ -437,3 +437,20 @@ def test_a_huge_picture_is_shrunk_before_it_is_converted(tmp_path, monkeypatch):
     assert plain.size == (640, 480) and small.size == (160, 120)
     both = [np.asarray(images.resize_shortest(x, 60)).astype(int) for x in (plain, small)]
     assert np.abs(both[0] - both[1]).mean() < 3
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_metadata_is_kept_and_upright(tmp_path, suffix):
+    photo = Image.new("RGB", (8, 4))
+    exif = photo.getexif()
+    exif[0x0112], exif[0x010F] = 6, "A maker"
+    photo.save(tmp_path / "p.jpg", exif=exif)
+    metadata = images.metadata_of(tmp_path / "p.jpg")
+    images.save_image(torch.zeros(3, 8, 4), tmp_path / f"o{suffix}", None, metadata)
+    with Image.open(tmp_path / f"o{suffix}") as saved:
+        saved.load()
+        assert saved.getexif()[0x010F] == "A maker" and saved.getexif()[0x0112] == 1
+        assert b"acsp" in saved.info["icc_profile"]
+    assert images.open_rgb(tmp_path / f"o{suffix}").size == (4, 8)  # not turned again
+    Image.new("RGB", (8, 4)).save(tmp_path / "d.png", exif=b"no TIFF at all")
+    assert images.metadata_of(tmp_path / "d.png").keys() == {"icc_profile"}

@@ -739,3 +739,16 @@ def test_patterns_in_quotes_are_matched(call, folders, tmp_path):
     assert call(content=(folders[0] / "*.png",)) == 0
     with pytest.raises(DataError, match="there is no .*none"):
         call(content=(folders[0] / "none*.png",))
+
+
+def test_a_photo_s_metadata_is_kept_if_asked(call, folders, tmp_path):
+    style = (sorted(folders[1].iterdir())[0],)
+    photo = Image.new("RGB", (40, 30))
+    exif = photo.getexif()
+    exif[0x010F] = "A maker"
+    photo.save(tmp_path / "p.jpg", exif=exif)
+    for extra, expected in (((), None), (("--keep-metadata",), "A maker")):
+        output = tmp_path / "o.jpg"
+        assert call(*extra, content=(tmp_path / "p.jpg",), style=style, output=output) == 0
+        with Image.open(output) as saved:
+            assert saved.getexif().get(0x010F) == expected

@@ -145,6 +145,11 @@ def add_data_set_options(group: argparse._ArgumentGroup) -> None:
         "--format", choices=("png", "jpg"), help="of pictures in a folder (default png)"
     )
     group.add_argument(
+        "--keep-metadata",
+        action="store_true",
+        help="keep the content's EXIF block, and write the profile of sRGB",
+    )
+    group.add_argument(
         "--crop", action="store_true", help="only the square in the middle of each content"
     )
     group.add_argument(
@@ -274,7 +279,15 @@ def stylise_pictures(options: argparse.Namespace) -> int:
     record = open_record(folder, contents, styles, options) if options.pairs else None
     sizes = Sizes(options.size, options.style_size, options.crop)
     outcome = make_pictures(
-        stylizer, plan, folder, record, sizes, options.weights, options.batch, options.workers
+        stylizer,
+        plan,
+        folder,
+        record,
+        sizes,
+        options.weights,
+        options.batch,
+        options.workers,
+        options.keep_metadata,
     )
     print(summary(outcome, options.output))
     return DataError.exit_code if outcome.n_skipped else 0
@@ -469,7 +482,7 @@ def stylise_clip(options: argparse.Namespace) -> int:
     from stylenet.applying.clips import reading, writing
 
     paths = list(images.iterate_images(options.style))
-    useless = ("pairs", "keep_folders", "format", "crop", "batch", "workers")
+    useless = ("pairs", "keep_folders", "keep_metadata", "format", "crop", "batch", "workers")
     conflicts = [f"--{name.replace('_', '-')}" for name in useless if getattr(options, name)]
     if conflicts:
         raise UsageError(

@@ -79,10 +79,12 @@ def make_pictures(
     mixture: Sequence[float] | None = None,
     n_batch: int | None = None,
     n_threads: int | None = None,
+    keeps_metadata: bool = False,
 ) -> Outcome:
     """Make every missing picture of this process's share; returns the counts.
 
-    Broken inputs are reported and skipped.
+    Broken inputs are reported and skipped. With `keeps_metadata` a picture has its content's EXIF
+    block and the profile of sRGB.
     """
     n_threads = n_threads or runtime.n_threads()
     n_batch = n_batch or (CUDA_BATCH if stylizer.device.type == "cuda" else 1)
@@ -100,7 +102,7 @@ def make_pictures(
         ):
             for item, pixels in zip(batch, making.render(batch), strict=True):
                 writer.submit(
-                    functools.partial(making.save, item.job, pixels),
+                    functools.partial(making.save, item.job, pixels, keeps_metadata),
                     functools.partial(making.note, item.job),
                 )
     return Outcome(n_jobs, progress.n_made, progress.n_kept, progress.n_skipped)
@@ -206,10 +208,14 @@ class Making:
         shape = (len(batch), *batch[0].pixels.shape)
         return self.stylizer.render_pixels(features, shape, [item.look for item in batch])
 
-    def save(self, job: Job, pixels: Tensor) -> None:
+    def save(self, job: Job, pixels: Tensor, keeps_metadata: bool) -> None:
         """Write a picture."""
+        content = self.plan.contents.paths[job.content]
         images.save_image(
-            pixels, self.folder / job.output, self.record.scratch if self.record else None
+            pixels,
+            self.folder / job.output,
+            self.record.scratch if self.record else None,
+            images.metadata_of(content) if keeps_metadata else None,
         )
 
     def note(self, job: Job) -> None:
