@@ -1,8 +1,12 @@
 """Splits, the stateless sampler, caches, and unreadable files."""
 
 import itertools
+import multiprocessing
 import os
 import shutil
+import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -252,3 +256,31 @@ def test_small_pictures_stay_small_down_to_the_floor(tmp_path):
         for px, floor in ((64, None), (64, 16), (64, 50), (30, 16))
     ]
     assert sides == [64, 40, 50, 30]
+
+
+class Slow(torch.utils.data.Dataset):
+    """A set whose samples take for ever, as on a lost network drive."""
+
+    crop_px = 8
+
+    def __getitem__(self, i):
+        time.sleep(60)
+
+
+def test_a_stop_is_noticed_while_a_batch_is_awaited():
+    start = time.monotonic()
+    batches = d.make_batches(
+        Slow(), d.EndlessSampler(0, 2), 1, False, lambda: time.monotonic() - start > 1
+    )
+    assert next(batches, None) is None and time.monotonic() - start < 20
+    for child in multiprocessing.active_children():
+        child.kill()
+
+
+def test_batches_that_do_not_fit_the_shared_memory_are_refused(monkeypatch):
+    usage = SimpleNamespace(free=10 * 2**20)
+    monkeypatch.setattr(d, "SHARED_MEMORY", Path("/"))
+    monkeypatch.setattr(d.shutil, "disk_usage", lambda _: usage)
+    d.check_shared_memory(4, 8, 128)  # 4 workers, 2 batches each, 2 * 8 * 3 * 128^2 bytes: 6.3 MB
+    with pytest.raises(DataError, match=r"25 MiB of .* data.workers=4, but / has 10 free; lower"):
+        d.check_shared_memory(4, 8, 260)
