@@ -88,18 +88,16 @@ def test_every_cell_is_a_real_run(finished):
 @pytest.mark.slow
 def test_comparison_has_seeds_intervals_and_a_baseline(finished):
     found = json.loads((finished / "out/norms/comparison.json").read_text())
-    assert found["baseline"] == "decoder.norm=none" and found["seeds"]["decoder.norm=instance"] == [
+    assert found["baseline"] == "norm=none" and found["seeds"]["norm=instance"] == [
         0,
         1,
     ]
     assert (
-        len(found["means"]["decoder.norm=instance"]["style"]) == 2
-        and "vgg_frechet" in found["means"]["decoder.norm=none"]
+        len(found["means"]["norm=instance"]["style"]) == 2
+        and "vgg_frechet" in found["means"]["norm=none"]
     )
-    gap = found["differences"]["decoder.norm=instance"]["style"]
-    means = [
-        sum(found["means"][f"decoder.norm={norm}"]["style"]) / 2 for norm in ("none", "instance")
-    ]
+    gap = found["differences"]["norm=instance"]["style"]
+    means = [sum(found["means"][f"norm={norm}"]["style"]) / 2 for norm in ("none", "instance")]
     assert gap["mean"] == pytest.approx(means[1] - means[0])
     results = json.loads((finished / "out/norms/eval/metrics.json").read_text())
     assert results["protocol"]["values"]["pairs.held_out"] == 0.2  # what no cell was trained on
@@ -126,10 +124,7 @@ def test_resume_recognises_finished_cells_by_what_they_compute(
     arguments[arguments.index("--output") + 1] = str(finished / "out")
     assert ablate.main([*arguments, "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert (
-        said.count("finished  decoder.norm=none") == 2
-        and said.count("to do     decoder.norm=batch") == 2
-    )
+    assert said.count("finished  norm=none") == 2 and said.count("to do     norm=batch") == 2
     with pytest.raises(UsageError, match="2 of its 4 cells are begun; continue with --resume"):
         ablate.main(arguments)
 
@@ -158,11 +153,10 @@ def test_a_failed_cell_is_reported_and_the_others_go_on(tmp_path, tiny_options):
     )
     assert done.returncode == 1
     assert (
-        "cell optim.lr=1e30 failed with exit code 5" in done.stderr
-        and "expected finite" in done.stderr
+        "cell lr=1e30 failed with exit code 5" in done.stderr and "expected finite" in done.stderr
     )
     text = (tmp_path / "out/rates/table.md").read_text()
-    assert "failed, and not in the tables: optim.lr=1e30" in text and "optim.lr=1e-3" in text
+    assert "failed, and not in the tables: lr=1e30" in text and "lr=1e-3" in text
 
 
 @pytest.mark.slow
