@@ -63,9 +63,9 @@ def main(arguments: list[str]) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Check a folder, and write its manifest if asked; exit code 0, whatever it leaves out."""
+    """Write the manifest of a folder; exit code 0, whatever it leaves out."""
     folder = Path(options.folder)
-    target = Path(options.output) if options.output else None
+    target = Path(options.output) if options.output else beside(folder)
     if not folder.is_dir():
         raise DataError(f"expected a folder of images, but {folder} is none; check the path")
     check_options(options.held_out, target)
@@ -84,12 +84,6 @@ def check(options: argparse.Namespace) -> int:
     note = images.passed_over(folder)
     if note:
         print(note)
-    if target is None:
-        print(
-            f"{len(usable)} usable, {len(findings) - len(usable)} left out; --output "
-            f"{folder.resolve().name}.csv writes a manifest"
-        )
-        return 0
     held_out = choose_held_out(usable, options.held_out)
     write_manifest(usable, held_out, target)
     print(
@@ -114,7 +108,7 @@ def make_parser() -> Parser:
     check.add_argument(
         "--output",
         metavar="FILE",
-        help="manifest to write, .csv or .tsv; without it nothing is written",
+        help="manifest to write, .csv or .tsv (default DIR.csv beside DIR)",
     )
     check.add_argument(
         "--held-out",
@@ -164,12 +158,27 @@ def make_parser() -> Parser:
     return parser
 
 
-def check_options(held_out: float, target: Path | None) -> None:
+def beside(folder: Path) -> Path:
+    """The manifest beside a folder, since nothing is written into it unasked.
+
+    Raises UsageError for another file of that name.
+    """
+    target = folder.resolve().parent / f"{folder.resolve().name}.csv"
+    if target.is_file():
+        with open(target, encoding="utf-8-sig", errors="replace") as stream:
+            is_manifest = stream.readline().strip() == ",".join(COLUMNS)
+        if not is_manifest:
+            raise UsageError(
+                f"expected {target} to be a manifest or absent, but it is another file; give "
+                "--output"
+            )
+    return target
+
+
+def check_options(held_out: float, target: Path) -> None:
     """Raise UsageError before the long work rather than after it."""
     if not 0 <= held_out < 1:
         raise UsageError(f"expected --held-out in [0, 1), but {held_out} came")
-    if target is None:
-        return
     if target.suffix.lower() not in MANIFEST_SUFFIXES:
         raise UsageError(
             f"expected a manifest named {' or '.join(MANIFEST_SUFFIXES)}, but {target.name!r} came"

@@ -71,17 +71,23 @@ def check(folder, *extra):
     return prepare.main(["check", str(folder), "--workers", "1", *map(str, extra)])
 
 
-def test_everything_is_listed(folder, capsys, tmp_path):
+def test_everything_is_listed(folder, capsys):
     before = sorted(folder.rglob("*"))
     assert check(folder) == 0
     out = capsys.readouterr().out
     counts = dict(re.findall(r"^([\w-]+): (\d+)", out, re.MULTILINE))
     expected = {"corrupt": "1", "truncated": "1", "huge": "0", "tiny": "1", "duplicate": "2"}
     assert counts == expected | {"CMYK": "1", "alpha": "1", "16-bit": "2", "EXIF-rotated": "1"}
-    assert "sub/same.png: the same picture as" in out and "15 usable, 5 left out; --output" in out
+    assert (
+        "sub/same.png: the same picture as" in out and "14 to train, 1 held out, 5 left out" in out
+    )
     assert sorted(folder.rglob("*")) == before  # nothing is written into it
-    assert check(folder, "--output", tmp_path / "m.csv") == 0
-    assert "14 to train, 1 held out, 5 left out" in capsys.readouterr().out
+    manifest = folder.parent / f"{folder.name}.csv"
+    assert len(datasets.read_split(str(manifest), 0, "x").train) == 14
+    assert check(folder) == 0  # its own manifest is replaced, another file is not
+    manifest.write_text("my,own,table\n")
+    with pytest.raises(UsageError, match="it is another file; give --output"):
+        check(folder)
 
 
 def test_huge_pictures_are_left_out(folder, monkeypatch, capsys):
