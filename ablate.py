@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import eval as evaluation
+import train
 from stylenet.config.options import parse_override
 from stylenet.config.protocol import Protocol
 from stylenet.config.training import Config, name_of_computation
@@ -75,8 +76,10 @@ def main(arguments: list[str]) -> int:
     folder = Path(options.output) / sweep.name
     # a mistake in the scoring options shows before anything is trained
     evaluation.read_arguments(scoring_arguments(sweep, cells, folder, judging, options))
+    if options.estimate and not options.dry_run:
+        raise UsageError("expected --dry-run beside --estimate, which trains nothing; add it")
     if options.dry_run:
-        return show_plan(sweep, cells)
+        return show_plan(sweep, cells, options.jobs if options.estimate else 0)
     begun = [cell for cell in cells if cell.is_finished or cell.is_begun]
     if begun and not options.resume:
         raise UsageError(
@@ -133,6 +136,11 @@ def make_parser() -> Parser:
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="list the cells and what is finished, and stop"
+    )
+    parser.add_argument(
+        "--estimate",
+        action="store_true",
+        help="with --dry-run: time a few steps of each setting, and say how long all take",
     )
     parser.add_argument("--resume", action="store_true", help="do only what is missing")
     parser.add_argument(
@@ -224,8 +232,11 @@ def check_cells(cells: list[Cell], sweep: Sweep) -> None:
             )
 
 
-def show_plan(sweep: Sweep, cells: list[Cell]) -> int:
-    """Print the cells and their states; exit code 0."""
+def show_plan(sweep: Sweep, cells: list[Cell], n_timed_jobs: int = 0) -> int:
+    """Print the cells and their states; exit code 0.
+
+    With `n_timed_jobs`, also the time that the missing cells take, so many at once.
+    """
     for cell in cells:
         state = "finished" if cell.is_finished else "begun" if cell.is_begun else "to do"
         print(
@@ -236,11 +247,33 @@ def show_plan(sweep: Sweep, cells: list[Cell]) -> int:
     n_steps = sum(config.train.steps for config in left)
     n_pictures = sum(config.train.steps * outputs_of_step(config) for config in left)
     print(f"to train: {n_steps:,} steps, {n_pictures:,} pictures")
+    if n_timed_jobs and left:
+        print(f"estimate: {estimate(left, n_timed_jobs)}")
     print(
         f"{len(cells)} cells, {sum(cell.is_finished for cell in cells)} finished; protocol "
         f"{sweep.protocol}"
     )
     return 0
+
+
+def estimate(configs: list[Config], n_jobs: int) -> str:
+    """The time of the trainings, in words. Settings that differ in the seed are timed once."""
+    timings: dict[str, train.Timing] = {}
+    seconds = 0.0
+    for config in shown(configs, len(configs), "cell"):
+        setting = name_of_computation(
+            dataclasses.replace(config, run=dataclasses.replace(config.run, seed=0))
+        )
+        if setting not in timings:
+            timings[setting] = train.measure(config)
+        seconds += timings[setting].setup_s + config.train.steps * timings[setting].step_s
+    at_once = (
+        f"; {n_jobs} at once share the machine, so a CPU gains little by it" if n_jobs > 1 else ""
+    )
+    return (
+        f"{seconds / 3600:,.2g} hours of training one after the other, without validation and "
+        f"scoring{at_once}"
+    )
 
 
 def outputs_of_step(config: Config) -> int:

@@ -10,9 +10,16 @@ so that --help and a wrong option answer at once.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
+import io
+import json
+import statistics
 import sys
+import tempfile
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stylenet.config import options as machinery
 from stylenet.config.training import Config
@@ -36,6 +43,7 @@ MAY_CHANGE = (
     "encoder.weights",
 )
 PLACES = ("data.content", "data.style", "encoder.weights")  # paths, relative to where one stood
+WARM_STEPS, TIMED_STEPS = 3, 8  # of an estimate
 
 
 def main(arguments: list[str]) -> int:
@@ -50,8 +58,10 @@ def main(arguments: list[str]) -> int:
             "expected --config FILE or --resume DIR, but neither came; try --config "
             "configs/adain.yaml, or --help"
         )
+    if options.estimate and not options.dry_run:
+        raise UsageError("expected --dry-run beside --estimate, which trains nothing; add it")
     if options.dry_run:
-        return dry_run(config, is_resumed=state is not None)
+        return dry_run(config, state["step"] if state else 0, options.estimate)
     return train(config, state)
 
 
@@ -77,6 +87,11 @@ def make_parser() -> Parser:
         "--dry-run",
         action="store_true",
         help="print settings, sizes and loss weights, check data and weights, and stop",
+    )
+    parser.add_argument(
+        "--estimate",
+        action="store_true",
+        help=f"with --dry-run: time {TIMED_STEPS} steps, and say how long the training takes",
     )
     return parser
 
@@ -136,8 +151,8 @@ def found_again(values: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]
     return values | moved
 
 
-def dry_run(config: Config, is_resumed: bool) -> int:
-    """Print what a run would do, and check what it needs; exit code 0."""
+def dry_run(config: Config, first_step: int, is_timed: bool) -> int:
+    """Print what a run would do from a step on, and check what it needs; exit code 0."""
     from stylenet import build, datasets, losses, runtime
 
     data, encoder, trained = (
@@ -147,7 +162,7 @@ def dry_run(config: Config, is_resumed: bool) -> int:
     )
     for split in data:
         datasets.check_presence(split)
-    if not is_resumed:
+    if not first_step:
         build.load_starting_point(config, encoder)
     build.make_optimizer(config, trained)
     print(config.to_yaml(), end="")
@@ -164,7 +179,50 @@ def dry_run(config: Config, is_resumed: bool) -> int:
         "effective loss weights:\n"
         + losses.describe_weights(build.make_loss_weights(config), encoder.network.channels)
     )
+    if is_timed:
+        print(f"estimate: {measure(config).text(max(0, config.train.steps - first_step))}")
     return 0
+
+
+class Timing(NamedTuple):
+    """What a run takes on this machine, without validation."""
+
+    setup_s: float
+    step_s: float
+
+    def text(self, n_steps: int) -> str:
+        """The time of a run of so many steps, in words."""
+        hours = (self.setup_s + n_steps * self.step_s) / 3600
+        return (
+            f"{hours:,.2g} hours for {n_steps:,} steps of {self.step_s:.3g} s, after "
+            f"{self.setup_s:.0f} s of preparation; validation is not counted"
+        )
+
+
+def measure(config: Config) -> Timing:
+    """The time of a few steps of a real run, in a folder that is removed afterwards."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        parts = {
+            "run": {"dir": f"{folder}/run"},
+            "tracking": {"mode": "disabled"},
+            "train": {"steps": WARM_STEPS + TIMED_STEPS, "log_every_steps": 1},
+            "val": {"pairs": 1, "grid_pairs": 1},
+        }
+        short = dataclasses.replace(
+            config,
+            **{
+                name: dataclasses.replace(getattr(config, name), **values)
+                for name, values in parts.items()
+            },
+        )
+        start_s = time.perf_counter()
+        train(short, None)
+        elapsed_s = time.perf_counter() - start_s
+        lines = Path(folder, "run", "history.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if row["kind"] == "train"]
+    times_s = [1 / row["steps_per_s"] for row in rows]
+    step_s = statistics.median(times_s[WARM_STEPS:])
+    return Timing(max(0.0, elapsed_s - sum(times_s)), step_s)
 
 
 def count(module: torch.nn.Module, only_trained: bool = False) -> int:

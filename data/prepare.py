@@ -1,6 +1,6 @@
 """Prepare images for training: check a folder, or pack two of them into one small file.
 
-python data/prepare.py check DIR [--output manifest.csv] [--held-out 0.05]
+python data/prepare.py check DIR [--output manifest.csv] [--held-out 0.02]
 python data/prepare.py pack --content DIR --style DIR --px 256 --max-mb 40 --output pack.tar
 """
 
@@ -25,7 +25,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from stylenet import files, images, progress
 from stylenet.csv_files import format_row, write_rows
-from stylenet.datasets import MANIFEST_SUFFIXES, read_split
+from stylenet.datasets import MANIFEST_SUFFIXES, choose_held_out, read_split
 from stylenet.errors import DataError, Parser, UsageError, run_script
 
 UNUSABLE = ("corrupt", "truncated", "huge", "tiny", "duplicate")  # left out of the manifest
@@ -84,7 +84,7 @@ def check(options: argparse.Namespace) -> int:
     note = images.passed_over(folder)
     if note:
         print(note)
-    held_out = choose_held_out(usable, options.held_out)
+    held_out = split_of(folder, paths, usable, options.held_out)
     write_manifest(usable, held_out, target)
     print(
         f"wrote {target}: {len(usable) - len(held_out)} to train, {len(held_out)} held out, "
@@ -113,9 +113,9 @@ def make_parser() -> Parser:
     check.add_argument(
         "--held-out",
         type=float,
-        default=0.05,
+        default=0.02,
         metavar="SHARE",
-        help="share kept for validation (default 0.05)",
+        help="share kept for validation, as data.held_out of train.py (default 0.02)",
     )
     check.add_argument(
         "--min-px",
@@ -273,13 +273,13 @@ def print_findings(findings: list[Finding], folder: Path) -> None:
         print(f"{mark}: {len(by_mark[mark])}" + (f" ({remark})" if by_mark[mark] else ""))
 
 
-def choose_held_out(usable: list[Finding], share: float) -> set[Path]:
-    """The held-out files: a share, in the order of their pictures' hashes.
+def split_of(folder: Path, paths: list[Path], usable: list[Finding], share: float) -> set[Path]:
+    """The held-out images, as training chooses them from the folder itself.
 
-    So the choice does not depend on the files' names.
+    Only where none of these is usable, another one is held out.
     """
-    n = min(len(usable) - 1, max(1, round(share * len(usable)))) if share else 0
-    return {finding.path for finding in sorted(usable, key=lambda f: f.pixels_sha256)[:n]}
+    kept = [finding.path for finding in usable]
+    return choose_held_out(folder, paths, share) & set(kept) or choose_held_out(folder, kept, share)
 
 
 def write_manifest(usable: list[Finding], held_out: set[Path], target: Path) -> None:

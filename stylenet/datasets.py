@@ -92,22 +92,25 @@ def read_folder(folder: Path, held_out_share: float) -> Split:
     At least one of two or more images is held out, unless the share is 0.
     """
     paths = images.list_images(folder)
-    # a hash of the path and not a random draw: a new file moves hardly any other between the parts
-    by_hash = sorted(
-        paths,
-        key=lambda path: hashlib.sha256(os.fsencode(path.relative_to(folder).as_posix())).digest(),
-    )
-    n_held_out = (
-        min(len(paths) - 1, max(1, round(held_out_share * len(paths))))
-        if held_out_share and paths
-        else 0
-    )
-    held_out = set(by_hash[:n_held_out])
+    held_out = choose_held_out(folder, paths, held_out_share)
     train = tuple(path for path in paths if path not in held_out)
     return Split(
         ImageSet(str(folder), train),
         ImageSet(str(folder), tuple(path for path in paths if path in held_out)),
     )
+
+
+def choose_held_out(folder: Path, paths: Sequence[Path], share: float) -> set[Path]:
+    """The held-out ones of a folder's images, the same in training and in data/prepare.py.
+
+    A hash of the relative path decides and not a random draw: a new file moves hardly any other
+    between the parts.
+    """
+    if not share or not paths:
+        return set()
+    n = min(len(paths) - 1, max(1, round(share * len(paths))))
+    names = {path: os.fsencode(path.relative_to(folder).as_posix()) for path in paths}
+    return set(sorted(paths, key=lambda path: hashlib.sha256(names[path]).digest())[:n])
 
 
 def read_manifest(file: Path) -> Split:
@@ -519,6 +522,15 @@ class BadFiles:
             )
 
 
+class HeldOutPair(NamedTuple):
+    """Two centre crops, [3, crop_px, crop_px] in [0, 1], and their files."""
+
+    content: Tensor
+    style: Tensor
+    content_path: Path
+    style_path: Path
+
+
 def held_out_pairs(
     split_content: ImageSet,
     split_style: ImageSet,
@@ -526,8 +538,8 @@ def held_out_pairs(
     crop_px: int,
     resize_px: int,
     floor_px: int | None = None,
-) -> list[tuple[Tensor, Tensor]]:
-    """n fixed pairs of centre crops, [3, crop_px, crop_px] in [0, 1] each.
+) -> list[HeldOutPair]:
+    """n fixed pairs of centre crops.
 
     Sets shorter than n repeat in new pairings. Unreadable files are omitted.
     """
@@ -539,18 +551,21 @@ def held_out_pairs(
     if not contents or not styles:
         return []
     # each round through the styles starts one further on, so that contents meet other styles
-    return [
-        (contents[i % len(contents)], styles[(i + i // len(styles)) % len(styles)])
-        for i in range(n)
-    ]
+    pairs = []
+    for i in range(n):
+        content_path, content = contents[i % len(contents)]
+        style_path, style = styles[(i + i // len(styles)) % len(styles)]
+        pairs.append(HeldOutPair(content, style, content_path, style_path))
+    return pairs
 
 
-def _readable(source: PixelSource, crop_px: int, n: int) -> list[Tensor]:
-    crops: list[Tensor] = []
+def _readable(source: PixelSource, crop_px: int, n: int) -> list[tuple[Path, Tensor]]:
+    crops: list[tuple[Path, Tensor]] = []
     # a fixed order that does not depend on the run's seed
-    for number in generator_for(0, PERMUTATION).permutation(len(source)):
+    for number in map(int, generator_for(0, PERMUTATION).permutation(len(source))):
         try:
-            crops.append(images.to_unit(cut(source[int(number)], CENTRE, crop_px)))
+            crop = images.to_unit(cut(source[number], CENTRE, crop_px))
+            crops.append((source.image_set.paths[number], crop))
         except DataError:
             continue
         if len(crops) == n:

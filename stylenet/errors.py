@@ -103,9 +103,13 @@ def run_script(main: Callable[[list[str]], int]) -> int:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        return failed(worker_message(error), DataError.exit_code)
+        if "DataLoader worker" in str(error):
+            return failed(worker_message(error), DataError.exit_code)
+        if is_out_of_memory(error):
+            return failed(memory_message(error), StylenetError.exit_code)
+        raise
+    except MemoryError as error:
+        return failed(memory_message(error), StylenetError.exit_code)
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         discard_output()
         return EXIT_PIPE
@@ -138,6 +142,19 @@ def worker_message(error: RuntimeError) -> str:
     return (
         f"expected the loader workers to last, but one ended ({one_line(error)[:160]}); lower "
         "data.workers, or give more memory (shared memory too: docker run --shm-size=2g)"
+    )
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch got no memory, of a GPU or of the machine."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+
+
+def memory_message(error: BaseException) -> str:
+    """One line for too little memory."""
+    return (
+        f"expected enough memory, but there was none left ({one_line(error)[:160]}); take smaller "
+        "batches or crops (data.batch_size, data.crop_px), or smaller pictures (--size, --tile)"
     )
 
 

@@ -17,7 +17,13 @@ import torch
 import torch.distributed as dist
 
 from stylenet import __version__
-from stylenet.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UsageError, one_line
+from stylenet.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    StylenetError,
+    UsageError,
+    one_line,
+)
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "safetensors", "pyyaml", "wandb")
@@ -125,7 +131,7 @@ def is_main() -> bool:
 def processes(device: torch.device) -> Iterator[None]:
     """A context with torchrun's process group: nccl on GPUs, gloo elsewhere.
 
-    It does nothing for a single process.
+    It does nothing for a single process. Raises StylenetError where another process has gone.
     """
     if world_size() == 1:
         yield
@@ -136,6 +142,14 @@ def processes(device: torch.device) -> Iterator[None]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        raise StylenetError(
+            f"expected {world_size()} processes to the end, but another one has gone, so this one "
+            f"(rank {rank()}) ends too ({one_line(error)[:160]}); see what the other said; a "
+            "training continues from its last checkpoint with --resume"
+        ) from error
     finally:
         dist.destroy_process_group()
 

@@ -15,6 +15,7 @@ import yaml
 from conftest import ROOT, run_python
 
 import ablate
+from stylenet import runtime
 from stylenet.errors import UsageError
 
 SCORING = [
@@ -127,6 +128,54 @@ def test_resume_recognises_finished_cells_by_what_they_compute(
     assert said.count("finished  norm=none") == 2 and said.count("to do     norm=batch") == 2
     with pytest.raises(UsageError, match="2 of its 4 cells are begun; continue with --resume"):
         ablate.main(arguments)
+
+
+@pytest.mark.slow
+def test_an_estimate_times_each_setting_once(tmp_path, tiny_options, capsys, monkeypatch):
+    timed = []
+    monkeypatch.setattr(
+        ablate.train,
+        "measure",
+        lambda config: timed.append(config) or ablate.train.Timing(0.0, 1800.0),
+    )
+    arguments = call(sweep_file(tmp_path), tmp_path, tiny_options)
+    with pytest.raises(UsageError, match="expected --dry-run beside --estimate"):
+        ablate.main([*arguments, "--estimate"])
+    assert ablate.main([*arguments, "--dry-run", "--estimate"]) == 0
+    assert "estimate: 4 hours of training" in capsys.readouterr().out  # 4 cells of 2 steps
+    assert [config.decoder.norm for config in timed] == ["none", "instance"]
+
+
+@pytest.mark.slow
+def test_a_training_ends_with_an_ablation_that_is_killed(tmp_path, tiny_options):
+    """A kill that no handler sees leaves no training behind, and --resume goes on."""
+    path = sweep_file(tmp_path, values=("none",), seeds=(0,))
+    arguments = call(path, tmp_path, tiny_options)
+    arguments[arguments.index("train.steps=2")] = "train.steps=100000"
+    command = [sys.executable, str(ROOT / "ablate.py"), *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    histories = tmp_path / "out/cells"
+    wait_for(lambda: list(histories.glob("*/history.jsonl")))
+    process.kill()
+    process.wait()
+    (cell,) = histories.iterdir()
+    wait_for(lambda: list(cell.glob("checkpoints/step_*.pt")) and is_free(cell))
+
+
+def wait_for(is_so, limit_s=120.0):
+    end_s = time.monotonic() + limit_s
+    while not is_so():
+        assert time.monotonic() < end_s
+        time.sleep(0.1)
+
+
+def is_free(folder):
+    """Whether no process holds the run folder."""
+    try:
+        runtime.lock_folder(folder).release()
+    except UsageError:
+        return False
+    return True
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import torch
 from conftest import draw
 
 from stylenet import datasets as d
+from stylenet import images
 from stylenet.errors import DataError
 
 
@@ -197,11 +198,14 @@ def test_paths_name_what_the_sample_shows(sources):
 def test_held_out_pairs_are_fixed_and_vary(image_folders):
     splits = [d.read_split(str(folder), 0.4, "x").held_out for folder in image_folders]
     pairs = d.held_out_pairs(*splits, 6, 16, 24)
-    assert len(pairs) == 6 and pairs[0][0].shape == (3, 16, 16)
+    assert len(pairs) == 6 and pairs[0].content.shape == (3, 16, 16)
     again = d.held_out_pairs(*splits, 6, 16, 24)
-    assert all(
-        torch.equal(a, b) for ours, theirs in zip(pairs, again) for a, b in zip(ours, theirs)
-    )
+    assert all(torch.equal(a.content, b.content) for a, b in zip(pairs, again, strict=True))
+    assert [pair[2:] for pair in pairs] == [pair[2:] for pair in again]
+    for pair in pairs:  # the names are those of the pictures shown
+        for crop, path in (pair.content, pair.content_path), (pair.style, pair.style_path):
+            alone = d.PixelSource(d.ImageSet("x", (path,)), 24)
+            assert torch.equal(crop, images.to_unit(d.cut(alone[0], d.CENTRE, 16)))
     assert d.held_out_pairs(splits[0], d.ImageSet("x", ()), 6, 16, 24) == []
 
 

@@ -104,6 +104,12 @@ sys.exit(run_script(main))
             3,
             "lower data.workers, or give more memory (shared memory too",
         ),
+        (
+            'RuntimeError("DefaultCPUAllocator: can\'t allocate memory: you tried to allocate 9")',
+            1,
+            "expected enough memory, but there was none left",
+        ),
+        ("MemoryError()", 1, "(MemoryError); take smaller batches"),
     ],
 )
 def test_errors_of_the_system_become_one_line(error, code, words):

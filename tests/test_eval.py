@@ -500,7 +500,7 @@ def test_scores_go_to_wandb(judged, trained_run, image_folders, tmp_path):
     (file,) = (tmp_path / "out/wandb").rglob("*.table.json")
     table = json.loads(file.read_text())
     assert (
-        table["columns"][:3] == ["candidate", "content file", "style file"]
+        table["columns"][:4] == ["candidate", "alpha", "content file", "style file"]
         and len(table["data"]) == 3
     )
     staged = [

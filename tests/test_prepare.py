@@ -17,7 +17,7 @@ from PIL import Image
 
 import train
 from stylenet import datasets, images
-from stylenet.csv_files import read_rows
+from stylenet.config.training import Config
 from stylenet.errors import DataError, UsageError
 
 
@@ -115,19 +115,24 @@ def test_manifest_rows_and_split(folder, tmp_path):
         ] and path.stat().st_size == int(row["bytes"])
         assert images.open_rgb(path).size == (int(row["width"]), int(row["height"]))
     split = datasets.read_split(str(target), 0.9, "x")
-    assert (len(split.train), len(split.held_out)) == (11, 4)
+    assert (len(split.train), len(split.held_out)) == (12, 3)  # of 6 chosen, 3 are usable
     assert not set(split.train.paths) & set(split.held_out.paths)
 
 
-def test_the_split_follows_the_pictures_not_their_names(folder, tmp_path):
-    assert check(folder, "--output", tmp_path / "a.csv") == 0
-    for path in sorted(folder.glob("good*.png")):
-        path.rename(path.with_name(f"renamed_{path.name[::-1].removeprefix('gnp.')}.png"))
-    shutil.rmtree(folder / "sub")
-    assert check(folder, "--output", tmp_path / "b.csv") == 0
-    rows = [list(read_rows(tmp_path / name, ("sha256", "split"))) for name in ("a.csv", "b.csv")]
-    hashes = [{row["sha256"] for _, row in part if row["split"] == "held_out"} for part in rows]
-    assert hashes[0] == hashes[1]
+@pytest.mark.parametrize("share", [0, 0.3, 0.6])
+def test_the_split_is_that_of_training(folder, tmp_path, share):
+    """A folder and its manifest hold out the same images, but for what the manifest leaves out."""
+    assert check(folder, "--output", tmp_path / "m.csv", "--held-out", share) == 0
+    by_folder = datasets.read_split(str(folder), share, "x")
+    by_manifest = datasets.read_split(str(tmp_path / "m.csv"), 0.9, "x")
+    for of_folder, of_manifest in zip(by_folder, by_manifest, strict=True):
+        listed = {path.resolve() for path in of_manifest.paths}
+        assert listed <= {path.resolve() for path in of_folder.paths}
+
+
+def test_the_default_share_is_that_of_training():
+    parsed = prepare.make_parser().parse_args(["check", "x"])
+    assert parsed.held_out == Config().data.held_out
 
 
 def test_training_takes_the_manifest(folder, tmp_path, tiny_options, capsys):

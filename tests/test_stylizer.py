@@ -8,7 +8,7 @@ from test_fast import image, random_net
 
 import train
 from stylenet import images
-from stylenet.applying.stylizer import Stylizer, identify, load_network
+from stylenet.applying.stylizer import SHIPPED_MODEL, Stylizer, identify, load_network
 from stylenet.checkpoint import load_model, save_model, state_path
 from stylenet.errors import UsageError, WeightsError
 from stylenet.looks import make_look
@@ -180,6 +180,15 @@ def test_given_statistics_replace_the_content_s_own(pictures, trained_run, tile)
     assert not torch.allclose(
         stylizer.render(features, shape, look.with_stats(other)), expected, atol=0.01
     )
+
+
+@pytest.mark.parametrize("channels", [[8], [8, 8, 8, 8], ["x", 1, 1], [-1, 8, 8], None])
+def test_a_description_of_an_impossible_network_is_refused(tmp_path, channels):
+    tensors, description = load_model(SHIPPED_MODEL)
+    changed = description | {"decoder": description["decoder"] | {"channels": channels}}
+    save_model(tensors, changed, tmp_path / "m.safetensors")
+    with pytest.raises(WeightsError, match="expected a description that makes a network"):
+        load_network(tmp_path / "m.safetensors")
 
 
 def test_a_model_of_an_unknown_kind_is_refused(trained_run, tmp_path):

@@ -150,7 +150,12 @@ def test_shipped_ablations(path):
     text = path.read_text()
     sweep = sweeps.read_sweep(path)
     assert sweep.name == path.stem and (ROOT / f"configs/protocols/{sweep.protocol}.yaml").is_file()
-    assert f"python ablate.py configs/ablations/{path.name}" in re.match(r"(#.*\n)+", text).group(0)
+    header = re.match(r"(#.*\n)+", text).group(0)
+    assert f"python ablate.py configs/ablations/{path.name}" in header
+    config = Config.load(ROOT / "configs/adain.yaml")
+    scale = f"{config.train.steps:,} steps of {config.data.batch_size} pairs"
+    # nobody starts more than was meant
+    assert f"# Scale: {len(sweeps.expand(sweep))} cells of {scale}" in header
     for cell in sweeps.expand(sweep):
         *_, config_file = (
             part for part in sweeps.arguments_of(sweep, cell) if part.endswith(".yaml")

@@ -67,6 +67,17 @@ def test_dry_run_prints_everything_and_writes_nothing(tiny_options, tmp_path, ca
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
+def test_an_estimate_times_real_steps_and_leaves_nothing(tiny_options, tmp_path, capsys):
+    arguments = ["--config", RECIPE, *tiny_options, f"run.dir={tmp_path / 'x'}"]
+    with pytest.raises(UsageError, match="expected --dry-run beside --estimate"):
+        train.main([*arguments, "--estimate"])
+    assert train.main([*arguments, "train.steps=1000", "--dry-run", "--estimate"]) == 0
+    said = re.search(r"estimate: (\S+) hours for 1,000 steps of (\S+) s", capsys.readouterr().out)
+    hours, step_s = map(float, said.groups())
+    assert 0 < 0.9 * 1000 * step_s / 3600 <= hours and not (tmp_path / "x").exists()
+
+
 def test_help_is_instant_and_complete():
     done = run_python("train.py", "--help")
     assert done.returncode == 0
@@ -592,7 +603,8 @@ if os.environ["RANK"] == "1":
         if self.step == 3:
             os._exit(7)
     Run.finish_step = dying
-sys.exit(train.main(sys.argv[1:]))
+from stylenet.errors import run_script
+sys.exit(run_script(train.main))
 """
     (tmp_path / "dying.py").write_text(code)
     torchrun = [
@@ -619,6 +631,8 @@ sys.exit(train.main(sys.argv[1:]))
         timeout=120,
     )
     assert done.returncode != 0 and not (tmp_path / "x/model.safetensors").exists()
+    assert "error: expected 2 processes to the end, but another one has gone" in done.stderr
+    assert "[rank0]: Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("name", ["mean", "none", "efdm", "histogram", "wct", "concat"])

@@ -308,7 +308,13 @@ def load_network(path: str | Path, encoder_weights: str | None = None) -> Networ
     tensors, description = read_release(path)
     parts = parts_of(description)
     family = FAMILIES[parts.family]
-    trained = family.make(parts)
+    try:
+        trained = family.make(parts)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(
+            f"expected a description that makes a network in {path}, but it fails "
+            f"({one_line(error)[:120]}); fetch or write the file again"
+        ) from error
     encoder = (
         load_encoder(tensors, description, encoder_weights, path) if family.has_encoder else None
     )

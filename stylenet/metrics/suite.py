@@ -130,11 +130,12 @@ class Evaluation:
                 )
                 labels = [
                     candidate.name,
+                    candidate.alphas[-1],
                     self.pairs.names[self.pairs.contents[c]],
                     self.pairs.names[self.pairs.styles[s]],
                 ]
                 rows.append([*labels, *pictures, *values.values()])
-        header = ["candidate", "content file", "style file", "content", "style", "output"]
+        header = ["candidate", "alpha", "content file", "style file", "content", "style", "output"]
         return [*header, *(f"metric/{name}" for name in names)], rows
 
     def oracle_pairs(self) -> list[int]:

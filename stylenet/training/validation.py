@@ -17,8 +17,6 @@ from stylenet.objective import Objective
 if TYPE_CHECKING:
     from stylenet.config.training import Config
 
-Pairs = list[tuple[Tensor, Tensor]]  # contents and styles [3, crop_px, crop_px] in [0, 1]
-
 
 class Validation:
     """The held-out pairs of a run, with what is computed on them.
@@ -37,10 +35,10 @@ class Validation:
     ) -> None:
         self.config, self.data, self.objective, self.say = config, data, objective, say
         self.device, self.layout = device, layout
-        self._pairs: Pairs | None = None
+        self._pairs: list[datasets.HeldOutPair] | None = None
 
     @property
-    def pairs(self) -> Pairs:
+    def pairs(self) -> list[datasets.HeldOutPair]:
         """The pairs; `say` hears it if there are none."""
         if self._pairs is None:
             options, sets = self.config.data, (self.data.content.held_out, self.data.style.held_out)
@@ -61,11 +59,10 @@ class Validation:
         sums: dict[str, float] = {}
         pairs, size = self.pairs[: self.config.val.pairs], self.config.data.batch_size
         for start in range(0, len(pairs), size):
-            stacked = (
-                torch.stack(part).to(self.device)
-                for part in zip(*pairs[start : start + size], strict=True)
-            )
-            content, style = (batch.contiguous(memory_format=self.layout) for batch in stacked)
+            batch = pairs[start : start + size]
+            parts = [pair.content for pair in batch], [pair.style for pair in batch]
+            stacked = (torch.stack(part).to(self.device) for part in parts)
+            content, style = (part.contiguous(memory_format=self.layout) for part in stacked)
             for name, value in self.losses_of(net, content, style).items():
                 sums[name] = sums.get(name, 0.0) + value * len(content)
         return {name: value / len(pairs) for name, value in sums.items()}
@@ -81,15 +78,19 @@ class Validation:
 
     @property
     def grid_caption(self) -> str:
-        """What the columns of the grid are."""
+        """What the columns of the grid are, and the files of each row."""
         strengths = ", ".join(f"alpha {alpha:g}" for alpha in self.config.val.alphas)
-        return f"columns: content, style, {strengths}"
+        rows = [
+            f"{pair.content_path.name} + {pair.style_path.name}"
+            for pair in self.pairs[: self.config.val.grid_pairs]
+        ]
+        return f"columns: content, style, {strengths}; rows: {'; '.join(rows)}"
 
     @torch.no_grad()
     def write_grid(self, net: Any, path: Path) -> None:
         """The sample pairs, one a row: content, style, and the output at each strength."""
         rows = []
-        for content, style in self.pairs[: self.config.val.grid_pairs]:
+        for content, style, *_ in self.pairs[: self.config.val.grid_pairs]:
             batch = content[None].to(self.device), style[None].to(self.device)
             with runtime.autocast(self.device, self.config.train.precision):
                 rows.append(
