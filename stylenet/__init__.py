@@ -4,8 +4,12 @@ from typing import Any
 
 __version__ = "0.4.0"
 
-LAZY = {"Stylizer": "stylenet.applying.stylizer", "save_image": "stylenet.images"}
-__all__ = ["Stylizer", "save_image"]
+LAZY = {
+    "Gatys": "stylenet.applying.optimise",
+    "Stylizer": "stylenet.applying.stylizer",
+    "save_image": "stylenet.images",
+}
+__all__ = ["Gatys", "Stylizer", "save_image"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from stylenet import datasets, runtime
 from stylenet.checkpoint import check_encoder, find_release, read_release, with_prefix
+from stylenet.config.optimisation import Optimisation
 from stylenet.config.protocol import Protocol
 from stylenet.config.training import Config
 from stylenet.datasets import PairDataset, PixelSource, Split
@@ -119,6 +120,32 @@ def measure_mu(
         sources, config.encoder.calibrate_images, config.data.crop_px
     )
     return mean_activations(encoder.network, (batch.to(device) for batch in batches))
+
+
+def read_optimisation(path: str | None, overrides: Iterable[str]) -> Optimisation:
+    """The options of stylising by optimisation, from a YAML file and the command line."""
+    return Optimisation.load(path, list(overrides))
+
+
+def make_pixel_objective(config: Optimisation, device: torch.device) -> Objective:
+    """The objective of stylising by optimisation on its loss network. Raises WeightsError."""
+    options, loss = config.network, config.loss
+    path = find_weights(options.name, options.weights)
+    taps = [*loss.content_taps, *loss.style_taps]
+    network = load_vgg(options.name, path, taps, options.padding, options.pooling).to(device)
+    content_weights = loss.content_tap_weights or [1.0] * len(loss.content_taps)
+    n_taps = len(loss.style_taps)
+    style_weights = loss.style_tap_weights or [1 / n_taps] * n_taps
+    statistic = {"gram": "gram", "mean_std": "style", "sliced": "sliced"}[loss.style_statistic]
+    weights = LossWeights(
+        content=0.0,  # the content's own features are the target, not the AdaIN output
+        features=loss.content_weight,
+        feature_taps=dict(zip(loss.content_taps, content_weights, strict=True)),
+        taps=dict(zip(loss.style_taps, style_weights, strict=True)),
+        tv=loss.tv_weight,
+        **{"style": 0.0, statistic: loss.style_weight},
+    )
+    return Objective(network, loss.content_taps[0], TRANSFORMS["none"], weights)
 
 
 def make_protocol(values: dict[str, Any]) -> Protocol:
@@ -242,6 +269,9 @@ def make_loss_weights(config: Config) -> LossWeights:
         content_norm=loss.content_norm_weight,
         content_norm_taps=loss.content_norm_taps,
         shift=loss.shift_weight,
+        features=loss.feature_weight,
+        feature_taps=dict.fromkeys(loss.feature_taps, 1.0),
+        sliced=loss.sliced_weight,
     )
 
 

@@ -68,8 +68,10 @@ def holds_run(run_dir: str | Path) -> bool:
     )
 
 
-def load_state(path: str | Path) -> dict[str, Any]:
-    """A resume state from its file.
+def load_state(
+    path: str | Path, kind: str = FORMAT, part: str = "release", program: str = "train.py"
+) -> dict[str, Any]:
+    """A resume state from its file: of a training, or of another `kind` with a given part.
 
     Raises WeightsError for a damaged file, a pickle of code, or a file of another program.
     """
@@ -87,12 +89,12 @@ def load_state(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds for damaged files
         reason = one_line(error).split(". ")[0][:160]  # without torch's advice
         raise WeightsError(
-            f"expected a checkpoint of train.py, but {path} is truncated or a pickle of code "
+            f"expected a checkpoint of {program}, but {path} is truncated or a pickle of code "
             f"({reason})"
         ) from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT or "release" not in state:
+    if not isinstance(state, dict) or state.get("format") != kind or part not in state:
         raise WeightsError(
-            f"expected a checkpoint of train.py ({FORMAT}), but {path} holds something else"
+            f"expected a checkpoint of {program} ({kind}), but {path} holds something else"
         )
     return state
 

@@ -6,6 +6,7 @@ All are computed in float32, whatever the features' dtype.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import torch
@@ -20,7 +21,8 @@ Reduction = Literal["mean", "sum"]
 class LossWeights(NamedTuple):
     """The loss weights of the objective's terms.
 
-    `taps` maps each style layer to its own weight.
+    `taps` maps each style layer to its own weight, `feature_taps` each layer that is compared with
+    the content itself, as Gatys and Johnson do, rather than with the AdaIN output.
     """
 
     content: float
@@ -34,16 +36,22 @@ class LossWeights(NamedTuple):
     content_norm: float = 0.0
     content_norm_taps: tuple[str, ...] = ()
     shift: float = 0.0
+    features: float = 0.0
+    feature_taps: Mapping[str, float] = MappingProxyType({})
+    sliced: float = 0.0
 
     @property
     def needs_features(self) -> bool:
         """Whether a term compares features, so that the output has to go through the encoder."""
-        return bool(self.content or self.content_norm or self.style or self.gram)
+        per_feature = (self.content, self.content_norm, self.features)
+        return any((*per_feature, self.style, self.gram, self.sliced))
 
     @property
     def content_taps(self) -> tuple[str, ...]:
-        """The layers whose content features the normalised content loss compares."""
-        return self.content_norm_taps if self.content_norm else ()
+        """The layers whose features are compared with the content's own."""
+        normalised = self.content_norm_taps if self.content_norm else ()
+        plain = tuple(self.feature_taps) if self.features else ()
+        return tuple(dict.fromkeys((*normalised, *plain)))
 
 
 def content_loss(output: Tensor, target: Tensor) -> Tensor:
@@ -122,6 +130,34 @@ def matrix_distance(output: Tensor, style: Tensor) -> Tensor:
     return F.mse_loss(output, style)
 
 
+def directions_of(n_channels: int) -> Tensor:
+    """Orthonormal directions in the space of C channels, [C, C], always the same ones."""
+    draws = torch.randn(n_channels, n_channels, generator=torch.Generator().manual_seed(n_channels))
+    return torch.linalg.qr(draws)[0]
+
+
+def sliced_values(features: Tensor) -> Tensor:
+    """Features projected on C directions, sorted over positions, [N, C, H, W] -> [N, C, H*W]."""
+    flat = features.float().flatten(2)
+    with full_precision(flat):
+        projected = directions_of(flat.shape[1]).to(flat) @ flat
+    return projected.sort(dim=2).values
+
+
+def sliced_distance(output: Tensor, style: Tensor) -> Tensor:
+    """The squared sliced Wasserstein distance from sorted values [N, C, P] and [N, C, Q].
+
+    The style's are interpolated to P positions (Heitz et al. 2021, whose directions are random in
+    each step; fixed ones keep the objective the same for L-BFGS).
+    """
+    return F.mse_loss(output, resampled(style, output.shape[2]))
+
+
+def resampled(values: Tensor, n: int) -> Tensor:
+    """Sorted values at n positions, [N, C, P] -> [N, C, n]."""
+    return values if values.shape[2] == n else F.interpolate(values, size=n, mode="linear")
+
+
 def total_variation(image: Tensor) -> Tensor:
     """Mean absolute difference of neighbouring pixels, [N, C, H, W] -> scalar.
 
@@ -168,8 +204,8 @@ def shift_loss(output: Tensor, moved_output: Tensor, shift: tuple[int, int]) -> 
 def weighted_total(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
     """The objective from its terms.
 
-    The terms are `content`, `style/<tap>`, and any of `content_norm`, `gram/<tap>`, `tv`,
-    `identity`, `shift`.
+    The terms are `content`, `style/<tap>`, and any of `content_norm`, `features/<tap>`,
+    `gram/<tap>`, `sliced/<tap>`, `tv`, `identity`, `shift`.
     """
     return torch.stack(
         [effective_weight(name, weights) * value for name, value in terms.items()]
@@ -179,18 +215,21 @@ def weighted_total(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
 def effective_weight(term: str, weights: LossWeights) -> float:
     """The factor of a term in the objective."""
     kind, _, tap = term.partition("/")
-    return getattr(weights, kind) * (weights.taps[tap] if tap else 1.0)
+    per_tap = weights.feature_taps if kind == "features" else weights.taps
+    return getattr(weights, kind) * (per_tap[tap] if tap else 1.0)
 
 
 def term_names(weights: LossWeights) -> Sequence[str]:
     """The terms that have a weight, which are the ones that are computed."""
     per_tap = [
         f"{kind}/{tap}"
-        for kind in ("style", "gram")
+        for kind in ("style", "gram", "sliced")
         if getattr(weights, kind)
         for tap in weights.taps
     ]
     first = [name for name in ("content", "content_norm") if getattr(weights, name)]
+    if weights.features:
+        first += [f"features/{tap}" for tap in weights.feature_taps]
     others = [name for name in ("tv", "identity", "shift") if getattr(weights, name)]
     return [*first, *per_tap, *others]
 

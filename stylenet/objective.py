@@ -5,6 +5,7 @@ The training of every family, the oracle of the evaluation and the optimisation 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -17,7 +18,10 @@ from stylenet.losses import (
     identity_loss,
     matrix_distance,
     normalised_content_loss,
+    resampled,
     shift_loss,
+    sliced_distance,
+    sliced_values,
     stats_distance,
     total_variation,
 )
@@ -72,6 +76,11 @@ class Objective:
         grams = {
             tap: rolled(gram(style_features[tap]), n_styles) for tap in weights.taps if weights.gram
         }
+        slices = {
+            tap: rolled(sliced_values(style_features[tap]), n_styles)
+            for tap in weights.taps
+            if weights.sliced
+        }
         return Observed(
             content,
             style,
@@ -80,6 +89,7 @@ class Objective:
             style_features[self.tap],
             stats,
             grams,
+            slices,
             target,
         )
 
@@ -132,12 +142,13 @@ class Objective:
         if weights.content_norm:
             targets = {
                 tap: repeated(seen.content_features[tap], seen.n_styles)
-                for tap in weights.content_taps
+                for tap in weights.content_norm_taps
             }
-            losses = [
-                normalised_content_loss(features[tap], targets[tap]) for tap in weights.content_taps
-            ]
+            losses = [normalised_content_loss(features[tap], targets[tap]) for tap in targets]
             terms["content_norm"] = torch.stack(losses).mean()
+        for tap in weights.feature_taps if weights.features else ():
+            target = repeated(seen.content_features[tap], seen.n_styles)
+            terms[f"features/{tap}"] = content_loss(features[tap], target)
         for tap in weights.taps:
             if weights.style:
                 own = channel_stats(features[tap])
@@ -146,4 +157,36 @@ class Objective:
                 )
             if weights.gram:
                 terms[f"gram/{tap}"] = matrix_distance(gram(features[tap]), seen.style_grams[tap])
+            if weights.sliced:
+                values = sliced_values(features[tap])
+                terms[f"sliced/{tap}"] = sliced_distance(values, seen.style_slices[tap])
         return terms
+
+
+def mixed(seen: Sequence[Observed], mixture: Sequence[float]) -> Observed:
+    """What was observed of one content with several styles, as that of their mixture.
+
+    The weights are positive and sum to 1. Statistics, Gram matrices, sorted values and targets are
+    averaged.
+    """
+
+    def average(values: Sequence[Tensor]) -> Tensor:
+        weighted = [share * value for share, value in zip(mixture, values, strict=True)]
+        return torch.stack(weighted).sum(0)
+
+    first = seen[0]
+    stats = {
+        tap: tuple(average(parts) for parts in zip(*(item.style_stats[tap] for item in seen)))
+        for tap in first.style_stats
+    }
+    grams = {tap: average([item.style_grams[tap] for item in seen]) for tap in first.style_grams}
+    slices = {}
+    for tap in first.style_slices:
+        n = min(item.style_slices[tap].shape[2] for item in seen)
+        slices[tap] = average([resampled(item.style_slices[tap], n) for item in seen])
+    return first._replace(
+        style_stats=stats,
+        style_grams=grams,
+        style_slices=slices,
+        target=average([item.target for item in seen]),
+    )

@@ -236,7 +236,7 @@ def test_restart_scores_nothing_twice(judged, trained_run, image_folders, tmp_pa
     first = results_of(tmp_path / "out")
     monkeypatch.setattr(Scorer, "score", lambda *_: pytest.fail("scored again"))
     monkeypatch.setattr(
-        "stylenet.metrics.suite.optimise_pixels", lambda *_: pytest.fail("optimised again")
+        "stylenet.metrics.suite.Course", lambda *_, **__: pytest.fail("optimised again")
     )
     assert evaluation.main(call) == 0
     assert results_of(tmp_path / "out") == first

@@ -111,3 +111,34 @@ def test_shift_loss_is_nothing_where_the_output_moves_with_the_content():
     border = output.clone()
     border[..., :10, :] = 0  # what happens at the border does not count
     assert float(losses.shift_loss(output, border.roll((1, 0), (2, 3)), (1, 0))) == 0
+
+
+def test_sliced_distance_is_the_wasserstein_distance_of_sorted_values():
+    """With one channel: the mean squared difference of the sorted values."""
+    a, b = features(1, 1, 3, 4), features(1, 1, 3, 4, seed=1)
+    sides = [losses.sliced_values(x) for x in (a, b)]
+    sort = [np.sort(x.numpy().ravel()) for x in (a, b)]
+    sign = float(losses.directions_of(1))  # one direction is 1 or -1
+    expected = np.mean((sort[0] - sort[1]) ** 2)
+    assert abs(sign) == 1
+    assert losses.sliced_distance(*sides).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_sliced_values_know_no_places_and_many_sizes():
+    x = features(2, 5, 4, 6)
+    shuffled = x.flatten(2)[..., torch.randperm(24)].reshape(2, 5, 6, 4)
+    torch.testing.assert_close(losses.sliced_values(x), losses.sliced_values(shuffled))
+    basis = losses.directions_of(5)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(5))
+    doubled = losses.sliced_values(x.repeat_interleave(2, 3))
+    apart = losses.sliced_distance(losses.sliced_values(x), losses.sliced_values(x + 1))
+    assert losses.sliced_distance(losses.sliced_values(x), doubled) < 0.02 * apart
+
+
+def test_sliced_distance_sees_what_means_and_deviations_do_not():
+    """Equal mean, deviation and Gram matrix, but other values: two peaks against one bell."""
+    bell = features(1, 1, 40, 40)
+    bell = (bell - bell.mean()) / bell.std(unbiased=False)
+    peaks = torch.where(bell > bell.median(), 1.0, -1.0)
+    assert losses.style_loss(bell, peaks) < 1e-3 and losses.gram_loss(bell, peaks) < 1e-3
+    assert losses.sliced_distance(*map(losses.sliced_values, (bell, peaks))) > 0.1

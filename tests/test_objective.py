@@ -4,13 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stylenet.losses import LossWeights, term_names, weighted_total
+from stylenet.losses import LossWeights, sliced_values, term_names, weighted_total
 from stylenet.models.compact import CompactLearner, CompactNet
 from stylenet.models.decoder import Decoder
 from stylenet.models.learning import repeated, rolled
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.vgg_files import load_vgg
-from stylenet.objective import Objective
+from stylenet.objective import Objective, mixed
 from stylenet.transforms import ADAIN, TRANSFORMS, adain, channel_stats
 
 
@@ -183,3 +183,39 @@ def test_normalised_content_and_shift_are_terms_of_every_family(net):
     moved = net(content.roll((1, 2), (2, 3)), style)
     expected = (output.roll((1, 2), (2, 3)) - moved)[..., 17:48, 18:48].square().mean()
     torch.testing.assert_close(terms["shift"], expected, rtol=1e-3, atol=1e-6)
+
+
+def test_feature_and_sliced_terms_are_the_formulas(net):
+    feature_taps, taps = {"relu2_2": 2.0, "relu3_1": 1.0}, {"relu1_1": 1.0, "relu2_1": 0.5}
+    weights = LossWeights(0.0, 0.0, taps, features=3.0, feature_taps=feature_taps, sliced=4.0)
+    content, style = image(2, 3, 32, 32), image(2, 3, 32, 32, seed=1)
+    output = image(2, 3, 32, 32, seed=2)
+    objective = Objective(net.encoder, "relu3_1", TRANSFORMS["none"], weights)
+    terms = objective.terms(output, objective.observe(content, style))
+    assert list(terms) == term_names(weights)
+    expected = 0.0
+    for tap, weight in feature_taps.items():
+        apart = F.mse_loss(net.encoder(output, [tap])[tap], net.encoder(content, [tap])[tap])
+        torch.testing.assert_close(terms[f"features/{tap}"], apart)
+        expected += 3 * weight * apart
+    for tap, weight in taps.items():
+        sides = [sliced_values(net.encoder(x, [tap])[tap]) for x in (output, style)]
+        torch.testing.assert_close(terms[f"sliced/{tap}"], F.mse_loss(*sides))
+        expected += 4 * weight * F.mse_loss(*sides)
+    torch.testing.assert_close(weighted_total(terms, weights), expected)
+
+
+def test_a_mixture_of_styles_is_observed_as_the_mean_of_each(net):
+    taps = dict.fromkeys(["relu1_1", "relu2_1"], 1.0)
+    weights = LossWeights(1.0, 1.0, taps, gram=1.0, sliced=1.0)
+    objective = Objective(net.encoder, "relu2_1", ADAIN, weights)
+    content = image(1, 3, 32, 32)
+    seen = [objective.observe(content, image(1, 3, 32, px, seed=px)) for px in (32, 48)]
+    alone, half = mixed(seen, [1.0, 0.0]), mixed(seen, [0.5, 0.5])
+    torch.testing.assert_close(alone.style_grams["relu2_1"], seen[0].style_grams["relu2_1"])
+    for name in ("style_grams", "style_stats"):
+        pick = (lambda x: x["relu2_1"]) if name == "style_grams" else (lambda x: x["relu2_1"][0])
+        parts = [pick(getattr(item, name)) for item in seen]
+        torch.testing.assert_close(pick(getattr(half, name)), sum(parts) / 2)
+    torch.testing.assert_close(half.target, (seen[0].target + seen[1].target) / 2)
+    assert half.style_slices["relu1_1"].shape[2] == 32 * 32  # of the smaller picture

@@ -14,7 +14,7 @@ from test_video import make_clip, pictures
 
 import stylenet
 
-GUIDES = ("training", "datasets", "video", "evaluation")  # what README only points to
+GUIDES = ("training", "datasets", "video", "evaluation", "gatys")  # what README only points to
 DOCUMENTS = ("README.md", *(f"docs/{name}.md" for name in GUIDES))
 LINKED = ("train.py", "stylize.py", "eval.py", "ablate.py", "stylenet", "configs", "data")
 
@@ -75,6 +75,9 @@ def shrink(line, tiny_options):
         extra += ["networks.download=false"]
     if "stylize.py" in line:
         extra = ["--size", "24", "--style-size", "24"]
+    if "--method gatys" in line:  # the random VGG ends at relu4_1
+        extra += ["loss.content_taps=[relu2_1]", "loss.style_taps=[relu1_1]"]
+        extra += ["optim.iterations=2", "optim.fine_iterations=1"]
     return [*shlex.split(line), *extra]
 
 
@@ -99,6 +102,11 @@ def test_readme_commands(workplace, tiny_options):
         run_here(shrink(line, tiny_options), workplace)
     (code,) = blocks("README.md", "python")
     run_here(["python", "-c", code], workplace)
+    (code,) = blocks("docs/gatys.md", "python")
+    small = "['optim.iterations=1','loss.content_taps=[relu2_1]','loss.style_taps=[relu1_1]']"
+    run_here(["python", "-c", code.replace('["optim.iterations=100"]', small)], workplace)
+    assert (workplace / "runs/gatys/out/strip.png").exists()
+    assert len(read_manifest(workplace / "out/gatys")) == 6
     assert (workplace / "out.png").exists() and len(list((workplace / "out").glob("*.png"))) == 36
     sets = [
         {row["content"] + row["style"] for row in read_manifest(workplace / name)}

@@ -5,7 +5,10 @@
     stylenet --content photos/ --style paintings/ --output set/ --pairs random:2 --keep-folders
     stylenet --content clip.mp4 --style painting.jpg --output out.mp4 --model runs/mine
 
-Without --model the command uses the small model that stylenet includes.
+Without --model the command uses the small model that stylenet includes. With --method gatys it
+optimises the pixels instead, which takes minutes a picture and no trained model:
+
+    stylenet --method gatys --content photo.jpg --style painting.jpg --output out.png --size 256
 
 With --pairs the folder is a data set with a manifest.csv. The same command again makes what is
 missing. Other settings are refused. torchrun shares the pictures among processes.
@@ -34,7 +37,10 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str], program: str = "stylenet") -> int:
     """Exit code of one call: 0, or 3 if a picture or a part of a clip could not be read."""
-    options = make_parser(program).parse_args(arguments)
+    parser = make_parser(program)
+    options, options.overrides = parser.parse_known_args(arguments)
+    if options.overrides and options.method is None:
+        parser.error(f"unrecognized arguments: {' '.join(options.overrides)}")
     with lasting_imports():
         import torch
 
@@ -42,6 +48,8 @@ def main(arguments: list[str], program: str = "stylenet") -> int:
         from stylenet.applying import pictures, stylizer  # noqa: F401 - heavy
         from stylenet.applying.clips import reading
 
+    if options.method:
+        check_method(options)
     if options.model is None:
         options.model = stylizer.SHIPPED_MODEL
     if not str(options.model).strip():
@@ -55,6 +63,11 @@ def main(arguments: list[str], program: str = "stylenet") -> int:
     runtime.keep_freed_memory()
     runtime.allow_tf32(options.precision == "tf32")
     is_clip = reading.is_clip(options.content, options.video)
+    if is_clip and options.method:
+        raise UsageError(
+            f"expected pictures with --method {options.method}, but a clip came, whose frames "
+            "would flicker; stylise it with a model"
+        )
     try:
         return stylise_clip(options) if is_clip else stylise_pictures(options)
     except torch.OutOfMemoryError:
@@ -118,10 +131,37 @@ def make_parser(program: str) -> Parser:
             metavar="PX",
             help=f"shortest side of the {what}; 0: as it is (default 512)",
         )
+    add_method_options(parser.add_argument_group("optimisation of the pixels"))
     add_data_set_options(parser.add_argument_group("many pictures"))
     add_clip_options(parser.add_argument_group("clips"))
     add_arithmetic_options(parser.add_argument_group("arithmetic"))
     return parser
+
+
+def add_method_options(group: argparse._ArgumentGroup) -> None:
+    """Add the options for stylising without a trained network."""
+    group.add_argument(
+        "--method",
+        choices=("gatys",),
+        help="gatys: optimise the pixels of each picture (Gatys et al. 2016); docs/gatys.md "
+        "lists its options, which follow as key=value",
+    )
+    group.add_argument(
+        "--config", metavar="FILE", help="YAML file with options of the method: configs/gatys.yaml"
+    )
+
+
+def check_method(options: argparse.Namespace) -> None:
+    """Raise UsageError for options that a method without a trained network does not have."""
+    names = ("model", "encoder", "batch", "workers", "compile", "smooth", "fps", "video")
+    given = [f"--{name}" for name in names if getattr(options, name)]
+    changed = {"alpha": 1.0, "precision": "fp32", "tile": "auto"}
+    given += [f"--{name}" for name, value in changed.items() if getattr(options, name) != value]
+    if given:
+        raise UsageError(
+            f"expected no {', '.join(given)} with --method {options.method}, which optimises the "
+            "pixels of one picture after the other without a trained model; leave it out"
+        )
 
 
 def add_data_set_options(group: argparse._ArgumentGroup) -> None:
@@ -273,6 +313,8 @@ def stylise_pictures(options: argparse.Namespace) -> int:
         looks.check_mixture(options.weights, len(styles))
     plan, folder = plan_of(contents, styles, options)
     files.check_writable(folder)
+    if options.method:
+        return optimise_pictures(plan, folder, contents, styles, options)
     stylizer = load_stylizer(options)
     note_resizing(contents.paths[0], options.size)
     note_animations(contents.paths[:NOTED])
@@ -287,6 +329,38 @@ def stylise_pictures(options: argparse.Namespace) -> int:
         options.weights,
         options.batch,
         options.workers,
+        options.keep_metadata,
+    )
+    print(summary(outcome, options.output))
+    return DataError.exit_code if outcome.n_skipped else 0
+
+
+def optimise_pictures(
+    plan: Plan, folder: Path, contents: Pictures, styles: Pictures, options: argparse.Namespace
+) -> int:
+    """Exit code after all pictures are optimised: 0, or 3 if inputs were skipped."""
+    from stylenet import build
+    from stylenet.applying import optimised
+    from stylenet.applying.optimise import Gatys
+    from stylenet.applying.pictures import Sizes
+
+    config = build.read_optimisation(options.config, options.overrides)
+    gatys = Gatys.make(config, options.device)
+    note_resizing(contents.paths[0], options.size)
+    record = None
+    if options.pairs:
+        free = ("tracking.", "snapshots.", "network.weights")
+        values = {k: v for k, v in config.to_flat().items() if not k.startswith(free)}
+        maker = {"gatys": values | {"network": gatys.sha256}}
+        record = open_record(folder, contents, styles, options, maker)
+    outcome = optimised.optimise_pictures(
+        gatys,
+        config,
+        plan,
+        folder,
+        record,
+        Sizes(options.size, options.style_size, options.crop),
+        options.weights,
         options.keep_metadata,
     )
     print(summary(outcome, options.output))
@@ -458,9 +532,16 @@ SETTLED = (
 
 
 def open_record(
-    folder: Path, contents: Pictures, styles: Pictures, options: argparse.Namespace
+    folder: Path,
+    contents: Pictures,
+    styles: Pictures,
+    options: argparse.Namespace,
+    maker: dict[str, Any] | None = None,
 ) -> Record:
-    """The data set's record. Raises UsageError if the folder holds something else."""
+    """The data set's record. Raises UsageError if the folder holds something else.
+
+    `maker` identifies what makes the pictures: by default the model.
+    """
     from stylenet import runtime
     from stylenet.applying import stylizer
     from stylenet.applying.record import Record
@@ -470,7 +551,7 @@ def open_record(
     if Path(options.pairs).is_file():
         settings["pairs"] = sha256_of_file(options.pairs)
     settings["format"] = options.format or "png"
-    settings |= {"model": stylizer.identify(options.model, options.encoder)}
+    settings |= maker or {"model": stylizer.identify(options.model, options.encoder)}
     settings |= {"content": contents.describe(), "style": styles.describe()}
     return Record(folder, settings, runtime.rank(), runtime.world_size())
 

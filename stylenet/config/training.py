@@ -218,7 +218,16 @@ class LossConfig:
     content_norm_taps: tuple[str, ...] = option(
         ("relu3_1", "relu4_1"), "layers of the normalised content loss"
     )
+    feature_weight: float = option(
+        0.0,
+        "weight of the content loss against the content's own features, as Gatys and Johnson have "
+        "it",
+    )
+    feature_taps: tuple[str, ...] = option(("relu4_1",), "layers of that loss")
     gram_weight: float = option(0.0, "weight of the Gram loss over the style taps")
+    sliced_weight: float = option(
+        0.0, "weight of the sliced Wasserstein loss over the style taps: whole distributions"
+    )
     tv_weight: float = option(0.0, "weight of the output's total variation")
     identity_weight: float = option(
         0.0, "weight of the identity loss: an image stylised with itself must not change"
@@ -232,7 +241,7 @@ class LossConfig:
         # Every term of the objective has a field that ends so; a new one is checked as well.
         weights = [f.name for f in dataclasses.fields(self) if f.name.endswith("_weight")]
         require_not_negative(self, "loss", *weights)
-        for name in ("style_taps", "content_norm_taps"):
+        for name in ("style_taps", "content_norm_taps", "feature_taps"):
             for tap in getattr(self, name):
                 require(
                     bool(TAP_PATTERN.fullmatch(tap)), f"loss.{name} such as [relu1_1, relu4_1]", tap

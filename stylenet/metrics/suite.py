@@ -20,7 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from stylenet import images, runtime
-from stylenet.applying.optimise import optimise_pixels
+from stylenet.applying.optimise import Course
 from stylenet.errors import DataError, WeightsError
 from stylenet.losses import LossWeights
 from stylenet.metrics.candidates import Candidate, Model, measure_cost
@@ -183,8 +183,10 @@ class Evaluation:
         )
         objective = Objective(self.scorer.judge.network, options.target_tap, ADAIN, weights)
         # The mean over the taps, as the metric `style` reports it.
-        for terms in optimise_pixels(objective, content, style, oracle.iterations, oracle.lr):
-            yield Point(terms["content"], statistics.fmean(terms[f"style/{tap}"] for tap in taps))
+        seen = objective.observe(content, style)
+        for iterate in Course(objective, seen, content, lr=oracle.lr).iterates(oracle.iterations):
+            style_losses = (iterate.terms[f"style/{tap}"] for tap in taps)
+            yield Point(iterate.terms["content"], statistics.fmean(style_losses))
 
     def measure_cost(self) -> None:
         """Measure parameters, MACs, latency and memory of every model, once each."""

@@ -19,12 +19,14 @@ class Observed(NamedTuple):
     content: Tensor  # [N, 3, H, W]
     style: Tensor  # [N, 3, H, W]
     n_styles: int  # R
-    # {tap: [N, C, h, w]} of the network's tap and those of the normalised content loss
+    # {tap: [N, C, h, w]} of the network's tap and those that are compared with the content's
     content_features: dict[str, Tensor]
     style_features: Tensor  # [N, C, h, w] at the tap
     style_stats: dict[str, StyleCode]  # two of [R * N, C, 1, 1] at the style taps
     # [R * N, C, C] at the style taps, where the Gram loss has a weight
     style_grams: dict[str, Tensor]
+    # [R * N, C, P] at the style taps, where the sliced Wasserstein loss has a weight
+    style_slices: dict[str, Tensor]
     target: Tensor  # [R * N, C, h, w] at the tap
 
 
