@@ -214,6 +214,12 @@ def check_config(config: Config) -> None:
             f"expected no {changed[0]} beside model.name={name}, which has no use for it; leave "
             "it out"
         )
+    for key, choices in family.lacking.items():
+        if values[key] in choices:
+            raise UsageError(
+                f"expected another {key} for model.name={name}, which does not have "
+                f"{values[key]}; see --help"
+            )
     if config.transform.name not in family.transforms:
         known = ", ".join(family.transforms)
         raise UsageError(

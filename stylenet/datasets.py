@@ -61,7 +61,7 @@ class Split(NamedTuple):
 def read_split(
     origin: str | None, held_out_share: float, option_name: str, needs_training_part: bool = True
 ) -> Split:
-    """The train and held-out parts of a folder or a manifest.
+    """The train and held-out parts of a folder, a manifest or a single picture.
 
     Raises DataError where there is nothing to train on. Without `needs_training_part` it raises
     only where both parts are empty.
@@ -76,6 +76,8 @@ def read_split(
             f"expected a folder or a manifest, but there is no {origin} ({option_name}); check "
             "the path"
         )
+    if path.is_file() and images.is_image_name(path):
+        return Split(ImageSet(str(path), (path,)), ImageSet(str(path), ()))
     split = read_folder(path, held_out_share) if path.is_dir() else read_manifest(path)
     if not split.train and (needs_training_part or not split.held_out):
         raise DataError(

@@ -55,9 +55,17 @@ def make_look(
     1].
     """
     check_alpha(alpha)
-    weights = check_mixture(mixture, len(codes))
+    return Look(tuple(codes), shares_of(mixture, len(codes)), float(alpha))
+
+
+def shares_of(mixture: Sequence[float] | None, n_styles: int) -> tuple[float, ...]:
+    """The weights of a mixture, or equal ones for None, divided by their sum.
+
+    Raises UsageError if weights and styles do not match.
+    """
+    weights = check_mixture(mixture, n_styles)
     total = float(sum(weights))
-    return Look(tuple(codes), tuple(weight / total for weight in weights), float(alpha))
+    return tuple(weight / total for weight in weights)
 
 
 def stack(looks: Sequence[Look]) -> Look:

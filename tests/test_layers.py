@@ -190,7 +190,7 @@ def test_only_build_and_scripts_import_config():
 
 def test_only_families_knows_the_kinds_of_networks():
     """No other file names a network class or asks for model.name."""
-    own = {"stylenet", "compact", "decoder", "fast", "tiles", "strips", "families"}
+    own = {"stylenet", "compact", "johnson", "decoder", "fast", "tiles", "strips", "families"}
     for module, path in package_files().items():
         if module.startswith("stylenet.models.") and module.rsplit(".", 1)[1] in own:
             continue

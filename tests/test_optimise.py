@@ -107,6 +107,17 @@ def test_a_mixture_of_styles_has_the_mean_gram_matrix(make):
         gatys(CONTENT, STYLE, other, mixture=[1.0])
 
 
+def test_weights_of_a_mixture_count_by_their_proportion(make):
+    gatys, other = make("optim.iterations=2"), image(1, 3, 20, 20, seed=2)
+    by_ones, by_none, by_fives = (
+        gatys(CONTENT, STYLE, other, mixture=mixture) for mixture in ([1, 1], None, [5, 5])
+    )
+    assert torch.equal(by_ones, by_none) and torch.equal(by_ones, by_fives)
+    # a style mixed with itself is the style
+    alone = gatys(CONTENT, STYLE)
+    torch.testing.assert_close(gatys(CONTENT, STYLE, STYLE), alone, atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("statistic", ["gram", "mean_std", "sliced"])
 def test_the_scale_of_the_networks_layers_does_not_count(make, statistic):
     """Activations a thousand times as large give the same losses, and nearly the same course."""

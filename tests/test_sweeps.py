@@ -152,7 +152,7 @@ def test_shipped_ablations(path):
     assert sweep.name == path.stem and (ROOT / f"configs/protocols/{sweep.protocol}.yaml").is_file()
     header = re.match(r"(#.*\n)+", text).group(0)
     assert f"python ablate.py configs/ablations/{path.name}" in header
-    config = Config.load(ROOT / "configs/adain.yaml")
+    config = Config.load(ROOT / re.search(r"--config, (\S+),", text).group(1))
     scale = f"{config.train.steps:,} steps of {config.data.batch_size} pairs"
     # nobody starts more than was meant
     assert f"# Scale: {len(sweeps.expand(sweep))} cells of {scale}" in header
@@ -193,5 +193,6 @@ def test_the_ablations_that_the_paper_calls_for_are_there():
         "calibration",
         "padding",
         "loss_reduction",
+        "johnson_norm",
     }
     assert {path.stem for path in FILES} == wanted

@@ -96,9 +96,8 @@ def make_parser(program: str) -> Parser:
     parser.add_argument(
         "--style",
         nargs="+",
-        required=True,
         metavar="PATH",
-        help="pictures or folders whose look is taken",
+        help="pictures or folders whose look is taken; left out with a model for one style",
     )
     parser.add_argument(
         "--output",
@@ -307,15 +306,20 @@ def stylise_pictures(options: argparse.Namespace) -> int:
             "expected a clip for --smooth and --fps, but pictures came; a folder of frames also "
             "needs --video"
         )
-    contents, styles = Pictures(options.content), Pictures(options.style)
-    note_passed_over([*options.content, *options.style])
+    # a model for one style, or a mistake: only the model tells
+    stylizer = load_stylizer(options) if options.style is None and not options.method else None
+    check_styles(options, stylizer)
+    contents, styles = Pictures(options.content), Pictures(options.style or [])
+    note_passed_over([*options.content, *(options.style or [])])
     if options.weights is not None:
         looks.check_mixture(options.weights, len(styles))
     plan, folder = plan_of(contents, styles, options)
     files.check_writable(folder)
     if options.method:
         return optimise_pictures(plan, folder, contents, styles, options)
-    stylizer = load_stylizer(options)
+    if stylizer is None:
+        stylizer = load_stylizer(options)
+        check_styles(options, stylizer)
     note_resizing(contents.paths[0], options.size)
     note_animations(contents.paths[:NOTED])
     record = open_record(folder, contents, styles, options) if options.pairs else None
@@ -333,6 +337,21 @@ def stylise_pictures(options: argparse.Namespace) -> int:
     )
     print(summary(outcome, options.output))
     return DataError.exit_code if outcome.n_skipped else 0
+
+
+def check_styles(options: argparse.Namespace, stylizer: Stylizer | None) -> None:
+    """Raise UsageError unless styles came where the model takes some, and none else."""
+    if stylizer is None and options.style is None:
+        raise UsageError(
+            f"expected --style with --method {options.method}, but none came; give one"
+        )
+    if stylizer is not None and stylizer.family.takes_styles and options.style is None:
+        raise UsageError("expected --style, but none came; give a picture or a folder")
+    if stylizer is not None and not stylizer.family.takes_styles and options.style is not None:
+        raise UsageError(
+            f"expected no --style with {options.model}, which has the one style that it was "
+            "trained on; leave --style out"
+        )
 
 
 def optimise_pictures(
@@ -465,6 +484,7 @@ def plan_of(contents: Pictures, styles: Pictures, options: argparse.Namespace) -
         options.keep_folders,
         f".{options.format or 'png'}",
         output.name if is_file else None,
+        name_of_model(options.model) if options.style is None else "",
     )
     folder = output.parent if is_file else output
     check_place(output, folder, options)
@@ -474,6 +494,12 @@ def plan_of(contents: Pictures, styles: Pictures, options: argparse.Namespace) -
             "name; leave the suffix out"
         )
     return plan, folder
+
+
+def name_of_model(path: str) -> str:
+    """A model's name: that of its run folder, else its file's stem."""
+    place = Path(path).resolve()
+    return place.parent.name if place.name == "model.safetensors" else place.stem
 
 
 def check_place(output: Path, folder: Path, options: argparse.Namespace) -> None:
@@ -498,7 +524,7 @@ def check_place(output: Path, folder: Path, options: argparse.Namespace) -> None
             f"{output} came; end a folder's name with /"
         )
     keeps_names = bool(options.pairs or options.keep_folders)
-    for place in map(Path, (*options.content, *options.style)):
+    for place in map(Path, (*options.content, *(options.style or []))):
         if keeps_names and place.is_dir() and folder.resolve().is_relative_to(place.resolve()):
             raise UsageError(
                 f"expected a folder outside the inputs, but {folder} lies in {place}; give "
@@ -562,26 +588,28 @@ def stylise_clip(options: argparse.Namespace) -> int:
     from stylenet.applying import video
     from stylenet.applying.clips import reading, writing
 
-    paths = list(images.iterate_images(options.style))
     useless = ("pairs", "keep_folders", "keep_metadata", "format", "crop", "batch", "workers")
     conflicts = [f"--{name.replace('_', '-')}" for name in useless if getattr(options, name)]
     if conflicts:
         raise UsageError(
             f"expected pictures for {', '.join(conflicts)}, but a clip came; leave that out"
         )
+    stylizer = load_stylizer(options)
+    check_styles(options, stylizer)
+    paths = list(images.iterate_images(options.style or []))
     if options.weights is None and len(paths) > 1:
         raise UsageError(
             f"expected one style for a clip, but {len(paths)} came; give one, or mix them with "
             "--weights"
         )
-    looks.check_mixture(options.weights, len(paths))
+    if paths:
+        looks.check_mixture(options.weights, len(paths))
     source = reading.open_source(options.content[0], options.size, options.fps)
     with writing.open_target(options.output, source) as target:
-        stylizer = load_stylizer(options)
         codes = [
             stylizer.encode_style(images.load_bytes(path, options.style_size or None))
             for path in paths
-        ]
+        ] or [()]
         smooth_s = video.SMOOTH_S if options.smooth is None else options.smooth
         result = video.stylise(
             source,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stylenet import build, runtime
 from stylenet.errors import NonFiniteLossError
-from stylenet.looks import check_mixture
+from stylenet.looks import shares_of
 from stylenet.losses import LossWeights, effective_weight, weighted_total
 from stylenet.models.learning import Observed
 from stylenet.models.vgg_files import sha256_of_encoder
@@ -153,7 +153,7 @@ class Gatys:
 
         It is the iterate of the smallest total loss at the full size.
         """
-        shares = check_mixture(mixture, len(styles))
+        shares = shares_of(mixture, len(styles))
         picture = None
         for px in self.sizes(content):
             course = self.course(content, styles, shares, px, picture)

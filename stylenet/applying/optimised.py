@@ -19,7 +19,7 @@ from stylenet.applying.plan import Job, Plan
 from stylenet.applying.record import Record
 from stylenet.csv_files import write_rows
 from stylenet.errors import DataError, WeightsError
-from stylenet.looks import check_mixture
+from stylenet.looks import shares_of
 from stylenet.models.vgg_files import sha256_of_file
 from stylenet.progress import make_bar
 from stylenet.runtime import StopRequest
@@ -100,7 +100,7 @@ def optimise_one(
     stop: StopRequest,
 ) -> Tensor:
     """One picture, with its diary: the best iterate at the full size, [1, 3, H, W]."""
-    shares, stored = check_mixture(mixture, len(styles)), diary.begin()
+    shares, stored = shares_of(mixture, len(styles)), diary.begin()
     sizes = gatys.sizes(content)
     picture, first = (stored["picture"], stored["size"]) if stored else (None, 0)
     for number, px in enumerate(sizes[first:], start=first):

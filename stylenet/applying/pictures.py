@@ -168,7 +168,8 @@ class Making:
         """
         for job, content in started:
             try:
-                codes = [self.codes[path] for path in self.plan.styles[job.style]]
+                # a network for one style has one code, which is empty
+                codes = [self.codes[path] for path in self.plan.styles[job.style]] or [()]
                 yield Ready(job, content.result(), make_look(codes, self.mixture, job.alpha))
             except DataError as error:
                 self.report(error)

@@ -387,16 +387,20 @@ def make_plan(
     keeps_folders: bool = False,
     suffix: str = ".png",
     file: str | None = None,
+    own_style: str = "",
 ) -> Plan:
     """The jobs of a call. Raises UsageError and DataError.
+
+    `own_style` is the name of a model for one style: then there are no style pictures.
 
     A mixture makes one style of all. With `keeps_folders` a picture lies where its content does. It
     has the content's name if each content is made once. `file` is the name of the only picture.
     """
     numbers = range(len(styles))
     groups = [tuple(styles.paths)] if is_mixture else [(path,) for path in styles.paths]
+    groups = [()] if own_style else groups
     pairing = make_pairing(pairs, contents, styles, len(groups), seed)
-    style_labels = styles.labels()
+    style_labels = [own_style] if own_style else styles.labels()
     pair_name = Names(
         contents.labels(keeps_folders),
         [shortened("+".join(style_labels))] if is_mixture else style_labels,
@@ -410,6 +414,8 @@ def make_plan(
         return file or stem + suffix
 
     def style_name(style: int) -> str:
+        if own_style:
+            return own_style
         return "+".join(map(styles.name, numbers)) if is_mixture else styles.name(style)
 
     return Plan(contents, groups, style_name, pairing, name, alpha)

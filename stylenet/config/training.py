@@ -96,16 +96,19 @@ class DataConfig:
 class ModelConfig:
     """Which network is trained."""
 
-    name: Literal["vgg", "compact"] = option(
+    name: Literal["vgg", "compact", "johnson"] = option(
         "vgg",
         "vgg: a decoder behind the frozen VGG (the paper); compact: a small network without it, "
-        "which learns from the VGG",
+        "which learns from the VGG; johnson: a network for one style",
     )
     channels: tuple[int, ...] = option(
-        (32, 64, 128), "compact: channels at 1/2, 1/4 and 1/8 of the size"
+        (32, 64, 128),
+        "compact: channels at 1/2, 1/4 and 1/8 of the size; johnson: at 1, 1/2 and 1/4",
     )
     blocks: int = option(
-        4, "compact: residual blocks at 1/8 of the size, encoder and decoder together"
+        4,
+        "compact: residual blocks at 1/8 of the size, encoder and decoder together; johnson: at "
+        "1/4 (the paper: 5)",
     )
     encoder_blocks: int = option(1, "compact: how many of model.blocks belong to the encoder")
     antialias: bool = option(
@@ -174,13 +177,17 @@ class DecoderConfig:
     """The learned mirror of the encoder."""
 
     norm: Literal["none", "instance", "batch"] = option(
-        "none", "normalisation after each convolution (the paper: none)"
+        "none",
+        "normalisation after each convolution (AdaIN's paper: none; johnson: batch in its paper, "
+        "instance in Ulyanov's)",
     )
     padding: Literal["reflect", "zeros", "circular"] = option(
         "reflect", "padding of the convolutions"
     )
-    upsampling: Literal["nearest", "bilinear"] = option(
-        "nearest", "upsampling in place of the encoder's pooling"
+    upsampling: Literal["nearest", "bilinear", "transposed"] = option(
+        "nearest",
+        "upsampling in place of the encoder's pooling; transposed: johnson's transposed "
+        "convolution",
     )
     init: Literal["uniform", "he"] = option(
         "uniform", "start weights; uniform: as the known implementations, he: learns sooner"

@@ -8,6 +8,7 @@ kinds.
 from __future__ import annotations
 
 import abc
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,12 +20,13 @@ from stylenet.looks import Look
 from stylenet.models import compact, decoder, fast, strips, tiles
 from stylenet.models.compact import CompactLearner, CompactNet
 from stylenet.models.decoder import Decoder
+from stylenet.models.johnson import JohnsonLearner, JohnsonNet
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.tiles import Write
 from stylenet.models.vgg import VGG
 from stylenet.transforms import TRANSFORMS, StyleCode
 
-Network = StyleNet | CompactNet
+Network = StyleNet | CompactNet | JohnsonNet
 # [N, C, h, w] at the tap; of a compact network at its three depths
 Features = Tensor | tuple[Tensor, ...]
 
@@ -53,8 +55,11 @@ class Family(abc.ABC):
     defaults: ClassVar[Mapping[str, Any]] = {}  # for options that older files lack
     # options, or sections with a dot, that do not apply to the family
     idle: ClassVar[tuple[str, ...]] = ()
+    # {option: choices} that the family does not have
+    lacking: ClassVar[Mapping[str, tuple[str, ...]]] = {"decoder.upsampling": ("transposed",)}
     transforms: ClassVar[tuple[str, ...]] = tuple(TRANSFORMS)
     has_encoder: ClassVar[bool]  # whether a network needs the VGG to stylise
+    takes_styles: ClassVar[bool] = True  # False: the weights hold the one style
 
     @abc.abstractmethod
     def make(
@@ -268,7 +273,53 @@ class CompactFamily(Family):
         )
 
 
-FAMILIES: dict[str, Family] = {"vgg": VggFamily(), "compact": CompactFamily()}
+class JohnsonFamily(Family):
+    """A network for one style (Johnson et al. 2016).
+
+    Only its losses use the VGG. Instance normalisation looks at the whole picture, so nothing is
+    tiled.
+    """
+
+    network = JohnsonNet
+    options: ClassVar[Mapping[str, str]] = {
+        "channels": "model.channels",
+        "blocks": "model.blocks",
+        "norm": "decoder.norm",
+        "upsampling": "decoder.upsampling",
+    }
+    idle = (
+        "decoder.padding",
+        "decoder.init",
+        "train.freeze",
+        "model.encoder_blocks",
+        "model.antialias",
+    )
+    lacking: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    transforms = ("adain",)
+    has_encoder = False
+    takes_styles = False
+
+    def make(
+        self, parts: Parts, generator: torch.Generator | None = None, init: str = "uniform"
+    ) -> JohnsonNet:
+        return JohnsonNet(**parts.trained, generator=generator)
+
+    def assemble(self, trained: nn.Module, encoder: VGG | None, parts: Parts) -> JohnsonNet:
+        return trained
+
+    def make_learner(self, trained: nn.Module, encoder: VGG, parts: Parts) -> JohnsonLearner:
+        return JohnsonLearner(trained)
+
+    def make_fast(self, net: JohnsonNet, device: torch.device, dtype: torch.dtype) -> JohnsonNet:
+        fast = copy.deepcopy(net).eval().requires_grad_(False)
+        return fast.to(device, dtype, memory_format=torch.channels_last)
+
+
+FAMILIES: dict[str, Family] = {
+    "vgg": VggFamily(),
+    "compact": CompactFamily(),
+    "johnson": JohnsonFamily(),
+}
 
 # pytorch-AdaIN's published decoders carry no description; they are all of this kind
 PUBLISHED = Parts(

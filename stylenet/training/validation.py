@@ -12,6 +12,7 @@ from torch import Tensor
 from stylenet import datasets, images, runtime
 from stylenet.build import Data
 from stylenet.losses import weighted_total
+from stylenet.models.families import FAMILIES
 from stylenet.objective import Objective
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ class Validation:
     def pairs(self) -> list[datasets.HeldOutPair]:
         """The pairs; `say` hears it if there are none."""
         if self._pairs is None:
-            options, sets = self.config.data, (self.data.content.held_out, self.data.style.held_out)
+            options, styles = self.config.data, self.data.style
+            # a network for one style is judged by the style that it learns
+            takes_styles = FAMILIES[self.config.model.name].takes_styles
+            sets = self.data.content.held_out, styles.held_out if takes_styles else styles.train
             n = max(self.config.val.pairs, self.config.val.grid_pairs)
             floor_px = options.crop_px if options.scales else None
             self._pairs = datasets.held_out_pairs(
