@@ -249,7 +249,7 @@ def train(config: Config, state: dict[str, Any] | None) -> int:
         runtime.StopRequest() as stop,
     ):
         setup, batches = run.setup, run.make_batches(stop)
-        net, objective = setup.net, setup.objective
+        net, objective, adversary = setup.net, setup.objective, setup.adversary
         optimizer, scaler = setup.network.optimizer, setup.scaler
         n_styles = config.train.styles_per_content
         while run.step < config.train.steps:
@@ -263,9 +263,12 @@ def train(config: Config, state: dict[str, Any] | None) -> int:
                         seen = objective.observe(content, style, n_styles)
                         output = net.learn(seen)
                         terms = objective.terms(output, seen, net, setup.shift(run.step))
+                        if adversary:
+                            terms["adversarial"] = adversary.term(output)
                     total = weighted_total(terms, objective.weights)  # L = L_c + lambda L_s, eq. 11
                     scaler.scale(total / config.train.accumulate).backward()
-                run.note_losses(part, terms, total)
+                facts = adversary.learn(style, output) if adversary else {}
+                run.note_losses(part, terms | facts, total)
             setup.clip_gradients()
             scaler.step(optimizer)
             scaler.update()

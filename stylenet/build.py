@@ -278,6 +278,7 @@ def make_loss_weights(config: Config) -> LossWeights:
         features=loss.feature_weight,
         feature_taps=dict.fromkeys(loss.feature_taps, 1.0),
         sliced=loss.sliced_weight,
+        adversarial=loss.adversarial_weight,
     )
 
 

@@ -39,6 +39,7 @@ class LossWeights(NamedTuple):
     features: float = 0.0
     feature_taps: Mapping[str, float] = MappingProxyType({})
     sliced: float = 0.0
+    adversarial: float = 0.0
 
     @property
     def needs_features(self) -> bool:
@@ -201,11 +202,34 @@ def shift_loss(output: Tensor, moved_output: Tensor, shift: tuple[int, int]) -> 
     return _mean_or_zero((expected - moved_output.float())[..., inner[0], inner[1]].square())
 
 
+def adversarial_loss(scores: Tensor) -> Tensor:
+    """What the network loses by a critic's scores of its outputs (Lim & Ye 2017, eq. 5)."""
+    return -scores.float().mean()
+
+
+def hinge_loss(painted: Tensor, made: Tensor) -> Tensor:
+    """What a critic loses by its scores of paintings and of outputs (Lim & Ye 2017, eq. 4).
+
+    A painting should score 1 or more, an output -1 or less.
+    """
+    return F.relu(1 - painted.float()).mean() + F.relu(1 + made.float()).mean()
+
+
+def gradient_penalty(scores: Tensor, images: Tensor) -> Tensor:
+    """Half the squared gradient of the scores by the paintings, a mean over them (R1).
+
+    Mescheder et al. 2018, eq. 9. `images` [N, 3, H, W] need a gradient.
+    """
+    (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
+    return gradient.square().flatten(1).sum(1).mean() / 2
+
+
 def weighted_total(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
     """The objective from its terms.
 
     The terms are `content`, `style/<tap>`, and any of `content_norm`, `features/<tap>`,
-    `gram/<tap>`, `sliced/<tap>`, `tv`, `identity`, `shift`.
+    `gram/<tap>`, `sliced/<tap>`, `tv`, `identity`, `shift`,
+    `adversarial`.
     """
     return torch.stack(
         [effective_weight(name, weights) * value for name, value in terms.items()]
@@ -230,7 +254,7 @@ def term_names(weights: LossWeights) -> Sequence[str]:
     first = [name for name in ("content", "content_norm") if getattr(weights, name)]
     if weights.features:
         first += [f"features/{tap}" for tap in weights.feature_taps]
-    others = [name for name in ("tv", "identity", "shift") if getattr(weights, name)]
+    others = [name for name in ("tv", "identity", "shift", "adversarial") if getattr(weights, name)]
     return [*first, *per_tap, *others]
 
 

@@ -160,6 +160,14 @@ def barrier() -> None:
         dist.barrier()
 
 
+def average_gradients(module: torch.nn.Module) -> None:
+    """Replace each gradient by its mean over the processes."""
+    if dist.is_initialized():
+        for parameter in module.parameters():
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= world_size()
+
+
 def from_main(value: Any) -> Any:
     """Rank 0's value in every process (any picklable object)."""
     if not dist.is_initialized():

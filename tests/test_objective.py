@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from stylenet.losses import LossWeights, sliced_values, term_names, weighted_total
-from stylenet.models.compact import CompactLearner, CompactNet
+from stylenet.models.compact import CompactNet
 from stylenet.models.decoder import Decoder
-from stylenet.models.learning import repeated, rolled
+from stylenet.models.learning import PairLearner, repeated, rolled
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.vgg_files import load_vgg
 from stylenet.objective import Objective, mixed
@@ -109,7 +109,7 @@ def test_the_vgg_teaches_a_compact_network(vgg19_file):
         .eval()
         .requires_grad_(False)
     )
-    learner = CompactLearner(net)
+    learner = PairLearner(net)
     content, style = image(2, 3, 16, 16), image(2, 3, 16, 16, seed=1)
     weights = LossWeights(1.0, 1.0, {"relu1_1": 1.0}, identity=1.0)
     objective = Objective(vgg, "relu2_1", ADAIN, weights)

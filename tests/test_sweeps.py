@@ -194,5 +194,7 @@ def test_the_ablations_that_the_paper_calls_for_are_there():
         "padding",
         "loss_reduction",
         "johnson_norm",
+        "fusion",
+        "adversarial",
     }
     assert {path.stem for path in FILES} == wanted

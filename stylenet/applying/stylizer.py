@@ -127,7 +127,10 @@ class Stylizer:
         """The style's code, which the network needs of a style. It fits every content."""
         if isinstance(style, tuple):
             return style
-        return self.family.style_code(self.net, self.features_of(to_batch(style)))
+        batch = to_batch(style)
+        if self.family.encodes_styles_apart:
+            return self.net.encode_style(as_input(batch, self.net))
+        return self.family.style_code(self.net, self.features_of(batch))
 
     @torch.inference_mode()
     def encode_content(self, content: ImageLike) -> tuple[Features, Sequence[int]]:

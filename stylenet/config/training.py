@@ -96,21 +96,25 @@ class DataConfig:
 class ModelConfig:
     """Which network is trained."""
 
-    name: Literal["vgg", "compact", "johnson"] = option(
+    name: Literal["vgg", "compact", "johnson", "fusion"] = option(
         "vgg",
         "vgg: a decoder behind the frozen VGG (the paper); compact: a small network without it, "
-        "which learns from the VGG; johnson: a network for one style",
+        "which learns from the VGG; johnson: a network for one style; fusion: two encoders, a "
+        "fusion and a decoder",
     )
     channels: tuple[int, ...] = option(
         (32, 64, 128),
-        "compact: channels at 1/2, 1/4 and 1/8 of the size; johnson: at 1, 1/2 and 1/4",
+        "compact: channels at 1/2, 1/4 and 1/8 of the size; johnson, fusion: at 1, 1/2 and 1/4",
     )
     blocks: int = option(
         4,
-        "compact: residual blocks at 1/8 of the size, encoder and decoder together; johnson: at "
-        "1/4 (the paper: 5)",
+        "compact: residual blocks at 1/8 of the size, encoder and decoder together; johnson, "
+        "fusion: at 1/4",
     )
     encoder_blocks: int = option(1, "compact: how many of model.blocks belong to the encoder")
+    fusion: Literal["adain", "concat", "attention"] = option(
+        "adain", "fusion: how a content's features meet a style's"
+    )
     antialias: bool = option(
         False, "compact: blur before each stride and upsample bilinearly, against grid patterns"
     )
@@ -244,6 +248,10 @@ class LossConfig:
         "weight of the shift loss: if the content moves by some pixels, the output must follow",
     )
 
+    adversarial_weight: float = option(
+        0.0, "weight of the adversarial loss: a critic compares outputs with crops of the style set"
+    )
+
     def __post_init__(self) -> None:
         # Every term of the objective has a field that ends so; a new one is checked as well.
         weights = [f.name for f in dataclasses.fields(self) if f.name.endswith("_weight")]
@@ -277,6 +285,19 @@ class LossConfig:
             "loss.style_tap_weights of 0 or more",
             list(self.style_tap_weights),
         )
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """The critic of the adversarial loss, and how it learns."""
+
+    channels: int = option(32, "channels of its first layer")
+    lr: float = option(2e-4, "learning rate of its Adam, constant")
+    r1_weight: float = option(0.0, "weight of the penalty on its gradient at paintings (R1)")
+
+    def __post_init__(self) -> None:
+        require_positive(self, "critic", "channels", "lr")
+        require_not_negative(self, "critic", "r1_weight")
 
 
 @dataclass(frozen=True)
@@ -415,6 +436,7 @@ class Config(Sections):
     transform: TransformConfig = field(default_factory=TransformConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     val: ValConfig = field(default_factory=ValConfig)

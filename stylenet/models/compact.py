@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from stylenet.errors import WeightsError
 from stylenet.looks import Look, averaged
 from stylenet.models.fast import SubPixelConv
-from stylenet.models.learning import Observed, repeated, rolled
 from stylenet.models.vgg import pad
 from stylenet.transforms import StyleCode, align, channel_stats
 
@@ -339,29 +338,6 @@ def grown(net: CompactNet, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if ".second." in name:  # at zero a residual block is the identity
             start[name].zero_()
     return start
-
-
-class CompactLearner:
-    """A compact network while it learns.
-
-    `net` may be distributed over processes, which average its gradients.
-    """
-
-    def __init__(self, net: nn.Module) -> None:
-        self.net = net
-
-    def __call__(self, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
-        """The output of CompactNet.forward."""
-        return self.net(content, style, alpha)
-
-    def learn(self, seen: Observed) -> Tensor:
-        """The outputs of a training step, [R * N, 3, H, W]."""
-        return self.net(repeated(seen.content, seen.n_styles), rolled(seen.style, seen.n_styles))
-
-    def restore(self, seen: Observed) -> Tensor:
-        """Contents, then styles, each stylised with itself: [2 * N, 3, H, W]."""
-        images = torch.cat([seen.content, seen.style])
-        return self.net(images, images)
 
 
 def make_fast(

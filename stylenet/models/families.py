@@ -17,16 +17,18 @@ from torch import Tensor, nn
 
 from stylenet.errors import WeightsError
 from stylenet.looks import Look
-from stylenet.models import compact, decoder, fast, strips, tiles
-from stylenet.models.compact import CompactLearner, CompactNet
+from stylenet.models import compact, decoder, fast, fusion, strips, tiles
+from stylenet.models.compact import CompactNet
 from stylenet.models.decoder import Decoder
+from stylenet.models.fusion import FusionNet
 from stylenet.models.johnson import JohnsonLearner, JohnsonNet
+from stylenet.models.learning import PairLearner
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.tiles import Write
 from stylenet.models.vgg import VGG
 from stylenet.transforms import TRANSFORMS, StyleCode
 
-Network = StyleNet | CompactNet | JohnsonNet
+Network = StyleNet | CompactNet | JohnsonNet | FusionNet
 # [N, C, h, w] at the tap; of a compact network at its three depths
 Features = Tensor | tuple[Tensor, ...]
 
@@ -60,6 +62,8 @@ class Family(abc.ABC):
     transforms: ClassVar[tuple[str, ...]] = tuple(TRANSFORMS)
     has_encoder: ClassVar[bool]  # whether a network needs the VGG to stylise
     takes_styles: ClassVar[bool] = True  # False: the weights hold the one style
+    # whether the network's `encode_style` has an encoder that `encode` does not use
+    encodes_styles_apart: ClassVar[bool] = False
 
     @abc.abstractmethod
     def make(
@@ -150,6 +154,13 @@ class VggFamily(Family):
         "padding": "decoder.padding",
         "upsampling": "decoder.upsampling",
     }
+    idle = (
+        "model.channels",
+        "model.blocks",
+        "model.encoder_blocks",
+        "model.antialias",
+        "model.fusion",
+    )
     has_encoder = True
 
     def make(
@@ -217,7 +228,7 @@ class CompactFamily(Family):
         "antialias": "model.antialias",
     }
     defaults: ClassVar[Mapping[str, Any]] = {"encoder_blocks": 1, "antialias": False}
-    idle = ("decoder.", "train.freeze")
+    idle = ("decoder.", "train.freeze", "model.fusion")
     transforms = ("adain",)
     has_encoder = False
 
@@ -229,8 +240,8 @@ class CompactFamily(Family):
     def assemble(self, trained: nn.Module, encoder: VGG | None, parts: Parts) -> CompactNet:
         return trained
 
-    def make_learner(self, trained: nn.Module, encoder: VGG, parts: Parts) -> CompactLearner:
-        return CompactLearner(trained)
+    def make_learner(self, trained: nn.Module, encoder: VGG, parts: Parts) -> PairLearner:
+        return PairLearner(trained)
 
     def make_fast(self, net: CompactNet, device: torch.device, dtype: torch.dtype) -> CompactNet:
         return compact.make_fast(net, device, dtype)
@@ -293,6 +304,7 @@ class JohnsonFamily(Family):
         "train.freeze",
         "model.encoder_blocks",
         "model.antialias",
+        "model.fusion",
     )
     lacking: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     transforms = ("adain",)
@@ -315,10 +327,43 @@ class JohnsonFamily(Family):
         return fast.to(device, dtype, memory_format=torch.channels_last)
 
 
+class FusionFamily(Family):
+    """Two encoders, a fusion and a decoder.
+
+    Only its losses use the VGG. The fusion looks at the whole picture, so nothing is tiled.
+    """
+
+    network = FusionNet
+    options: ClassVar[Mapping[str, str]] = {
+        "channels": "model.channels",
+        "blocks": "model.blocks",
+        "fusion": "model.fusion",
+    }
+    idle = ("decoder.", "train.freeze", "model.encoder_blocks", "model.antialias")
+    transforms = ("adain",)
+    has_encoder = False
+    encodes_styles_apart = True
+
+    def make(
+        self, parts: Parts, generator: torch.Generator | None = None, init: str = "uniform"
+    ) -> FusionNet:
+        return FusionNet(**parts.trained, generator=generator)
+
+    def assemble(self, trained: nn.Module, encoder: VGG | None, parts: Parts) -> FusionNet:
+        return trained
+
+    def make_learner(self, trained: nn.Module, encoder: VGG, parts: Parts) -> PairLearner:
+        return PairLearner(trained)
+
+    def make_fast(self, net: FusionNet, device: torch.device, dtype: torch.dtype) -> FusionNet:
+        return fusion.make_fast(net, device, dtype)
+
+
 FAMILIES: dict[str, Family] = {
     "vgg": VggFamily(),
     "compact": CompactFamily(),
     "johnson": JohnsonFamily(),
+    "fusion": FusionFamily(),
 }
 
 # pytorch-AdaIN's published decoders carry no description; they are all of this kind

@@ -61,14 +61,14 @@ class JohnsonNet(nn.Module):
         The network has one strength, so alpha mixes the picture with the content pixel by pixel.
         """
         output = self.paint(content)
-        return output if alpha == 1 else torch.lerp(content, output, alpha)
+        return output if alpha == 1 else torch.lerp(content.to(output.dtype), output, alpha)
 
     def paint(self, content: Tensor) -> Tensor:
         """The content in the network's style at its full strength."""
         height, width = content.shape[-2:]
         # at least nine pixels, since a border of four is reflected
         bottom, right = (max(9, side) + -max(9, side) % STRIDE - side for side in (height, width))
-        x = F.pad(content, (0, right, 0, bottom), mode="replicate")
+        x = F.pad(content.to(self.to_pixels.weight.dtype), (0, right, 0, bottom), mode="replicate")
         return self.to_pixels(self.up(self.blocks(self.down(x))))[..., :height, :width]
 
     def encode(self, image: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-"""The input of a network in training: a batch, and what the objective observed of it."""
+"""A network in training: its input, and how the loop calls it."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stylenet.transforms import StyleCode
 
@@ -41,3 +41,26 @@ def rolled(styles: Tensor, times: int) -> Tensor:
     `repeated` contents thus meet other styles each time.
     """
     return torch.cat([styles.roll(-k, 0) for k in range(times)]) if times > 1 else styles
+
+
+class PairLearner:
+    """A whole network of contents and styles while it learns.
+
+    `net(content, style, alpha)` may be distributed over processes, which average its gradients.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net
+
+    def __call__(self, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
+        """The output of the network."""
+        return self.net(content, style, alpha)
+
+    def learn(self, seen: Observed) -> Tensor:
+        """The outputs of a training step, [R * N, 3, H, W]."""
+        return self.net(repeated(seen.content, seen.n_styles), rolled(seen.style, seen.n_styles))
+
+    def restore(self, seen: Observed) -> Tensor:
+        """Contents, then styles, each stylised with itself: [2 * N, 3, H, W]."""
+        images = torch.cat([seen.content, seen.style])
+        return self.net(images, images)

@@ -57,8 +57,7 @@ def update_averages(parts: Parts) -> None:
             part.average.update_parameters(part.module)
 
 
-def clip_gradients(parts: Parts, scaler: torch.amp.GradScaler, largest_norm: float) -> None:
-    """Scale each part's gradients down to the norm where they are above it."""
-    for part in parts.values():
-        scaler.unscale_(part.optimizer)
-        nn.utils.clip_grad_norm_(part.module.parameters(), largest_norm)
+def clip_gradients(part: Part, scaler: torch.amp.GradScaler, largest_norm: float) -> None:
+    """Scale a part's gradients down to the norm where they are above it."""
+    scaler.unscale_(part.optimizer)
+    nn.utils.clip_grad_norm_(part.module.parameters(), largest_norm)

@@ -14,13 +14,15 @@ from torch.nn.parallel import DistributedDataParallel
 from stylenet import build, checkpoint, datasets, images, runtime
 from stylenet.datasets import Batch
 from stylenet.errors import DataError, UsageError
+from stylenet.models.critic import Critic
 from stylenet.training import parts
+from stylenet.training.adversary import Adversary
 from stylenet.training.parts import Part
 
 if TYPE_CHECKING:
     from stylenet.config.training import Config
 
-NETWORK = "network"  # the part that is released
+NETWORK, CRITIC = "network", "critic"  # the first one is released
 
 
 class Setup:
@@ -62,6 +64,7 @@ class Setup:
                 trained, build.make_optimizer(config, trained), build.make_average(config, trained)
             )
         }
+        self.adversary = self.make_adversary()
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=config.train.precision == "fp16"
         )
@@ -69,6 +72,16 @@ class Setup:
             build.make_schedule(config),
             build.make_objective(config, self.encoder),
         )
+
+    def make_adversary(self) -> Adversary | None:
+        """The critic, which is one more part of the run; None without an adversarial loss."""
+        if not self.config.loss.adversarial_weight:
+            return None
+        options, seed = self.config.critic, self.config.run.seed
+        critic = Critic(options.channels, seed).to(self.device, memory_format=self.layout)
+        adversary = Adversary(critic, options.lr, options.r1_weight)
+        self.parts[CRITIC] = adversary.part
+        return adversary
 
     def take_start(self, raw: build.Encoder, state: dict[str, Any] | None) -> dict[str, Tensor]:
         """The calibration: the resumed run's, the starting point's, or a new measurement.
@@ -167,7 +180,7 @@ class Setup:
     def clip_gradients(self) -> None:
         """Scale the gradients down to optim.clip_norm where they are above it."""
         if self.config.optim.clip_norm:
-            parts.clip_gradients(self.parts, self.scaler, self.config.optim.clip_norm)
+            parts.clip_gradients(self.network, self.scaler, self.config.optim.clip_norm)
 
     @property
     def network(self) -> Part:
