@@ -101,6 +101,14 @@ def make_parser() -> Parser:
         default=0,
         help="optimise the pixels of N pairs, as a yardstick (default 0)",
     )
+    add(
+        "--explain",
+        metavar="N",
+        type=int,
+        default=0,
+        help="for each model and the first N pairs: statistics by layer, where the losses arise, "
+        "each layer's alignment alone (default 0)",
+    )
     add("--encoder", metavar="FILE", help="VGG weights for models that do not carry their encoder")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     add(
@@ -124,8 +132,10 @@ def check_options(options: argparse.Namespace) -> None:
     for name in ("content", "style", "output"):
         if not getattr(options, name):
             raise UsageError(f"expected --{name}, but none came; see eval.py --help")
-    if options.oracle < 0:
-        raise UsageError(f"expected a number of pairs as --oracle, but {options.oracle} came")
+    for name in ("oracle", "explain"):
+        if getattr(options, name) < 0:
+            came = getattr(options, name)
+            raise UsageError(f"expected a number of pairs as --{name}, but {came} came")
 
 
 def protocol_names() -> list[str]:
@@ -181,7 +191,7 @@ def evaluate(
 ) -> int:
     """Score, summarise and write the results; exit code 0."""
     from stylenet import files, runtime
-    from stylenet.metrics import report, tables
+    from stylenet.metrics import explain, report, tables
     from stylenet.metrics.scorer import Scorer
     from stylenet.metrics.suite import Evaluation
     from stylenet.metrics.summary import summarise
@@ -192,6 +202,11 @@ def evaluate(
     scorer = Scorer(
         protocol, pairs, device, asked_for=protocol.metrics.names if options.metrics else ()
     )
+    if options.explain and scorer.judge is None:
+        raise UsageError(
+            "expected the judge's VGG for --explain, but it is not there; set STYLENET_VGG19=FILE, "
+            "and ask for the metric style"
+        )
     evaluation = Evaluation(protocol, pairs, candidates, scorer, folder, options.oracle)
     evaluation.score_all()
     runtime.barrier()
@@ -208,6 +223,9 @@ def evaluate(
     for note in tables.notes(results):
         print(note)
     print(f"report: {folder / 'report.html'}")
+    if options.explain:
+        for place in explain.explain(evaluation, folder, options.explain):
+            print(f"explained: {place}")
     track(evaluation, results, folder)
     return 0
 

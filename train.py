@@ -252,7 +252,7 @@ def train(config: Config, state: dict[str, Any] | None) -> int:
         net, objective, adversary = setup.net, setup.objective, setup.adversary
         optimizer, scaler = setup.network.optimizer, setup.scaler
         n_styles = config.train.styles_per_content
-        while run.step < config.train.steps:
+        while run.step < config.train.steps and not run.is_settled:
             for group in optimizer.param_groups:
                 group["lr"] = setup.learning_rate(run.step)
             for part in range(config.train.accumulate):

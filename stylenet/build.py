@@ -22,6 +22,7 @@ from stylenet.config.training import Config
 from stylenet.datasets import PairDataset, PixelSource, Split
 from stylenet.errors import UsageError, WeightsError
 from stylenet.losses import LossWeights
+from stylenet.models import adapters
 from stylenet.models.calibration import calibrate, mean_activations
 from stylenet.models.families import FAMILIES, Parts, parts_of
 from stylenet.models.vgg import VGG
@@ -242,6 +243,21 @@ def make_trained(config: Config) -> nn.Module:
     return trained
 
 
+def add_adapters(config: Config, trained: nn.Module) -> None:
+    """Give a network in training the adapters that the configuration asks for, in place.
+
+    Raises UsageError beside batch normalisation, whose statistics an adapter does not hold.
+    """
+    if config.train.adapter_rank:
+        if any(isinstance(module, nn.BatchNorm2d) for module in trained.modules()):
+            raise UsageError(
+                "expected a network without batch normalisation for train.adapter_rank, since its "
+                "statistics would change too; use train.freeze"
+            )
+        generator = torch.Generator().manual_seed(config.run.seed)
+        adapters.adapt(trained, config.train.adapter_rank, generator)
+
+
 def make_learner(config: Config, encoder: Encoder, trained: nn.Module) -> Any:
     """The network of the training loop."""
     return FAMILIES[config.model.name].make_learner(trained, encoder.network, make_parts(config))
@@ -344,9 +360,17 @@ def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | Non
             )
         return StartingPoint(trained.state_dict(), None, {"file_sha256": sha256_of_file(path)})
     tensors, description = read_release(path)
-    check_encoder(description, encoder.sha256, path)
+    if "adapter" in description:
+        raise WeightsError(
+            f"expected a whole model as train.init_from, but {path} is an adapter; start from its "
+            "base"
+        )
+    if family.has_encoder:
+        check_encoder(description, encoder.sha256, path)
     check_same_parts(config, description, path)
     mu = with_prefix(tensors, "mu.")  # {layer: [C]}
+    if description["encoder"]["sha256"] != encoder.sha256:
+        mu = None  # another teacher of a network without encoder, which is measured anew
     missing = [name for name in encoder.network.convs if mu and name not in mu]
     if missing:
         raise WeightsError(
@@ -378,7 +402,7 @@ def check_same_parts(config: Config, description: dict[str, Any], path: str) -> 
     differing = [
         f"encoder.{name}"
         for name, value in ours.encoder.items()
-        if theirs.encoder.get(name) != value
+        if family.has_encoder and theirs.encoder.get(name) != value
     ]
     for name, option in family.options.items():
         if not family.can_start_from(name, theirs.trained.get(name), ours.trained[name]):
@@ -418,6 +442,17 @@ def describe_run(
         "git_commit": runtime.git_commit(),
         "versions": runtime.versions(),
         "hardware": runtime.hardware(device),
+    }
+
+
+def describe_adapter(config: Config) -> dict[str, Any]:
+    """The entry of an adapter in a description, which names its base; empty without one."""
+    path = config.train.init_from
+    if not config.train.adapter_rank:
+        return {}
+    digest = sha256_of_file(find_release(path))
+    return {
+        "adapter": {"rank": config.train.adapter_rank, "base": str(path), "base_sha256": digest}
     }
 
 
@@ -480,12 +515,12 @@ def release_tensors(config: Config, encoder: Encoder, trained: nn.Module) -> dic
     They are the trained weights, the calibration and, if it is included, the encoder up to its tap.
     """
     dtype = runtime.DTYPES.get(config.checkpoint.release_dtype, torch.float32)
-    tensors = {
-        f"decoder.{name}": tensor.detach().to(dtype)
-        for name, tensor in trained.state_dict().items()
-    }
+    is_adapter = config.train.adapter_rank > 0  # the base has the rest of the network
+    prefix = "adapter" if is_adapter else "decoder"
+    own = adapters.adapter_tensors(trained) if is_adapter else trained.state_dict()
+    tensors = {f"{prefix}.{name}": tensor.detach().to(dtype) for name, tensor in own.items()}
     tensors |= {f"mu.{name}": mean for name, mean in encoder.mu.items()}
-    if carries_encoder(config):
+    if carries_encoder(config) and not is_adapter:
         # The run's network may reach deeper for its losses.
         needed = VGG(config.encoder.name, config.encoder.tap).state_dict().keys()
         tensors |= {

@@ -194,5 +194,5 @@ def test_a_description_of_an_impossible_network_is_refused(tmp_path, channels):
 def test_a_model_of_an_unknown_kind_is_refused(trained_run, tmp_path):
     tensors, description = load_model(trained_run / "model.safetensors")
     save_model(tensors, description | {"model": "other"}, tmp_path / "m.safetensors")
-    with pytest.raises(WeightsError, match="a known kind .*johnson., but 'other' came"):
+    with pytest.raises(WeightsError, match="a known kind .*fusion., but 'other' came"):
         load_network(tmp_path / "m.safetensors")

@@ -109,8 +109,8 @@ def make_parser(program: str) -> Parser:
     parser.add_argument(
         "--model",
         metavar="PATH",
-        help="model.safetensors, a checkpoint, a run folder, or pytorch-AdaIN's decoder.pth "
-        "(default: the small included model)",
+        help="model.safetensors, a checkpoint, a run folder, pytorch-AdaIN's decoder.pth, or "
+        "BASE+ADAPTER (default: the small included model)",
     )
     parser.add_argument(
         "--encoder", metavar="FILE", help="VGG weights, for a model that does not carry its encoder"

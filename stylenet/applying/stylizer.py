@@ -12,9 +12,16 @@ from PIL import Image
 from torch import Tensor
 
 from stylenet import images, runtime
-from stylenet.checkpoint import check_encoder, find_release, read_release, with_prefix
+from stylenet.checkpoint import (
+    ARTIFACT,
+    check_encoder,
+    find_release,
+    read_release,
+    with_prefix,
+)
 from stylenet.errors import UsageError, WeightsError, one_line
 from stylenet.looks import Look, make_look, stack
+from stylenet.models.adapters import merged
 from stylenet.models.calibration import calibrate
 from stylenet.models.families import FAMILIES, PUBLISHED, Features, Network, family_of, parts_of
 from stylenet.models.tiles import Write, as_input
@@ -308,7 +315,7 @@ def load_network(path: str | Path, encoder_weights: str | None = None) -> Networ
     """
     if is_published(path):
         return load_published(path, encoder_weights)
-    tensors, description = read_release(path)
+    tensors, description = read_model(path)
     parts = parts_of(description)
     family = FAMILIES[parts.family]
     try:
@@ -323,6 +330,52 @@ def load_network(path: str | Path, encoder_weights: str | None = None) -> Networ
     )
     fill(trained, with_prefix(tensors, "decoder."), path)
     return family.assemble(trained, encoder, parts).eval()
+
+
+def read_model(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the description of a model; those of an adapter are merged into its base's.
+
+    `path` may be BASE+ADAPTER. An adapter alone finds its base where it was in training. Raises
+    WeightsError for another base than the adapter's.
+    """
+    base, own = split_adapter(path)
+    tensors, description = read_release(own)
+    if "adapter" not in description:
+        if base is not None:
+            raise WeightsError(
+                f"expected an adapter behind the +, but {own} is a whole model; give one of the two"
+            )
+        return tensors, description
+    facts = description["adapter"]
+    place = base or facts["base"]
+    if base is None and not Path(place).exists():
+        raise WeightsError(
+            f"expected {own}, an adapter, with its base, but {place} is not there; give it as "
+            f"BASE+{own}"
+        )
+    digest = sha256_of_file(find_release(place))
+    if digest != facts["base_sha256"]:
+        raise WeightsError(
+            f"expected the base of {own} (sha256 {facts['base_sha256'][:12]}…), but {place} is "
+            "another model"
+        )
+    tensors_of_base, description_of_base = read_release(place)
+    trained = merged(
+        with_prefix(tensors_of_base, "decoder."), with_prefix(tensors, "adapter."), str(own)
+    )
+    return (
+        tensors_of_base | {f"decoder.{name}": value for name, value in trained.items()},
+        description_of_base,
+    )
+
+
+def split_adapter(path: str | Path) -> tuple[str | None, str]:
+    """BASE and ADAPTER of a name with a + between them; no base in any other."""
+    text = str(path)
+    if "+" not in text or Path(text).exists() or text.startswith(ARTIFACT):
+        return None, text
+    base, _, own = text.partition("+")
+    return base, own
 
 
 def is_published(path: str | Path) -> bool:
@@ -354,8 +407,11 @@ def identify(path: str | Path, encoder_weights: str | None = None) -> tuple[str,
 
     These are its own file, and its encoder's where that decides. Raises WeightsError.
     """
-    release = find_release(path)
+    base, own = split_adapter(path)
+    release = find_release(own)
     files = [release]
+    if base is not None:
+        files.append(find_release(base))
     # then the other half of the network lies in another file
     if is_published(release) or encoder_weights:
         files.append(find_weights("vgg19", encoder_weights))

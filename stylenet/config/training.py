@@ -354,13 +354,31 @@ class TrainConfig:
         "(decoder.pth)",
     )
     freeze: tuple[str, ...] = option(
-        (), "decoder layers that keep their weights, such as [conv4_1, conv3_4]"
+        (),
+        "layers that keep their weights, such as [conv4_1, conv3_4]; of other networks than vgg "
+        "their parts, such as [to_half]",
+    )
+    adapter_rank: int = option(
+        0,
+        "rank of low-rank adapters of train.init_from; only they are trained and released, as a "
+        "small file for --model BASE+ADAPTER; 0: none",
+    )
+    patience: int = option(
+        0,
+        "validations without a better total after which training ends, with the best model; 0: "
+        "train to the last step",
     )
     log_every_steps: int = option(10, "steps between two logged lines")
 
     def __post_init__(self) -> None:
         require_positive(
             self, "train", "steps", "accumulate", "styles_per_content", "log_every_steps"
+        )
+        require_not_negative(self, "train", "adapter_rank", "patience")
+        require(
+            bool(self.init_from) or not self.adapter_rank,
+            "train.init_from beside train.adapter_rank, since adapters change a trained model",
+            self.init_from,
         )
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from stylenet import images, runtime
-from stylenet.applying.stylizer import Stylizer, identify, is_published, load_network
+from stylenet.applying.stylizer import Stylizer, identify, is_published, load_network, split_adapter
 from stylenet.checkpoint import find_release, read_release
 from stylenet.csv_files import read_rows
 from stylenet.errors import DataError
@@ -97,7 +97,7 @@ class Model(Candidate):
         self, path: str, name: str, alphas: Sequence[float], device: str, encoder: str | None
     ) -> None:
         self.path, self.encoder, self.device = path, encoder, device
-        file = find_release(path)
+        file = find_release(split_adapter(path)[1])
         self.stylizer = Stylizer.load(path, device, encoder_weights=encoder)
         parts = identify(path, encoder)
         super().__init__(name, "model:" + "+".join(parts), alphas)
@@ -208,7 +208,7 @@ class Folder(Candidate):
 
 def short_name(path: str) -> str:
     """A model's name in tables: that of its run folder, else its file's stem."""
-    location = Path(path).resolve()
+    location = Path(split_adapter(path)[1]).resolve()
     # Every run's file is called model.safetensors, so its folder gives the name.
     is_in_run = location.is_file() and location.parent.name and location.stem == "model"
     return (

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stylenet.errors import WeightsError
+from stylenet.errors import UsageError, WeightsError
 from stylenet.looks import Look
 from stylenet.models import compact, decoder, fast, fusion, strips, tiles
 from stylenet.models.compact import CompactNet
@@ -138,11 +138,20 @@ class Family(abc.ABC):
         """Whether fine-tuning may change an option of `Parts.trained`."""
         return theirs == ours
 
-    def freeze(self, trained: nn.Module, layers: tuple[str, ...]) -> None:  # noqa: B027 - optional
-        """Freeze the named layers.
+    def freeze(self, trained: nn.Module, layers: tuple[str, ...]) -> None:
+        """Freeze the named layers: the network's own parts.
 
         Raises UsageError for unknown names.
         """
+        parts = dict(trained.named_children())
+        unknown = [name for name in layers if name not in parts]
+        if unknown:
+            raise UsageError(
+                f"expected parts of the network as train.freeze ({', '.join(parts)}), but "
+                f"{', '.join(unknown)} came"
+            )
+        for name in layers:
+            parts[name].requires_grad_(False)
 
 
 class VggFamily(Family):
@@ -228,7 +237,7 @@ class CompactFamily(Family):
         "antialias": "model.antialias",
     }
     defaults: ClassVar[Mapping[str, Any]] = {"encoder_blocks": 1, "antialias": False}
-    idle = ("decoder.", "train.freeze", "model.fusion")
+    idle = ("decoder.", "model.fusion")
     transforms = ("adain",)
     has_encoder = False
 
@@ -301,7 +310,6 @@ class JohnsonFamily(Family):
     idle = (
         "decoder.padding",
         "decoder.init",
-        "train.freeze",
         "model.encoder_blocks",
         "model.antialias",
         "model.fusion",
@@ -339,7 +347,7 @@ class FusionFamily(Family):
         "blocks": "model.blocks",
         "fusion": "model.fusion",
     }
-    idle = ("decoder.", "train.freeze", "model.encoder_blocks", "model.antialias")
+    idle = ("decoder.", "model.encoder_blocks", "model.antialias")
     transforms = ("adain",)
     has_encoder = False
     encodes_styles_apart = True

@@ -128,7 +128,7 @@ class Run:
         if runtime.is_main() and self.validation.pairs:
             self.validate_here()
         self.last_validated = self.step
-        runtime.barrier()
+        self.best = runtime.from_main(self.best)  # which all processes wait for
         self.window.restart()
 
     def validate_here(self) -> None:
@@ -151,6 +151,12 @@ class Run:
             summary = {f"best/{name}": value for name, value in self.best.items()}
             self.journal.tracker.summarise(summary)
             self.saver.write_state(self.progress, checkpoint.BEST_FILE, "best")
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether train.patience validations have passed since the best one."""
+        patience = self.config.train.patience * self.config.val.every_steps
+        return bool(patience and self.best and self.step - self.best["step"] >= patience)
 
     def save(self) -> None:
         """Write the resume state, after the losses were seen to be finite."""
@@ -192,6 +198,8 @@ class Run:
             self.validate()
         self.save()
         if runtime.is_main():
+            if self.config.train.patience and self.best:
+                self.journal.say(f"the best model is that of step {self.best['step']}")
             target = self.saver.write_model(self.progress)
             self.saver.log_final_artifacts(self.progress)
             self.saver.log_model(target, self.progress)

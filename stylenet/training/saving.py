@@ -91,9 +91,15 @@ class Saver:
         return about | {"training_sha256": build.describe_training(about)["training_sha256"]}
 
     def write_model(self, progress: Progress) -> Path:
-        """Write the released model; its path."""
+        """Write the released model, or the best one where train.patience is set; its path."""
         target = self.folder / checkpoint.MODEL_FILE
-        checkpoint.save_model(self.release_tensors(), self.release_description(progress), target)
+        best = self.folder / "checkpoints" / checkpoint.BEST_FILE
+        if self.setup.config.train.patience and best.is_file():
+            release = checkpoint.load_state(best)["release"]
+            checkpoint.save_model(release["tensors"], release["description"], target)
+        else:
+            tensors, description = self.release_tensors(), self.release_description(progress)
+            checkpoint.save_model(tensors, description, target)
         return target
 
     def log_model(self, path: Path, progress: Progress) -> None:

@@ -36,7 +36,8 @@ class Setup:
         self.make_data()
         self.make_networks(state)
         self.description = build.describe_run(config, self.encoder, self.data, device) | {
-            "started_from": self.started_from
+            "started_from": self.started_from,
+            **self.adapter,
         }
         if state:
             self.load(state)
@@ -57,6 +58,7 @@ class Setup:
         trained, mu = build.make_trained(config), self.take_start(raw, state)
         if self.start:
             trained.load_state_dict(self.start.trained)
+        build.add_adapters(config, trained)
         self.encoder = build.calibrate_encoder(raw, mu)
         trained.to(self.device, memory_format=self.layout)
         self.parts = {
@@ -93,9 +95,11 @@ class Setup:
             before = state["release"]["description"]
             checkpoint.check_encoder(before, raw.sha256, self.folder)
             self.started_from = before["started_from"]
+            self.adapter = {name: before[name] for name in ("adapter",) if name in before}
             return checkpoint.with_prefix(state["release"]["tensors"], "mu.")
         self.start = build.load_starting_point(self.config, raw)
         self.started_from = self.start.description if self.start else None
+        self.adapter = build.describe_adapter(self.config)
         if self.start and self.start.mu is not None:
             return self.start.mu
         # one process measures for all, lest rounding make the ranks' encoders differ
