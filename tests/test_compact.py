@@ -230,7 +230,7 @@ def test_fine_tuning_starts_from_the_weights(compact_run, tiny_options, tmp_path
     [
         (["decoder.norm=batch"], "no decoder.norm beside model.name=compact"),
         (["transform.name=wct"], "transform.name=adain"),
-        (["train.freeze=[conv4_1]"], "no train.freeze"),
+        (["model.fusion=concat"], "no model.fusion"),
         (["train.styles_per_content=9"], "at most data.batch_size"),
         (["model.channels=[3,4]"], "three numbers"),
     ],
