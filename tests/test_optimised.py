@@ -73,12 +73,12 @@ def test_nothing_is_kept_unasked(arguments, tmp_path):
 @pytest.mark.slow
 def test_a_stopped_course_continues_with_the_same_command(arguments, tmp_path):
     """Its picture and its table equal those of a course that was not stopped."""
-    kept = [*arguments, "snapshots.every=10", "optim.lr=0.1"]
-    whole = [*kept, "optim.iterations=200", f"snapshots.dir={tmp_path / 'whole'}"]
+    kept = [*arguments, "snapshots.every=5", "optim.lr=0.1"]
+    whole = [*kept, "optim.iterations=120", f"snapshots.dir={tmp_path / 'whole'}"]
     assert run_python("stylize.py", *whole).returncode == 0
     expected = (tmp_path / "out.png").read_bytes()
     (tmp_path / "out.png").unlink()
-    parts = [*kept, "optim.iterations=200", f"snapshots.dir={tmp_path / 'parts'}"]
+    parts = [*kept, "optim.iterations=120", f"snapshots.dir={tmp_path / 'parts'}"]
     process = subprocess.Popen(
         [sys.executable, "stylize.py", *parts], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sys
@@ -56,7 +57,7 @@ def optimise_pictures(
     named, and raises SystemExit.
     """
     n_made = n_kept = n_skipped = 0
-    with StopRequest() as stop:
+    with record or contextlib.nullcontext(), StopRequest() as stop:
         for job in plan.jobs(runtime.rank(), runtime.world_size()):
             if record and plan.row(job) in record:
                 record.add(plan.row(job))
@@ -77,8 +78,6 @@ def optimise_pictures(
             if record:
                 record.add(plan.row(job))
             n_made += 1
-    if record:
-        record.close()
     return Outcome(plan.count(runtime.rank(), runtime.world_size()), n_made, n_kept, n_skipped)
 
 
