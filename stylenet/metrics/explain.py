@@ -20,7 +20,6 @@ from stylenet.models.vgg import VGG
 from stylenet.transforms import StyleCode, channel_stats
 
 COLUMNS = ("layer", "channel", "statistic", "content", "style", "output", "moved_by")
-N_CHANNELS = 8  # of each layer that are listed first
 
 
 def explain(evaluation: Evaluation, folder: Path, n_pairs: int) -> list[Path]:

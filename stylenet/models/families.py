@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from stylenet.errors import UsageError, WeightsError
 from stylenet.looks import Look
-from stylenet.models import compact, decoder, fast, fusion, strips, tiles
+from stylenet.models import compact, decoder, fast, strips, tiles
 from stylenet.models.compact import CompactNet
 from stylenet.models.decoder import Decoder
 from stylenet.models.fusion import FusionNet
-from stylenet.models.johnson import JohnsonLearner, JohnsonNet
+from stylenet.models.johnson import JohnsonNet
 from stylenet.models.learning import PairLearner
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.tiles import Write
@@ -223,7 +223,29 @@ class VggFamily(Family):
         decoder.freeze_layers(trained, layers)
 
 
-class CompactFamily(Family):
+class WholeFamily(Family):
+    """A network that is trained as a whole. Only its losses use the VGG."""
+
+    transforms = ("adain",)
+    has_encoder = False
+
+    def make(
+        self, parts: Parts, generator: torch.Generator | None = None, init: str = "uniform"
+    ) -> nn.Module:
+        return self.network(**parts.trained, generator=generator)
+
+    def assemble(self, trained: nn.Module, encoder: VGG | None, parts: Parts) -> Network:
+        return trained
+
+    def make_learner(self, trained: nn.Module, encoder: VGG, parts: Parts) -> PairLearner:
+        return PairLearner(trained)
+
+    def make_fast(self, net: Network, device: torch.device, dtype: torch.dtype) -> Network:
+        fast_net = copy.deepcopy(net).eval().requires_grad_(False)
+        return fast_net.to(device, dtype, memory_format=torch.channels_last)
+
+
+class CompactFamily(WholeFamily):
     """A small network with its own encoder.
 
     Only its losses use the VGG.
@@ -238,19 +260,6 @@ class CompactFamily(Family):
     }
     defaults: ClassVar[Mapping[str, Any]] = {"encoder_blocks": 1, "antialias": False}
     idle = ("decoder.", "model.fusion")
-    transforms = ("adain",)
-    has_encoder = False
-
-    def make(
-        self, parts: Parts, generator: torch.Generator | None = None, init: str = "uniform"
-    ) -> CompactNet:
-        return CompactNet(**parts.trained, generator=generator)
-
-    def assemble(self, trained: nn.Module, encoder: VGG | None, parts: Parts) -> CompactNet:
-        return trained
-
-    def make_learner(self, trained: nn.Module, encoder: VGG, parts: Parts) -> PairLearner:
-        return PairLearner(trained)
 
     def make_fast(self, net: CompactNet, device: torch.device, dtype: torch.dtype) -> CompactNet:
         return compact.make_fast(net, device, dtype)
@@ -293,7 +302,7 @@ class CompactFamily(Family):
         )
 
 
-class JohnsonFamily(Family):
+class JohnsonFamily(WholeFamily):
     """A network for one style (Johnson et al. 2016).
 
     Only its losses use the VGG. Instance normalisation looks at the whole picture, so nothing is
@@ -315,27 +324,10 @@ class JohnsonFamily(Family):
         "model.fusion",
     )
     lacking: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    transforms = ("adain",)
-    has_encoder = False
     takes_styles = False
 
-    def make(
-        self, parts: Parts, generator: torch.Generator | None = None, init: str = "uniform"
-    ) -> JohnsonNet:
-        return JohnsonNet(**parts.trained, generator=generator)
 
-    def assemble(self, trained: nn.Module, encoder: VGG | None, parts: Parts) -> JohnsonNet:
-        return trained
-
-    def make_learner(self, trained: nn.Module, encoder: VGG, parts: Parts) -> JohnsonLearner:
-        return JohnsonLearner(trained)
-
-    def make_fast(self, net: JohnsonNet, device: torch.device, dtype: torch.dtype) -> JohnsonNet:
-        fast = copy.deepcopy(net).eval().requires_grad_(False)
-        return fast.to(device, dtype, memory_format=torch.channels_last)
-
-
-class FusionFamily(Family):
+class FusionFamily(WholeFamily):
     """Two encoders, a fusion and a decoder.
 
     Only its losses use the VGG. The fusion looks at the whole picture, so nothing is tiled.
@@ -348,23 +340,7 @@ class FusionFamily(Family):
         "fusion": "model.fusion",
     }
     idle = ("decoder.", "model.encoder_blocks", "model.antialias")
-    transforms = ("adain",)
-    has_encoder = False
     encodes_styles_apart = True
-
-    def make(
-        self, parts: Parts, generator: torch.Generator | None = None, init: str = "uniform"
-    ) -> FusionNet:
-        return FusionNet(**parts.trained, generator=generator)
-
-    def assemble(self, trained: nn.Module, encoder: VGG | None, parts: Parts) -> FusionNet:
-        return trained
-
-    def make_learner(self, trained: nn.Module, encoder: VGG, parts: Parts) -> PairLearner:
-        return PairLearner(trained)
-
-    def make_fast(self, net: FusionNet, device: torch.device, dtype: torch.dtype) -> FusionNet:
-        return fusion.make_fast(net, device, dtype)
 
 
 FAMILIES: dict[str, Family] = {

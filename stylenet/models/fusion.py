@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Literal
 
@@ -175,9 +174,3 @@ def init_weights(net: FusionNet, generator: torch.Generator | None) -> None:
         block.second.weight.mul_(0.3)  # every block starts near the identity
     net.to_pixels.weight.mul_(0.1)
     net.to_pixels.bias.fill_(0.5)
-
-
-def make_fast(net: FusionNet, device: torch.device, dtype: torch.dtype) -> FusionNet:
-    """The network for inference on the device in the dtype."""
-    fast = copy.deepcopy(net).eval().requires_grad_(False)
-    return fast.to(device, dtype, memory_format=torch.channels_last)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from stylenet.looks import Look
 from stylenet.models.decoder import Norm, make_norm
-from stylenet.models.learning import Observed, repeated
 from stylenet.transforms import StyleCode
 
 STRIDE = 4  # of the deepest layers, in pixels
@@ -153,22 +152,3 @@ def init_weights(net: JohnsonNet, generator: torch.Generator | None) -> None:
         conv.bias.zero_()
     net.to_pixels.weight.mul_(0.1)
     net.to_pixels.bias.fill_(0.5)
-
-
-class JohnsonLearner:
-    """A network for one style while it learns. `net` may be distributed over processes."""
-
-    def __init__(self, net: nn.Module) -> None:
-        self.net = net
-
-    def __call__(self, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
-        """The output of JohnsonNet.forward."""
-        return self.net(content, style, alpha)
-
-    def learn(self, seen: Observed) -> Tensor:
-        """The outputs of a training step, [R * N, 3, H, W]."""
-        return self.net(repeated(seen.content, seen.n_styles))
-
-    def restore(self, seen: Observed) -> Tensor:
-        """Contents, then styles, each stylised: [2 * N, 3, H, W]."""
-        return self.net(torch.cat([seen.content, seen.style]))
