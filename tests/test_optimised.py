@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, draw, run_python
+from conftest import ROOT, draw, read_back, run_python
 
 from stylenet import images
 from stylenet.applying import command
@@ -62,6 +62,20 @@ def test_a_picture_with_all_that_is_kept_of_its_course(arguments, tmp_path, caps
     strip = images.load_image(tmp_path / "kept/out/strip.png")
     assert strip.shape[2] > 4 * strip.shape[1]  # the content and four snapshots
     assert not (tmp_path / "kept/out/state.pt").exists()  # finished
+
+
+@pytest.mark.slow
+def test_a_course_is_a_run_of_wandb_with_its_snapshots(arguments, tmp_path):
+    call = [part for part in arguments if not part.startswith("tracking")]
+    call += ["tracking.mode=offline", "optim.iterations=4", "snapshots.every=2"]
+    kept = tmp_path / "kept/out"
+    done = run_python(
+        "stylize.py", *call, f"snapshots.dir={tmp_path / 'kept'}", WANDB_SILENT="true"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    assert len(list(kept.glob("wandb/offline-run-*/files/media/images/optimise/*.png"))) == 3
+    assert "optimise/total" in json.dumps(read_back(kept))
 
 
 def test_nothing_is_kept_unasked(arguments, tmp_path):
