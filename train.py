@@ -262,7 +262,8 @@ def train(config: Config, state: dict[str, Any] | None) -> int:
                         # t = AdaIN(f(c), f(s)), eq. 9, then g(t), eq. 10, then L_c and L_s
                         seen = objective.observe(content, style, n_styles)
                         output = net.learn(seen)
-                        terms = objective.terms(output, seen, net, setup.shift(run.step))
+                        moves = setup.shift(run.step), setup.motion(run.step)
+                        terms = objective.terms(output, seen, net, *moves)
                         if adversary:
                             terms["adversarial"] = adversary.term(output)
                     total = weighted_total(terms, objective.weights)  # L = L_c + lambda L_s, eq. 11

@@ -291,6 +291,7 @@ def make_loss_weights(config: Config) -> LossWeights:
         content_norm=loss.content_norm_weight,
         content_norm_taps=loss.content_norm_taps,
         shift=loss.shift_weight,
+        motion=loss.motion_weight,
         features=loss.feature_weight,
         feature_taps=dict.fromkeys(loss.feature_taps, 1.0),
         sliced=loss.sliced_weight,

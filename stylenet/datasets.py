@@ -27,15 +27,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from stylenet import images, progress
 from stylenet.csv_files import read_rows
 from stylenet.errors import DataError
+from stylenet.motion import Motion, draw_motion
 
 CONTENT, STYLE = 0, 1  # the two streams, drawn independently of each other
-PERMUTATION, AUGMENTATION, REPLACEMENT, SCALE, SHIFT = (
-    0,
-    1,
-    2,
-    3,
-    4,
-)  # separate random streams within each of the two
+# separate random streams within each of the two
+PERMUTATION, AUGMENTATION, REPLACEMENT, SCALE, SHIFT, MOTION = range(6)
 MANIFEST_SUFFIXES = (".csv", ".tsv")
 MAX_REPLACEMENTS = 20  # tries to replace an unreadable image before giving up
 
@@ -224,6 +220,11 @@ def shift_of(seed: int, step: int) -> tuple[int, int]:
     """
     number = int(generator_for(seed, SHIFT, step).integers(1, 64))  # 8 * down + right
     return number // 8, number % 8
+
+
+def motion_of(seed: int, step: int, height: int, width: int) -> Motion:
+    """The motion of a step's contents in the motion loss."""
+    return draw_motion(generator_for(seed, MOTION, step), height, width)
 
 
 CENTRE = Crop(0.5, 0.5, False)

@@ -36,6 +36,7 @@ class LossWeights(NamedTuple):
     content_norm: float = 0.0
     content_norm_taps: tuple[str, ...] = ()
     shift: float = 0.0
+    motion: float = 0.0
     features: float = 0.0
     feature_taps: Mapping[str, float] = MappingProxyType({})
     sliced: float = 0.0
@@ -229,7 +230,7 @@ def weighted_total(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
 
     The terms are `content`, `style/<tap>`, and any of `content_norm`, `features/<tap>`,
     `gram/<tap>`, `sliced/<tap>`, `tv`, `identity`, `shift`,
-    `adversarial`.
+    `motion`, `adversarial`.
     """
     return torch.stack(
         [effective_weight(name, weights) * value for name, value in terms.items()]
@@ -254,7 +255,11 @@ def term_names(weights: LossWeights) -> Sequence[str]:
     first = [name for name in ("content", "content_norm") if getattr(weights, name)]
     if weights.features:
         first += [f"features/{tap}" for tap in weights.feature_taps]
-    others = [name for name in ("tv", "identity", "shift", "adversarial") if getattr(weights, name)]
+    others = [
+        name
+        for name in ("tv", "identity", "shift", "motion", "adversarial")
+        if getattr(weights, name)
+    ]
     return [*first, *per_tap, *others]
 
 

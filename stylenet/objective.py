@@ -27,6 +27,7 @@ from stylenet.losses import (
 )
 from stylenet.models.learning import Observed, repeated, rolled
 from stylenet.models.vgg import VGG
+from stylenet.motion import Motion, motion_loss
 from stylenet.transforms import FeatureTransform, StyleCode, adain, channel_stats
 
 
@@ -113,11 +114,13 @@ class Objective:
         seen: Observed,
         learner: Learner | None = None,
         shift: tuple[int, int] = (1, 2),
+        motion: Motion | None = None,
     ) -> dict[str, Tensor]:
         """The terms that have a weight, unweighted: content, style, Gram and others.
 
-        output [R * N, 3, H, W]. Style and Gram terms have an entry for each tap. The identity and
-        shift terms need the `learner`; `shift` is in pixels, down and right.
+        output [R * N, 3, H, W]. Style and Gram terms have an entry for each tap. The identity,
+        shift and motion terms need the `learner`; `shift` is in pixels, down and right. There is no
+        motion term without a `motion`.
         """
         terms = self.feature_terms(output, seen) if self.weights.needs_features else {}
         if self.weights.tv:
@@ -130,6 +133,9 @@ class Objective:
             shifted_output = learner(seen.content.roll(shift, (2, 3)), seen.style)
             # the first N outputs are those in each content's own style
             terms["shift"] = shift_loss(output[: len(seen.content)], shifted_output, shift)
+        if self.weights.motion and motion:
+            next_output = learner(motion.film(seen.content), seen.style)
+            terms["motion"] = motion_loss(output[: len(seen.content)], next_output, motion)
         return terms
 
     def feature_terms(self, output: Tensor, seen: Observed) -> dict[str, Tensor]:

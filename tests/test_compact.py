@@ -279,6 +279,7 @@ def test_growing_by_a_run(compact_run, tiny_options, tmp_path):
         "model.encoder_blocks=2",
         "model.antialias=true",
         "loss.shift_weight=1",
+        "loss.motion_weight=1",
         "loss.style_balance=0.5",
     ]
     more += [

@@ -15,7 +15,7 @@ images
 csv_files progress
 runtime
 transforms
-losses optim
+losses optim motion
 looks
 models
 objective

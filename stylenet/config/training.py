@@ -247,6 +247,11 @@ class LossConfig:
         0.0,
         "weight of the shift loss: if the content moves by some pixels, the output must follow",
     )
+    motion_weight: float = option(
+        0.0,
+        "weight of the motion loss: if the content moves, brightens and gets noisy as in a clip, "
+        "the output must follow the motion alone",
+    )
 
     adversarial_weight: float = option(
         0.0, "weight of the adversarial loss: a critic compares outputs with crops of the style set"

@@ -15,6 +15,7 @@ from stylenet import build, checkpoint, datasets, images, runtime
 from stylenet.datasets import Batch
 from stylenet.errors import DataError, UsageError
 from stylenet.models.critic import Critic
+from stylenet.motion import Motion
 from stylenet.training import parts
 from stylenet.training.adversary import Adversary
 from stylenet.training.parts import Part
@@ -176,6 +177,13 @@ class Setup:
     def shift(self, step: int) -> tuple[int, int]:
         """The pixels by which the shift loss moves the contents of a step."""
         return datasets.shift_of(self.config.run.seed, step)
+
+    def motion(self, step: int) -> Motion | None:
+        """The motion of the motion loss in a step; None without that loss."""
+        if not self.config.loss.motion_weight:
+            return None
+        side_px = self.config.data.crop_px
+        return datasets.motion_of(self.config.run.seed, step, side_px, side_px)
 
     def gradients_shared(self, is_last: bool) -> contextlib.AbstractContextManager:
         """Context of a backward pass: processes share gradients after the last batch of a step."""

@@ -76,7 +76,9 @@ class Validation:
         """The losses of a batch by name, and their total."""
         with runtime.autocast(self.device, self.config.train.precision):
             seen = self.objective.observe(content, style)
-            terms = self.objective.terms(net.learn(seen), seen, net)
+            # always the same motion, so that its loss compares from one validation to the next
+            motion = datasets.motion_of(0, 0, *content.shape[-2:])
+            terms = self.objective.terms(net.learn(seen), seen, net, motion=motion)
         total = weighted_total(terms, self.objective.weights)
         return {name: float(value) for name, value in (terms | {"total": total}).items()}
 
