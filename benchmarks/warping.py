@@ -1,7 +1,7 @@
 """Measure the warping error of stylised real clips, with and without smoothing.
 
     pip install opencv-python-headless
-    python benchmarks/warping.py --models runs/mine runs/tuned --clips clip.mp4 --style paintings/ --pairs 4
+    python benchmarks/warping.py --models runs/mine runs/tuned --clips clip.mp4 --style paintings/
 
 The flow between two frames of the clip comes from DIS (Kroeger et al. 2016, OpenCV). A pixel counts
 where the flow there and back agree, so what was hidden is left out, and where the clip's own frames
