@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stylenet import images
-from stylenet.applying.stylizer import Stylizer
+from stylenet.applying.stylizer import Encoded, Stylizer
 from stylenet.applying.video import Smoother
 from stylenet.looks import make_look
 
@@ -131,11 +131,8 @@ def warping_errors(
     return statistics.fmean(fine) ** 0.5, statistics.fmean(coarse) ** 0.5
 
 
-Encoded = list[tuple[Tensor, Sequence[int]]]
-
-
-def encoded(stylizer: Stylizer, frames: Sequence[Tensor], is_evened: bool) -> Encoded:
-    """Features and shape of every frame, as it is or at its shot's usual brightness."""
+def encoded(stylizer: Stylizer, frames: Sequence[Tensor], is_evened: bool) -> list[Encoded]:
+    """Every frame as the network sees it, as it is or at its shot's usual brightness."""
     smoother, contents = Smoother(0.0), []
     for i, frame in enumerate(frames):
         smoother.see(frame, i / FPS)
@@ -144,15 +141,17 @@ def encoded(stylizer: Stylizer, frames: Sequence[Tensor], is_evened: bool) -> En
 
 
 def stylised(
-    stylizer: Stylizer, frames: Sequence[Tensor], contents: Encoded, style: Tensor, smooth_s: float
+    stylizer: Stylizer,
+    frames: Sequence[Tensor],
+    contents: Sequence[Encoded],
+    style: Tensor,
+    smooth_s: float,
 ) -> list[Tensor]:
     """The clip as stylize.py makes it, [3, px, px] in [0, 1]."""
     smoother, pictures, look = Smoother(smooth_s), [], make_look([stylizer.encode_style(style)])
-    for i, (frame, (features, shape)) in enumerate(zip(frames, contents, strict=True)):
+    for i, (frame, content) in enumerate(zip(frames, contents, strict=True)):
         smoother.see(frame, i / FPS)
-        pixels, stats = stylizer.render_frame(
-            features, shape, smoother.steady(look) if smooth_s else look
-        )
+        pixels, stats = stylizer.render_frame(content, smoother.steady(look) if smooth_s else look)
         smoother.note(stats)
         pictures.append(images.to_unit(pixels[0].permute(2, 0, 1)))
     return pictures

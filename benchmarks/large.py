@@ -73,8 +73,8 @@ def make_our_call(
     style = make_images(1, STYLE_PX)[1]
 
     def call() -> None:
-        features, shape = stylizer.encode_content(content)
-        stylizer.render_pixels(features, shape, [make_look([stylizer.encode_style(style)])])
+        encoded = stylizer.encode_content(content)
+        stylizer.render_pixels(encoded, [make_look([stylizer.encode_style(style)])])
 
     return call
 

@@ -333,6 +333,14 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(pixels.contiguous().cpu().numpy())
 
 
+def to_jpeg(image: Tensor, shortest_px: int) -> bytes:
+    """A small JPEG of an image [3, H, W], float in [0, 1] or uint8."""
+    unit = to_unit(image) if image.dtype == torch.uint8 else image
+    stream = io.BytesIO()
+    resize_shortest(to_pil(unit), shortest_px).save(stream, "JPEG", quality=85)
+    return stream.getvalue()
+
+
 def shown_size(path: str | Path) -> tuple[int, int]:
     """Width and height of a picture as it is shown, from its header. Raises DataError."""
     check_regular(path, "an image")

@@ -45,11 +45,45 @@ def channel_stats(features: Tensor, eps: float = EPS) -> tuple[Tensor, Tensor]:
     return first + rest, ((square - rest.square()).clamp_min(0) + eps).sqrt()
 
 
+def area_stats(features: Tensor, areas: Tensor | None, eps: float = EPS) -> StyleCode:
+    """Means and deviations of every channel in each area, one after the other.
+
+    features [N, C, H, W], areas [A, 1, H, W] of weights in [0, 1] -> 2 * A of [N, C, 1, 1]. An
+    empty area has the mean 0 and the deviation sqrt(eps). None is one area, the whole.
+    """
+    if areas is None:
+        return channel_stats(features, eps)
+    stats: list[Tensor] = []
+    for area in areas.to(features.device).double().unbind():  # [1, H, W]
+        total = area.sum().clamp(min=1e-12)
+        exact = features.double()
+        mean = (exact * area).sum((2, 3), keepdim=True) / total
+        square = ((exact - mean).square() * area).sum((2, 3), keepdim=True) / total
+        stats += [mean.to(torch.float32), (square + eps).sqrt().to(torch.float32)]
+    return tuple(stats)
+
+
+def align_areas(
+    content: Tensor, codes: Sequence[StyleCode], areas: Tensor, own: StyleCode
+) -> Tensor:
+    """Content features [N, C, H, W] with a style's statistics in each of the areas [A, 1, H, W].
+
+    `codes` has a mean and a deviation for each area, `own` is the content's `area_stats`. Where
+    areas overlap softly, the aligned features are blended.
+    """
+    weights = areas.to(content.device)[:, None]  # [A, 1, 1, H, W]
+    parts = [
+        align(content, code, own[2 * k : 2 * k + 2]).float() * weights[k]
+        for k, code in enumerate(codes)
+    ]
+    return torch.stack(parts).sum(0).to(content.dtype)
+
+
 def joined_stats(
-    means: Sequence[Tensor], deviations: Sequence[Tensor], sizes: Sequence[int], eps: float = EPS
+    means: Sequence[Tensor], deviations: Sequence[Tensor], sizes: Sequence[float], eps: float = EPS
 ) -> tuple[Tensor, Tensor]:
     """The `channel_stats` of a map from those of its pieces, of sizes in this proportion."""
-    shares = [size / sum(sizes) for size in sizes]
+    shares = [size / max(sum(sizes), 1e-12) for size in sizes]
     exact = [mean.double() for mean in means]
     mean = sum(share * part for share, part in zip(shares, exact, strict=True))
     # E[x^2] - E[x]^2, about the common mean

@@ -14,8 +14,8 @@ from stylenet.applying.stylizer import Stylizer, load_network
 from stylenet.checkpoint import load_model
 from stylenet.config.training import Config
 from stylenet.errors import UsageError, WeightsError
-from stylenet.looks import make_look
-from stylenet.models.compact import BlurredConv, CompactNet, grown, make_fast, mean_code
+from stylenet.looks import make_look, mean_code
+from stylenet.models.compact import BlurredConv, CompactNet, grown, make_fast
 from stylenet.models.fast import SubPixelConv
 
 RECIPE = str(ROOT / "configs/compact.yaml")

@@ -15,7 +15,7 @@ images
 csv_files progress
 runtime
 transforms
-losses optim motion
+losses optim motion colours
 looks
 models
 objective

@@ -88,11 +88,12 @@ def test_the_stylizer_takes_bytes_and_batches_in_strips():
     torch.testing.assert_close(strips(pixels, style), expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(strips(pixels.float() / 255, style), expected, rtol=0, atol=1e-5)
     # the features of a batch part and join, as contents that share one need
-    features, shape = strips.encode_content(pixels)
-    again = join(separate(features))
-    assert is_in_strips(again) and not is_in_strips(whole.encode_content(pixels)[0])
+    encoded = strips.encode_content(pixels)
+    again = join(separate(encoded))
+    assert is_in_strips(again.features)
+    assert not is_in_strips(whole.encode_content(pixels).features)
     look = make_look([strips.encode_style(style)])
-    assert torch.equal(strips.render(again, shape, look), strips.render(features, shape, look))
+    assert torch.equal(strips.render(again, look), strips.render(encoded, look))
 
 
 @torch.inference_mode()
@@ -109,6 +110,6 @@ def test_too_little_memory_for_one_half_only_changes_nothing(monkeypatch):
         if failing != "nothing":
             monkeypatch.setattr(stylizer.net, failing, fail)
         look = make_look([net.encode_style(image(1, 40, 50, 3))])
-        picture = stylizer.render(*stylizer.encode_content(content), look)
+        picture = stylizer.render(stylizer.encode_content(content), look)
         expected = picture if expected is None else expected
         torch.testing.assert_close(picture, expected, rtol=0, atol=1e-5)

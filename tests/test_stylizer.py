@@ -147,12 +147,12 @@ def test_a_batch_is_each_content_with_its_own_styles(name, tile):
     codes = [
         [stylizer.encode_style(styles[i]), stylizer.encode_style(styles[i + 3])] for i in range(3)
     ]
-    features, shape = stylizer.encode_content(contents)
+    encoded = stylizer.encode_content(contents)
     looks = [make_look(mixed, [1, 2], 0.7) for mixed in codes]
-    batch = stylizer.render_pixels(features, shape, looks)
+    batch = stylizer.render_pixels(encoded, looks)
     assert batch.shape == (3, 70, 90, 3) and batch.dtype == torch.uint8
     for i in range(3):
-        alone = stylizer.render_pixels(*stylizer.encode_content(contents[i]), looks[i : i + 1])[0]
+        alone = stylizer.render_pixels(stylizer.encode_content(contents[i]), looks[i : i + 1])[0]
         assert (alone.int() - batch[i].int()).abs().max() <= 1
 
 
@@ -171,15 +171,13 @@ def test_given_statistics_replace_the_content_s_own(pictures, trained_run, tile)
     Another survey changes the picture.
     """
     stylizer = Stylizer.load(trained_run, device="cpu", tile=tile)
-    features, shape = stylizer.encode_content(pictures[0])
+    content = stylizer.encode_content(pictures[0])
     look = make_look([stylizer.encode_style(pictures[1])])
-    own = stylizer.render_frame(features, shape, look)[1]
-    other = stylizer.render_frame(*stylizer.encode_content(pictures[2]), look)[1]
-    expected = stylizer.render(features, shape, look)
-    assert torch.equal(stylizer.render(features, shape, look.with_stats(own)), expected)
-    assert not torch.allclose(
-        stylizer.render(features, shape, look.with_stats(other)), expected, atol=0.01
-    )
+    own = stylizer.render_frame(content, look)[1]
+    other = stylizer.render_frame(stylizer.encode_content(pictures[2]), look)[1]
+    expected = stylizer.render(content, look)
+    assert torch.equal(stylizer.render(content, look.with_stats(own)), expected)
+    assert not torch.allclose(stylizer.render(content, look.with_stats(other)), expected, atol=0.01)
 
 
 @pytest.mark.parametrize("channels", [[8], [8, 8, 8, 8], ["x", 1, 1], [-1, 8, 8], None])

@@ -173,8 +173,8 @@ def test_stylizer_tiles_bytes_and_floats_alike():
     style = image(1, 80, 130, 5)
     expected = whole(pixels, style)
     torch.testing.assert_close(pieces(pixels.float() / 255, style), expected, rtol=0, atol=1e-5)
-    features, shape = pieces.encode_content(pixels)
-    drawn = pieces.render_pixels(features, shape, [make_look([pieces.encode_style(style)])])[0]
+    encoded = pieces.encode_content(pixels)
+    drawn = pieces.render_pixels(encoded, [make_look([pieces.encode_style(style)])])[0]
     assert drawn.shape == (150, 90, 3) and drawn.dtype == torch.uint8
     assert (
         drawn.int() - (expected * 255).round().int().permute(1, 2, 0)

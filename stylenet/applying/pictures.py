@@ -21,10 +21,9 @@ from stylenet import images, runtime
 from stylenet.applying import overlap
 from stylenet.applying.plan import Job, Plan
 from stylenet.applying.record import Record
-from stylenet.applying.stylizer import Stylizer, join, separate
+from stylenet.applying.stylizer import Encoded, Stylizer, join, separate
 from stylenet.errors import DataError
 from stylenet.looks import Look, make_look
-from stylenet.models.families import Features
 from stylenet.progress import Progress
 from stylenet.transforms import StyleCode
 
@@ -125,7 +124,7 @@ class Making:
         self.stylizer, self.plan, self.folder, self.record = stylizer, plan, folder, record
         self.sizes, self.mixture, self.pool, self.progress = sizes, mixture, pool, progress
         self.codes = StyleCodes(stylizer.encode_style, self.read_style)
-        self.features: dict[int, Features] = {}  # of the last batch's contents, by number
+        self.encoded: dict[int, Encoded] = {}  # the last batch's contents, by number
         self.last: tuple[int, Future] | None = None  # the newest content and its read
         self.broken: set[str] = set()
 
@@ -198,16 +197,15 @@ class Making:
     def render_at_once(self, batch: Sequence[Ready]) -> Tensor:
         """The same in one pass; consecutive jobs of a content share its features."""
         fresh = {
-            item.job.content: item.pixels for item in batch if item.job.content not in self.features
+            item.job.content: item.pixels for item in batch if item.job.content not in self.encoded
         }
         if fresh:
-            new_features = self.stylizer.encode_content(torch.stack(list(fresh.values())))[0]
-            self.features |= dict(zip(fresh, separate(new_features), strict=True))
-        # only this batch's features stay: a content's jobs follow each other
-        self.features = {item.job.content: self.features[item.job.content] for item in batch}
-        features = join([self.features[item.job.content] for item in batch])
-        shape = (len(batch), *batch[0].pixels.shape)
-        return self.stylizer.render_pixels(features, shape, [item.look for item in batch])
+            encoded = self.stylizer.encode_content(torch.stack(list(fresh.values())))
+            self.encoded |= dict(zip(fresh, separate(encoded), strict=True))
+        # only this batch's contents stay: a content's jobs follow each other
+        self.encoded = {item.job.content: self.encoded[item.job.content] for item in batch}
+        content = join([self.encoded[item.job.content] for item in batch])
+        return self.stylizer.render_pixels(content, [item.look for item in batch])
 
     def save(self, job: Job, pixels: Tensor, keeps_metadata: bool) -> None:
         """Write a picture."""

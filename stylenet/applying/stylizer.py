@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -19,8 +21,9 @@ from stylenet.checkpoint import (
     read_release,
     with_prefix,
 )
+from stylenet.colours import luminance, matched, recoloured
 from stylenet.errors import UsageError, WeightsError, one_line
-from stylenet.looks import Look, make_look, stack
+from stylenet.looks import Look, Region, StyleCard, make_look, mean_code, stack
 from stylenet.models.adapters import merged
 from stylenet.models.calibration import calibrate
 from stylenet.models.families import FAMILIES, PUBLISHED, Features, Network, family_of, parts_of
@@ -42,6 +45,18 @@ SHIPPED_MODEL = Path(__file__).parent.parent / "weights" / "compact.safetensors"
 ImageLike = Tensor | np.ndarray | Image.Image | str | Path
 
 
+class Encoded(NamedTuple):
+    """Contents of one size as the network sees them, which serve any number of looks."""
+
+    features: Features
+    pixels: Tensor  # [N, 3, H, W], float in [0, 1] or uint8
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """That of the pixels."""
+        return self.pixels.shape
+
+
 class Stylizer:
     """Stylises pictures with a trained network.
 
@@ -57,8 +72,10 @@ class Stylizer:
         precision: str = "fp32",
         tile: str | int = "auto",
         is_compiled: bool = False,
+        origin: tuple[str | Path, str | None] | None = None,
     ) -> None:
-        self.device, self.tile = runtime.pick_device(device), tile
+        """`origin` names the files of the network: its own, and its encoder's."""
+        self.device, self.tile, self.origin = runtime.pick_device(device), tile, origin
         self.family = family_of(net)
         self.net = self.family.make_fast(
             net, self.device, runtime.DTYPES.get(precision, torch.float32)
@@ -92,7 +109,35 @@ class Stylizer:
         Raises WeightsError for a damaged or foreign file, and for another encoder than the model
         was trained with.
         """
-        return cls(load_network(path, encoder_weights), device, precision, tile, is_compiled)
+        net = load_network(path, encoder_weights)
+        return cls(net, device, precision, tile, is_compiled, (path, encoder_weights))
+
+    @functools.cached_property
+    def model_id(self) -> tuple[str, ...]:
+        """The sha256 of the model's files. Raises UsageError for a network that has none."""
+        if self.origin is None:
+            raise UsageError(
+                "expected a stylizer that was loaded from a file for a style card, but this one "
+                "has none; use Stylizer.load"
+            )
+        return identify(*self.origin)
+
+    def make_card(
+        self, style: ImageLike | list[ImageLike], title: str, source: str = ""
+    ) -> StyleCard:
+        """A style card of a picture, or of the mean of several.
+
+        Raises UsageError for a model whose codes depend on the style's size.
+        """
+        pictures = style if isinstance(style, list) else [style]
+        codes = [self.encode_style(picture) for picture in pictures]
+        if len({tuple(part.shape for part in code) for code in codes}) > 1:
+            raise UsageError(
+                "expected a model whose style codes have one size for a card of several styles, "
+                "but this one's depend on the picture; give one style"
+            )
+        thumbnail = images.to_jpeg(to_batch(pictures[0])[0], THUMBNAIL_PX)
+        return StyleCard(mean_code(codes), self.model_id, title, source, thumbnail)
 
     @torch.inference_mode()
     def __call__(
@@ -101,20 +146,47 @@ class Stylizer:
         style: ImageLike | StyleCode | list[ImageLike | StyleCode],
         alpha: float = 1.0,
         mixture: Sequence[float] | None = None,
+        colour: str = "style",
+        regions: Sequence[Masked] = (),
+        stroke: float | None = None,
     ) -> Tensor:
         """The content in the look of the style, float32 in [0, 1] on the CPU.
 
         The result is [3, H, W], or [N, 3, H, W] for a batch. alpha: 0 gives the content back as the
         decoder can, 1 the full style. A list of styles is mixed in the proportion `mixture` (equal
-        parts if None). A style may also be the result of `encode_style`.
+        parts if None). A style may also be the result of `encode_style`, or a style card.
 
-        Raises UsageError for an alpha outside [0, 1] and for a mixture that does not match the
-        styles.
+        colour: whose colours the result has, as in `stylenet.colours.Colour`. regions: pairs of a
+        mask and a style, which that part of the picture takes; a mask is a picture (white: all of
+        it) or a tensor [h, w] in [0, 1], of any size. With an empty list as style the rest stays
+        the content. stroke: the style's shortest side as a multiple of the content's; None takes
+        the style as it is.
+
+        Raises UsageError for an alpha outside [0, 1], a mixture that does not match the styles, an
+        unknown colour, and what the network or a style code cannot do.
         """
         styles = style if isinstance(style, list) else [style]
-        features, shape = self.encode_content(content)
+        encoded = self.encode_content(content)
+
+        def code_of(style: ImageLike | StyleCode | StyleCard) -> StyleCode:
+            if isinstance(style, (tuple, StyleCard)):
+                if stroke is not None or colour == "matched":
+                    raise UsageError(
+                        "expected a picture as style with stroke or with colour matched, which "
+                        "change it before the network sees it, but a style code came"
+                    )
+                return self.encode_style(style)
+            return self.encode_style(as_seen(to_batch(style), encoded.pixels, colour, stroke))
+
         output = self.render(
-            features, shape, make_look([self.encode_style(s) for s in styles], mixture, alpha)
+            encoded,
+            make_look(
+                [code_of(s) for s in styles],
+                mixture,
+                alpha,
+                [Region(to_mask(mask), (code_of(s),)) for mask, s in regions],
+                colour,
+            ),
         )
         is_batch = isinstance(content, Tensor) and content.ndim == 4
         return output if is_batch else output[0]
@@ -125,25 +197,49 @@ class Stylizer:
         style: ImageLike | StyleCode | list[ImageLike | StyleCode],
         alpha: float = 1.0,
         mixture: Sequence[float] | None = None,
+        colour: str = "style",
+        regions: Sequence[Masked] = (),
+        stroke: float | None = None,
     ) -> Image.Image:
         """The same as a Pillow image, of one content."""
-        return images.to_pil(self(content, style, alpha, mixture))
+        return images.to_pil(self(content, style, alpha, mixture, colour, regions, stroke))
 
     @torch.inference_mode()
-    def encode_style(self, style: ImageLike | StyleCode) -> StyleCode:
-        """The style's code, which the network needs of a style. It fits every content."""
+    def encode_style(
+        self, style: ImageLike | StyleCode | StyleCard, mask: ImageLike | None = None
+    ) -> StyleCode:
+        """The style's code, which the network needs of a style. It fits every content.
+
+        With a mask only that part of the style counts. Raises UsageError for a card of another
+        model.
+        """
+        if isinstance(style, StyleCard):
+            return style.code_for(self.model_id, self.device)
         if isinstance(style, tuple):
             return style
         batch = to_batch(style)
+        if mask is not None:
+            self.check_masks()
+            look = Look((), regions=(Region(to_mask(mask), ()),))
+            features = self.net.encode(as_input(batch, self.net))
+            return self.family.masked_code(self.net, features, look, batch.shape)
         if self.family.encodes_styles_apart:
             return self.net.encode_style(as_input(batch, self.net))
         return self.family.style_code(self.net, self.features_of(batch))
 
     @torch.inference_mode()
-    def encode_content(self, content: ImageLike) -> tuple[Features, Sequence[int]]:
-        """The content's features and shape, which `render` takes with any style."""
+    def encode_content(self, content: ImageLike) -> Encoded:
+        """The content as the network sees it, which `render` takes with any style."""
         batch = to_batch(content)
-        return self.features_of(batch), batch.shape
+        return Encoded(self.features_of(batch), batch)
+
+    def check_masks(self) -> None:
+        """Raise UsageError unless the network can take masks."""
+        if not self.family.can_mask(self.net):
+            raise UsageError(
+                "expected a model whose transform is AdaIN (or its mean or deviation alone) for "
+                "masks, but this one looks at the whole picture at once; leave the masks out"
+            )
 
     def features_of(self, batch: Tensor) -> Features:
         """The features of pictures [N, 3, H, W], computed in tiles where they are large."""
@@ -155,52 +251,52 @@ class Stylizer:
 
         return self.in_memory(encode, batch.shape)
 
-    def render(self, features: Features, shape: Sequence[int], look: Look) -> Tensor:
+    def render(self, content: Encoded, look: Look) -> Tensor:
         """An encoded content in a look: pictures [N, 3, H, W], float32 in [0, 1] on the CPU."""
-        output = torch.empty(shape[0], 3, *shape[-2:])
+        output = torch.empty(content.shape)
 
         def write(top: int, left: int, piece: Tensor) -> None:
             output[..., top : top + piece.shape[-2], left : left + piece.shape[-1]] = (
                 piece.float().clamp(0, 1).cpu()
             )
 
-        self.draw(features, shape, look, write)
+        self.draw(content, look, write)
         return output
 
-    def render_pixels(
-        self, features: Features, shape: Sequence[int], looks: Sequence[Look]
-    ) -> Tensor:
+    def render_pixels(self, content: Encoded, looks: Sequence[Look]) -> Tensor:
         """N encoded contents, each in its own look, as uint8 [N, H, W, 3].
 
         The looks have one mixture and strength, and codes of equal shapes.
         """
-        return self.render_frame(features, shape, stack(looks))[0]
+        return self.render_frame(content, stack(looks))[0]
 
-    def render_frame(
-        self, features: Features, shape: Sequence[int], look: Look
-    ) -> tuple[Tensor, StyleCode | None]:
+    def render_frame(self, content: Encoded, look: Look) -> tuple[Tensor, StyleCode | None]:
         """Encoded contents in a look as uint8 [N, H, W, 3], and the statistics that aligned them.
 
         Tiles fill the pixels, so a large picture never exists in float32 as a whole. The statistics
         are None for a network without.
         """
-        pixels = torch.empty(shape[0], *shape[-2:], 3, dtype=torch.uint8)
+        n, _, *size = content.shape
+        pixels = torch.empty(n, *size, 3, dtype=torch.uint8)
 
         def write(top: int, left: int, piece: Tensor) -> None:
             pixels[:, top : top + piece.shape[-2], left : left + piece.shape[-1]] = (
                 images.to_pixels(piece).cpu()
             )
 
-        return pixels, self.draw(features, shape, look, write)
+        return pixels, self.draw(content, look, write)
 
     @torch.inference_mode()
-    def draw(
-        self, features: Features, shape: Sequence[int], look: Look, write: Write
-    ) -> StyleCode | None:
+    def draw(self, content: Encoded, look: Look, write: Write) -> StyleCode | None:
         """Pass the stylised picture to `write`, in one piece or in tiles.
 
         Returns the statistics that aligned it, as `render_frame`.
         """
+        features, shape = content.features, content.shape
+        if look.regions:
+            self.check_masks()
+        if look.keeps_rest or look.colour in ("content", "only"):
+            write = finished(content.pixels, look, write)
 
         def action(tile_px: int | None) -> StyleCode | None:
             if tile_px or self.family.is_tiled(features):
@@ -246,6 +342,7 @@ class Stylizer:
 
 WHOLE_PIXELS = 1280 * 1280  # up to this a picture goes through in one piece
 SMALLEST_TILE = 64
+THUMBNAIL_PX = 96  # the shortest side of a style card's picture
 # of a tile with its halo, float32; the largest activations are three of 64 channels
 BYTES_PER_PIXEL = 1000
 
@@ -265,18 +362,86 @@ def best_tile(free_bytes: int | None, device: torch.device) -> int:
     return candidates[0] if candidates else 128
 
 
-def separate(features: Features) -> list[Features]:
-    """The features of each content of a batch, [1, C, h, w] each."""
+Masked = tuple[ImageLike, ImageLike | StyleCode | StyleCard]  # a mask, and the style behind it
+
+
+def finished(pixels: Tensor, look: Look, write: Write) -> Write:
+    """A `write` that first gives a piece what a look takes of the content's pixels."""
+    rest = look.areas(pixels.shape)[:1] if look.keeps_rest else None
+
+    def finish(top: int, left: int, piece: Tensor) -> None:
+        place = (..., slice(top, top + piece.shape[-2]), slice(left, left + piece.shape[-1]))
+        own = pixels[place].to(piece.device)
+        own = images.to_unit(own) if own.dtype == torch.uint8 else own.float()
+        piece = recoloured(piece.float().clamp(0, 1), own, look.colour)
+        if rest is not None:
+            piece = torch.lerp(piece, own, rest[place].to(piece.device))
+        write(top, left, piece)
+
+    return finish
+
+
+def as_seen(style: Tensor, content: Tensor, colour: str, stroke: float | None) -> Tensor:
+    """A style [1, 3, h, w] as a look for the content [N, 3, H, W] takes it, float in [0, 1].
+
+    Raises UsageError for colours matched with several contents at once.
+    """
+    style, content = (
+        images.to_unit(x) if x.dtype == torch.uint8 else x.float() for x in (style, content)
+    )
+    if stroke is not None:
+        check_stroke(stroke)
+        factor = stroke * min(content.shape[-2:]) / min(style.shape[-2:])
+        size = [max(1, round(side * factor)) for side in style.shape[-2:]]
+        style = F.interpolate(style, size, mode="bilinear", antialias=True)
+    if colour == "matched":
+        if len(content) > 1 or len(style) > 1:
+            raise UsageError(
+                f"expected one content and one style at a time with colour matched, but "
+                f"{len(content)} and {len(style)} came"
+            )
+        style = matched(style[0], content[0])[None]
+    return style
+
+
+def check_stroke(stroke: float) -> None:
+    """Raise UsageError for strokes that are no multiple in [0.1, 10]."""
+    if not 0.1 <= stroke <= 10:
+        raise UsageError(f"expected stroke in [0.1, 10], but {stroke} came")
+
+
+def to_mask(mask: ImageLike) -> Tensor:
+    """A mask of any kind as [1, 1, h, w] in [0, 1]; of a picture its brightness.
+
+    Raises UsageError.
+    """
+    if isinstance(mask, Tensor) and mask.ndim in (2, 4):
+        values = mask if mask.ndim == 4 else mask[None, None]
+        if values.shape[:2] == (1, 1):
+            return (images.to_unit(values) if values.dtype == torch.uint8 else values).float()
+    if isinstance(mask, np.ndarray) and mask.ndim == 2:
+        return to_mask(torch.tensor(mask))
+    batch = to_batch(mask)[:1]
+    return luminance(images.to_unit(batch) if batch.dtype == torch.uint8 else batch.float())
+
+
+def separate(content: Encoded) -> list[Encoded]:
+    """Each content of a batch."""
+    features, pixels = content.features, content.pixels.split(1)
     if isinstance(features, Tensor):
-        return list(features.split(1))
-    return list(zip(*(depth.split(1) for depth in features), strict=True))
+        return list(map(Encoded, features.split(1), pixels))
+    return list(map(Encoded, zip(*(depth.split(1) for depth in features), strict=True), pixels))
 
 
-def join(features: Sequence[Features]) -> Features:
-    """The features of contents of one size as a batch."""
+def join(contents: Sequence[Encoded]) -> Encoded:
+    """Contents of one size as a batch."""
+    if len(contents) == 1:
+        return contents[0]
+    pixels = torch.cat([content.pixels for content in contents])
+    features = [content.features for content in contents]
     if isinstance(features[0], Tensor):
-        return torch.cat(list(features)) if len(features) > 1 else features[0]
-    return tuple(torch.cat(depth) for depth in zip(*features, strict=True))
+        return Encoded(torch.cat(list(features)), pixels)
+    return Encoded(tuple(torch.cat(depth) for depth in zip(*features, strict=True)), pixels)
 
 
 def to_batch(image: ImageLike) -> Tensor:

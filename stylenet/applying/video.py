@@ -171,11 +171,11 @@ def stylise(
         for item in ahead(source, lambda: stop.exit_code or target.is_gone, source.is_live):
             if isinstance(item, Frame):
                 smoother.see(item.pixels, float(item.time))
-                features, shape = stylizer.encode_content(
+                content = stylizer.encode_content(
                     smoother.evened(item.pixels) if is_smoothed else item.pixels
                 )
                 pixels, stats = stylizer.render_frame(
-                    features, shape, smoother.steady(look) if is_smoothed else look
+                    content, smoother.steady(look) if is_smoothed else look
                 )
                 smoother.note(stats)
                 item = item._replace(pixels=pixels[0])

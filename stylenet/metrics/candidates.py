@@ -107,7 +107,7 @@ class Model(Candidate):
         self.style_code = functools.lru_cache(maxsize=64)(
             lambda number: self.stylizer.encode_style(self.style)
         )
-        self.content_features = functools.lru_cache(maxsize=1)(
+        self.encoded_content = functools.lru_cache(maxsize=1)(
             lambda number: self.stylizer.encode_content(self.content)
         )
 
@@ -137,10 +137,8 @@ class Model(Candidate):
         alpha: float | None,
     ) -> Tensor:
         self.content, self.style = content, style
-        features, shape = self.content_features(pair[0])
-        return self.stylizer.render(
-            features, shape, make_look([self.style_code(pair[1])], alpha=alpha)
-        )
+        encoded = self.encoded_content(pair[0])
+        return self.stylizer.render(encoded, make_look([self.style_code(pair[1])], alpha=alpha))
 
 
 class Folder(Candidate):

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylenet.errors import WeightsError
-from stylenet.looks import Look, averaged
+from stylenet.looks import Look, averaged, mean_code
 from stylenet.models.fast import SubPixelConv
 from stylenet.models.vgg import pad
-from stylenet.transforms import StyleCode, align, channel_stats
+from stylenet.transforms import StyleCode, align, align_areas, area_stats, channel_stats
 
 STRIDE = 8  # side in pixels of the square that one of the deepest features stands for
 
@@ -135,24 +135,20 @@ class CompactNet(nn.Module):
 
         The features serve any number of looks.
         """
-        own = self.style_code(maps) if look.alpha != 1 else None
-        image, stats = self.decode(maps, mixed_code(look, own), look.content_stats, look.own_share)
+        areas = areas_at_depths(look, shape)
+        own = None
+        if look.alpha != 1:
+            own = [area_stats(x, areas[depth]) for x, depth in zip(maps, DEPTHS, strict=True)]
+        image, stats = self.decode(maps, Alignment(look, own, areas))
         return image[..., : shape[-2], : shape[-1]], stats
 
-    def decode(
-        self,
-        maps: Maps,
-        code: StyleCode,
-        past: StyleCode | None = None,
-        own_share: float = 0.0,
-    ) -> tuple[Tensor, StyleCode]:
+    def decode(self, maps: Maps, aligned: Alignment) -> tuple[Tensor, StyleCode]:
         """An image from a content's features, and the statistics that aligned them.
 
         The decoder aligns with the style code at every depth, and again after every layer, since
-        each one changes the statistics. `past` and `own_share` are a look's.
+        each one changes the statistics.
         """
         half, quarter, eighth = maps
-        aligned = Alignment(code, past, own_share)
         x = aligned(eighth, EIGHTH)
         for block in self.decoder_blocks:
             x = aligned(block(x), EIGHTH)
@@ -175,52 +171,71 @@ class CompactNet(nn.Module):
         return self.to_pixels(F.relu_(self.half_conv(F.relu(x))))
 
 
-HALF, QUARTER, EIGHTH = 0, 2, 4  # where a depth's mean and deviation begin in a style code
+HALF, QUARTER, EIGHTH = DEPTHS = (0, 2, 4)  # where a depth's two parts begin in a style code
+STRIDES = {HALF: 2, QUARTER: 4, EIGHTH: 8}
+
+Areas = dict[int, Tensor | None]  # a look's areas at each depth
+
+
+def areas_at_depths(look: Look, shape: Sequence[int]) -> Areas:
+    """The areas of a picture [..., H, W] at the three depths; None at each without regions."""
+    height, width = (side + -side % STRIDE for side in shape[-2:])
+    areas = look.areas(shape)
+    if areas is None:
+        return dict.fromkeys(DEPTHS)
+    padded = F.pad(areas, (0, width - shape[-1], 0, height - shape[-2]), mode="replicate")
+    return {depth: F.avg_pool2d(padded, STRIDES[depth]) for depth in DEPTHS}
 
 
 class Alignment:
-    """Aligns maps with a style code, in the order of the decoder, and keeps their statistics.
+    """Aligns maps with a look, in the order of the decoder, and keeps their statistics.
 
-    `past` and `own_share` are a look's content_stats and own_share.
+    `own` holds the content's `area_stats` at each depth, for a strength below 1.
     """
 
-    def __init__(self, code: StyleCode, past: StyleCode | None, own_share: float) -> None:
-        self.code, self.past, self.own_share = code, past, own_share
+    def __init__(self, look: Look, own: Sequence[StyleCode] | None, areas: Areas) -> None:
+        self.areas, self.past, self.own_share = areas, look.content_stats, look.own_share
+        self.codes = mixed_codes(look, own)  # of each area
         self.stats: list[Tensor] = []
 
     def __call__(self, x: Tensor, depth: int) -> Tensor:
-        """The whole map aligned with the style at a depth."""
-        return self.piece(x, depth, self.settle(channel_stats(x)))
+        """The whole map aligned at a depth."""
+        own = self.settle(area_stats(x, self.areas[depth]))
+        return self.piece(x, depth, own, self.areas[depth])
 
     def settle(self, own: StyleCode) -> StyleCode:
         """The statistics to align the decoder's next map with, where it measured `own`."""
         if self.past is not None:
-            past = self.past[len(self.stats) : len(self.stats) + 2]
+            past = self.past[len(self.stats) : len(self.stats) + len(own)]
             own = averaged(past, own, self.own_share)
         self.stats += own
         return own
 
-    def piece(self, x: Tensor, depth: int, stats: StyleCode) -> Tensor:
-        """A piece of a map aligned with the style at a depth, by the whole map's statistics."""
-        return align(x, self.code[depth : depth + 2], stats)
+    def piece(self, x: Tensor, depth: int, stats: StyleCode, areas: Tensor | None = None) -> Tensor:
+        """A piece of a map aligned at a depth, by the whole map's statistics.
+
+        `areas` are those of the piece.
+        """
+        codes = [code[depth : depth + 2] for code in self.codes]
+        return align(x, codes[0], stats) if areas is None else align_areas(x, codes, areas, stats)
 
 
-def mixed_code(look: Look, own: StyleCode | None) -> StyleCode:
-    """The look's style codes as one. `own` is the content's code, for a strength below 1.
+def mixed_codes(look: Look, own: Sequence[StyleCode] | None) -> list[StyleCode]:
+    """The look's style codes as one for each area.
 
-    AdaIN is linear in the style's statistics, so the network mixes and weakens these once for all
-    depths.
+    `own` holds the content's statistics in the areas at each depth, for a strength below 1. AdaIN
+    is linear in the style's statistics, so the network mixes and weakens these once for all depths.
     """
-    code = mean_code(look.codes, look.mixture)
-    return code if look.alpha == 1 else mean_code([own, code], [1 - look.alpha, look.alpha])
-
-
-def mean_code(codes: Sequence[StyleCode], shares: Sequence[float]) -> StyleCode:
-    """The weighted mean of style codes, by shares that sum to 1."""
-    return tuple(
-        sum(share * part for share, part in zip(shares, parts, strict=True))
-        for parts in zip(*codes, strict=True)
-    )
+    codes = [mean_code(codes, mixture) for codes, mixture in look.mixtures]
+    if look.alpha == 1:
+        return codes
+    return [
+        mean_code(
+            [tuple(part for stats in own for part in stats[2 * k : 2 * k + 2]), code],
+            [1 - look.alpha, look.alpha],
+        )
+        for k, code in enumerate(codes)
+    ]
 
 
 class DownConv(nn.Conv2d):

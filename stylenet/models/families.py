@@ -26,7 +26,7 @@ from stylenet.models.learning import PairLearner
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.tiles import Write
 from stylenet.models.vgg import VGG
-from stylenet.transforms import TRANSFORMS, StyleCode
+from stylenet.transforms import TRANSFORMS, StyleCode, area_stats
 
 Network = StyleNet | CompactNet | JohnsonNet | FusionNet
 # [N, C, h, w] at the tap; of a compact network at its three depths
@@ -96,6 +96,17 @@ class Family(abc.ABC):
     def can_tile(self, net: Network, shape: Sequence[int]) -> bool:
         """Whether tiles and the whole pass give the same picture of a content [..., H, W]."""
         return False
+
+    def can_mask(self, net: Network) -> bool:
+        """Whether parts of a picture can have styles of their own, and a style a mask."""
+        return False
+
+    def masked_code(self, net: Network, features: Features, look: Look, shape: Any) -> StyleCode:
+        """The style code of the part of a style [..., H, W] that is a look's only region.
+
+        `features` are those of a whole pass.
+        """
+        raise NotImplementedError
 
     def encode_tiled(self, net: Network, image: Tensor, tile_px: int) -> Features:
         """The features of a picture [N, 3, H, W], float in [0, 1] or uint8, for `render_tiled`.
@@ -199,6 +210,12 @@ class VggFamily(Family):
     def can_tile(self, net: StyleNet, shape: Sequence[int]) -> bool:
         return tiles.can_tile(net, shape)
 
+    def can_mask(self, net: StyleNet) -> bool:
+        return net.has_areas
+
+    def masked_code(self, net: StyleNet, features: Tensor, look: Look, shape: Any) -> StyleCode:
+        return area_stats(features, net.areas(look, shape))[2:]
+
     def encode_tiled(self, net: StyleNet, image: Tensor, tile_px: int) -> Tensor:
         return tiles.encode_tiled(net, image, tile_px)
 
@@ -266,6 +283,16 @@ class CompactFamily(WholeFamily):
 
     def can_tile(self, net: CompactNet, shape: Sequence[int]) -> bool:
         return True
+
+    def can_mask(self, net: CompactNet) -> bool:
+        return True
+
+    def masked_code(
+        self, net: CompactNet, features: Sequence[Tensor], look: Look, shape: Any
+    ) -> StyleCode:
+        areas = compact.areas_at_depths(look, shape)
+        stats = [area_stats(x, areas[d]) for x, d in zip(features, compact.DEPTHS, strict=True)]
+        return tuple(part for own in stats for part in own[2:])
 
     def encode_tiled(self, net: CompactNet, image: Tensor, tile_px: int) -> tuple[Tensor, ...]:
         return strips.encode_in_strips(net, image, tile_px)

@@ -31,11 +31,12 @@ from stylenet.models.compact import (
     QUARTER,
     STRIDE,
     Alignment,
+    Areas,
     CompactNet,
-    mixed_code,
+    areas_at_depths,
 )
 from stylenet.models.tiles import Span, Write, as_input, spans
-from stylenet.transforms import StyleCode, channel_stats, joined_stats
+from stylenet.transforms import StyleCode, area_stats, channel_stats, joined_stats
 
 # A cell is a square of STRIDE pixels, one feature at 1/8. Strips and halos are whole cells high.
 Rows = Callable[[int, int], Tensor]  # start, stop in cells -> these rows of a map or a picture
@@ -90,14 +91,22 @@ class Strips:
             whole[:, :, span.start * per_cell : span.stop * per_cell] = piece
         return whole
 
-    def stats(self, stage: Callable[..., Tensor], *sources: Tensor | Rows) -> StyleCode:
-        """Channel means and deviations of the stage's output for the whole picture."""
-        parts = [
-            (channel_stats(piece), span.stop - span.start)
-            for span, piece in self.pieces(stage, *sources)
-        ]
-        (means, deviations), sizes = zip(*(own for own, _ in parts)), [size for _, size in parts]
-        return joined_stats(means, deviations, sizes)
+    def stats(
+        self, stage: Callable[..., Tensor], *sources: Tensor | Rows, areas: Tensor | None = None
+    ) -> StyleCode:
+        """Means and deviations of the stage's output for the whole picture, in each area."""
+        pieces, sizes = [], []  # a piece's statistics, and what each of its areas weighs
+        for span, piece in self.pieces(stage, *sources):
+            part = None
+            if areas is not None:
+                part = self.rows_of(areas)(span.start, span.stop)
+            pieces.append(area_stats(piece, part))
+            sizes.append([span.stop - span.start] if part is None else part.sum((1, 2, 3)).tolist())
+        joined: list[Tensor] = []
+        for k in range(len(pieces[0]) // 2):
+            means, deviations = ([own[2 * k + j] for own in pieces] for j in (0, 1))
+            joined += joined_stats(means, deviations, [size[k] for size in sizes])
+        return tuple(joined)
 
 
 def core(piece: Tensor, span: Span) -> Tensor:
@@ -186,47 +195,70 @@ def render_in_strips(
 
     `features` are those of `encode_in_strips` or `CompactNet.encode` of a picture [..., H, W].
     """
-    content = content_of(net, features)
+    content, areas = content_of(net, features), areas_at_depths(look, shape)
     # at 1/8 the maps of a block take a quarter of the memory of those at 1/2
     deep, strips = (Strips(shape, side, DECODER_HALO) for side in (2 * tile_px, tile_px))
-    code = mixed_code(look, style_code(net, features) if look.alpha != 1 else None)
-    aligned = Alignment(code, look.content_stats, look.own_share)
+    half_stats, quarter_stats = own_stats(content, areas, strips)
+    own = None
+    if look.alpha != 1:
+        own = [half_stats, quarter_stats, area_stats(content.eighth, areas[EIGHTH])]
+    aligned = Alignment(look, own, areas)
 
-    def after(layer: Callable[[Tensor], Tensor], stats: StyleCode) -> Callable[[Tensor], Tensor]:
-        return lambda x: layer(aligned.piece(x, EIGHTH, stats))
+    def at(depth: int) -> list[Tensor]:
+        """The areas at a depth as one more source of a stage, where there are regions."""
+        return [] if areas[depth] is None else [areas[depth]]
 
-    x, stats = content.eighth, aligned.settle(channel_stats(content.eighth))
+    def after(layer: Callable[[Tensor], Tensor], stats: StyleCode) -> Callable[..., Tensor]:
+        return lambda x, *part: layer(aligned.piece(x, EIGHTH, stats, *part))
+
+    x, stats = content.eighth, aligned.settle(area_stats(content.eighth, areas[EIGHTH]))
     for block in net.decoder_blocks:
-        x = deep.whole(after(block, stats), x)
-        stats = aligned.settle(channel_stats(x))
-    x = strips.whole(after(net.grow_eighth, stats), x)  # [N, C', H / 4, W / 4]
+        x = deep.whole(after(block, stats), x, *at(EIGHTH))
+        stats = aligned.settle(area_stats(x, areas[EIGHTH]))
+    x = strips.whole(after(net.grow_eighth, stats), x, *at(EIGHTH))  # [N, C', H / 4, W / 4]
 
-    grown, kept = aligned.settle(channel_stats(x)), aligned.settle(content.quarter_stats)
+    grown, kept = aligned.settle(area_stats(x, areas[QUARTER])), aligned.settle(quarter_stats)
     x = strips.whole(
-        lambda x, quarter: net.quarter_block(
-            aligned.piece(x, QUARTER, grown) + aligned.piece(quarter, QUARTER, kept)
+        lambda x, quarter, *part: net.quarter_block(
+            aligned.piece(x, QUARTER, grown, *part) + aligned.piece(quarter, QUARTER, kept, *part)
         ),
         x,
         content.quarter,
+        *at(QUARTER),
     )
 
-    joined = aligned.settle(channel_stats(x))
+    joined = aligned.settle(area_stats(x, areas[QUARTER]))
 
-    def grow(x: Tensor) -> Tensor:
-        return net.grow_quarter(aligned.piece(x, QUARTER, joined))
+    def grow(x: Tensor, *part: Tensor) -> Tensor:
+        return net.grow_quarter(aligned.piece(x, QUARTER, joined, *part))
 
-    wide, fine = aligned.settle(strips.stats(grow, x)), aligned.settle(content.half_stats)
+    wide = aligned.settle(strips.stats(grow, x, *at(QUARTER), areas=areas[HALF]))
+    fine = aligned.settle(half_stats)
+    n_areas = len(at(QUARTER))
     painted = strips.pieces(
-        lambda x, half: net.paint(
-            aligned.piece(grow(x), HALF, wide) + aligned.piece(half, HALF, fine)
+        lambda x, half, *parts: net.paint(
+            aligned.piece(grow(x, *parts[:n_areas]), HALF, wide, *parts[n_areas:])
+            + aligned.piece(half, HALF, fine, *parts[n_areas:])
         ),
         x,
         content.half,
+        *at(QUARTER),
+        *at(HALF),
     )
     for span, pixels in painted:
         top = span.start * STRIDE
         write(top, 0, pixels[..., : shape[-2] - top, : shape[-1]])
     return tuple(aligned.stats)
+
+
+def own_stats(content: Content, areas: Areas, strips: Strips) -> tuple[StyleCode, StyleCode]:
+    """The content's statistics at 1/2 and 1/4 in each area."""
+    if areas[HALF] is None:
+        return content.half_stats, content.quarter_stats
+    return tuple(
+        strips.stats(lambda x: x, features, areas=areas[depth])
+        for features, depth in ((content.half, HALF), (content.quarter, QUARTER))
+    )
 
 
 def encoder_halo(net: CompactNet) -> int:

@@ -9,8 +9,15 @@ from torch import Tensor, nn
 
 from stylenet.looks import Look
 from stylenet.models.learning import Observed, repeated, rolled
-from stylenet.models.vgg import VGG
-from stylenet.transforms import FeatureTransform, StyleCode, blend, mix
+from stylenet.models.vgg import VGG, block_of
+from stylenet.transforms import (
+    FeatureTransform,
+    StyleCode,
+    area_stats,
+    blend,
+    channel_stats,
+    mix,
+)
 
 
 class StyleNet(nn.Module):
@@ -69,21 +76,49 @@ class StyleNet(nn.Module):
         The features serve any number of looks. The statistics are those that aligned the content;
         None for a transform without.
         """
-        stats = self.settled_stats(features, look)
-        return self.decode(self.align(features, look, stats), shape), stats
+        areas = self.areas(look, shape)
+        stats = self.settled_stats(features, look, areas)
+        return self.decode(self.align(features, look, stats, areas), shape), stats
 
-    def settled_stats(self, features: Tensor, look: Look) -> StyleCode | None:
-        """The statistics that align a whole content in a look, or None (`content_stats`)."""
-        own = self.content_stats(features)
+    def areas(self, look: Look, shape: Sequence[int]) -> Tensor | None:
+        """The look's areas of a picture [..., H, W] at the tap; None without regions."""
+        return look.areas(shape, 2 ** (block_of(self.tap) - 1))
+
+    @property
+    def has_areas(self) -> bool:
+        """Whether the transform can be applied to each area by its own statistics."""
+        return self.transform.survey is channel_stats
+
+    def settled_stats(
+        self, features: Tensor, look: Look, areas: Tensor | None = None
+    ) -> StyleCode | None:
+        """The statistics that align a whole content in a look, or None (`content_stats`).
+
+        Those of each area, where there are some.
+        """
+        own = self.content_stats(features) if areas is None else area_stats(features, areas)
         return None if own is None else look.settled(own)
 
-    def align(self, features: Tensor, look: Look, stats: StyleCode | None) -> Tensor:
+    def align(
+        self,
+        features: Tensor,
+        look: Look,
+        stats: StyleCode | None,
+        areas: Tensor | None = None,
+    ) -> Tensor:
         """Content features aligned with each style of the look and mixed.
 
         The result is blended with the content's own features. `stats` are those of the whole
-        content, of which `features` may be a piece.
+        content, of which `features` may be a piece, as `areas` are then those of the piece.
         """
-        mixed = mix(self.transform, features, look.codes, look.mixture, stats)
+        if areas is None:
+            mixed = mix(self.transform, features, look.codes, look.mixture, stats)
+        else:
+            weights = areas.to(features.device)[:, None]  # [A, 1, 1, h, w]
+            mixed = sum(
+                mix(self.transform, features, *both, stats[2 * k : 2 * k + 2]) * weights[k]
+                for k, both in enumerate(look.mixtures)
+            ).to(features.dtype)
         return blend(self.transform.unchanged(features), mixed, look.alpha)
 
     def decode(self, features: Tensor, shape: Sequence[int]) -> Tensor:

@@ -153,16 +153,16 @@ def render_tiled(
     `write` receives one piece after another. The result are the content's statistics, as those of
     the whole pass.
     """
-    cell, stats = cell_px(net), net.settled_stats(features, look)
+    cell, areas = cell_px(net), net.areas(look, shape)
+    stats = net.settled_stats(features, look, areas)
     needs_whole = stats is None  # then the transform aligns the whole map at once
     if needs_whole:
         features = net.align(features, look, None)
     for rows, columns in tiles(net, shape, tile_px):
-        piece = piece_of(
-            features,
-            *((span.wide_start // cell, -(-span.wide_stop // cell)) for span in (rows, columns)),
-        )
-        pixels = net.decoder(piece if needs_whole else net.align(piece, look, stats))
+        cells = [(span.wide_start // cell, -(-span.wide_stop // cell)) for span in (rows, columns)]
+        piece = piece_of(features, *cells)
+        part = None if areas is None else piece_of(areas, *cells)
+        pixels = net.decoder(piece if needs_whole else net.align(piece, look, stats, part))
         # in pixels of the piece, without the halo
         core = [
             slice(span.start - span.wide_start, span.stop - span.wide_start)
