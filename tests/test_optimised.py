@@ -149,7 +149,7 @@ def test_a_data_set_for_the_evaluation(arguments, tmp_path, capsys):
         (["--alpha", "0.5"], "expected no --alpha"),
         (["--tile", "64", "--compile"], "expected no --compile, --tile"),
         (["loss.stile_weight=1"], "did you mean 'loss.style_weight'"),
-        (["--colour"], "expected key=value"),
+        (["--blur"], "expected key=value"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
     ],
 )

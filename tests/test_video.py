@@ -627,7 +627,8 @@ def test_a_transform_that_cannot_be_smoothed_says_so(
     stylizer.net.transform = TRANSFORMS["efdm"]
     source = reading.open_source(str(frame_folder))
     with writing.open_target(str(tmp_path / "out"), source) as target:
-        video.stylise(source, target, stylizer, make_look([stylizer.encode_style(str(style))]))
+        look = make_look([stylizer.encode_style(str(style))])
+        video.stylise(source, target, stylizer, lambda frame: look)
     assert (
         "to be smoothed; each frame is by itself" in capsys.readouterr().err
         and len(list((tmp_path / "out").iterdir())) == 11

@@ -12,32 +12,39 @@ optimises the pixels instead, which takes minutes a picture and no trained model
 
 With --pairs the folder is a data set with a manifest.csv. The same command again makes what is
 missing. Other settings are refused. torchrun shares the pictures among processes.
+
+Colours, regions, strokes, style cards and sheets: docs/controls.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import sys
-from collections.abc import Sequence
-from fractions import Fraction
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stylenet.applying.arguments import DEFAULT_PX, make_parser
 from stylenet.errors import DataError, Parser, UsageError, lasting_imports
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from stylenet.applying.pictures import Outcome
     from stylenet.applying.plan import Pictures, Plan
     from stylenet.applying.record import Record
     from stylenet.applying.stylizer import Stylizer
+    from stylenet.looks import Look
 
 
 def main(arguments: list[str], program: str = "stylenet") -> int:
     """Exit code of one call: 0, or 3 if a picture or a part of a clip could not be read."""
-    parser = make_parser(program)
+    parser = make_parser(program, __doc__)
     options, options.overrides = parser.parse_known_args(arguments)
     if options.overrides and options.method is None:
         parser.error(f"unrecognized arguments: {' '.join(options.overrides)}")
@@ -45,9 +52,12 @@ def main(arguments: list[str], program: str = "stylenet") -> int:
         import torch
 
         from stylenet import looks, runtime
-        from stylenet.applying import pictures, stylizer  # noqa: F401 - heavy
+        from stylenet.applying import pictures, styles, stylizer  # noqa: F401 - heavy
         from stylenet.applying.clips import reading
 
+    if options.list_styles:
+        return list_styles()
+    check_required(parser, options)
     if options.method:
         check_method(options)
     if options.model is None:
@@ -58,18 +68,24 @@ def main(arguments: list[str], program: str = "stylenet") -> int:
             "included"
         )
     looks.check_alpha(options.alpha)
+    options.style = options.style and [styles.found(name) for name in options.style]
+    if options.save_style:
+        return save_style(options)
     if not options.output.strip():
         raise UsageError("expected a file or a folder as --output, but an empty name came")
     runtime.keep_freed_memory()
     runtime.allow_tf32(options.precision == "tf32")
-    is_clip = reading.is_clip(options.content, options.video)
+    is_clip = not is_piped_picture(options) and reading.is_clip(options.content, options.video)
     if is_clip and options.method:
         raise UsageError(
             f"expected pictures with --method {options.method}, but a clip came, whose frames "
             "would flicker; stylise it with a model"
         )
     try:
-        return stylise_clip(options) if is_clip else stylise_pictures(options)
+        if is_clip:
+            return stylise_clip(options)
+        with piped(options):
+            return sweep(options) if options.sweep else stylise_pictures(options)
     except torch.OutOfMemoryError:
         raise UsageError(
             "expected pictures that fit the GPU's memory, but one does not, even in tiles where "
@@ -78,221 +94,166 @@ def main(arguments: list[str], program: str = "stylenet") -> int:
         ) from None
 
 
-def make_parser(program: str) -> Parser:
-    """The parser of the command line."""
-    parser = Parser(
-        prog=program,
-        description=__doc__.replace("stylenet --", f"{program} --"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--content",
-        nargs="+",
-        required=True,
-        metavar="PATH",
-        help="pictures or folders to stylise; or a clip: a video file, - for standard input, "
-        "camera:0",
-    )
-    parser.add_argument(
-        "--style",
-        nargs="+",
-        metavar="PATH",
-        help="pictures or folders whose look is taken; left out with a model for one style",
-    )
-    parser.add_argument(
-        "--output",
-        required=True,
-        metavar="OUT",
-        help="a file for one picture, else a folder for <content>__<style>.png; of a clip a "
-        "video, a folder, or -",
-    )
-    parser.add_argument(
-        "--model",
-        metavar="PATH",
-        help="model.safetensors, a checkpoint, a run folder, pytorch-AdaIN's decoder.pth, or "
-        "BASE+ADAPTER (default: the small included model)",
-    )
-    parser.add_argument(
-        "--encoder", metavar="FILE", help="VGG weights, for a model that does not carry its encoder"
-    )
-    parser.add_argument("--alpha", type=float, default=1.0, help="strength in [0, 1] (default 1)")
-    parser.add_argument(
-        "--weights",
-        type=weights,
-        metavar="W,W",
-        help="mix all styles into one picture, with these weights",
-    )
-    for name, what in (("--size", "content"), ("--style-size", "style")):
-        parser.add_argument(
-            name,
-            type=size,
-            default=512,
-            metavar="PX",
-            help=f"shortest side of the {what}; 0: as it is (default 512)",
+def check_required(parser: Parser, options: argparse.Namespace) -> None:
+    """End with a line about what is missing: each use needs something else."""
+    needs = ("style",) if options.save_style else ("content", "output")
+    missing = [f"--{name}" for name in needs if getattr(options, name) is None]
+    if missing:
+        parser.error(f"the following arguments are required: {', '.join(missing)}")
+
+
+def list_styles() -> int:
+    """Print the included style cards: name, title, source."""
+    from stylenet.applying.styles import included
+    from stylenet.looks import StyleCard
+
+    for path in included():
+        card = StyleCard.load(path)
+        print(f"{path.stem:<16}{card.title}  ({card.source})")
+    return 0
+
+
+def save_style(options: argparse.Namespace) -> int:
+    """Exit code after a style card is written."""
+    from stylenet import files, images
+    from stylenet.applying import styles
+    from stylenet.looks import CARD_SUFFIX
+
+    target = Path(options.save_style)
+    if target.suffix.lower() != CARD_SUFFIX:
+        raise UsageError(
+            f"expected a name ending in {CARD_SUFFIX} as --save-style, but {target} came"
         )
-    add_method_options(parser.add_argument_group("optimisation of the pixels"))
-    add_data_set_options(parser.add_argument_group("many pictures"))
-    add_clip_options(parser.add_argument_group("clips"))
-    add_arithmetic_options(parser.add_argument_group("arithmetic"))
-    return parser
+    if options.content or options.output:
+        raise UsageError(
+            "expected only --style with --save-style, but --content or --output came; use the "
+            "card as --style in a second call"
+        )
+    files.check_writable(target.parent)
+    paths = list(images.iterate_images(options.style))
+    source = ", ".join(path.name for path in paths[:3]) + (" …" if len(paths) > 3 else "")
+    card = styles.averaged_card(
+        load_stylizer(options), paths, options.style_size, target.stem, source
+    )
+    card.save(target)
+    print(f"wrote {target}: {target.stat().st_size / 1000:.1f} kB, {source}")
+    return 0
 
 
-def add_method_options(group: argparse._ArgumentGroup) -> None:
-    """Add the options for stylising without a trained network."""
-    group.add_argument(
-        "--method",
-        choices=("gatys",),
-        help="gatys: optimise the pixels of each picture (Gatys et al. 2016); docs/gatys.md "
-        "lists its options, which follow as key=value",
-    )
-    group.add_argument(
-        "--config", metavar="FILE", help="YAML file with options of the method: configs/gatys.yaml"
-    )
+PIPE = "-"
+
+
+def is_piped_picture(options: argparse.Namespace) -> bool:
+    """Whether standard input is one picture: --format or a picture's name as --output says so."""
+    from stylenet import images
+
+    suffix = Path(options.output).suffix.lower()
+    return options.content == [PIPE] and bool(options.format or suffix in images.SUFFIXES)
+
+
+@contextlib.contextmanager
+def piped(options: argparse.Namespace) -> Iterator[None]:
+    """Context in which pictures from and to pipes lie in files."""
+    if options.content != [PIPE] and options.output != PIPE:
+        yield
+        return
+    if options.pairs or options.json and options.output == PIPE:
+        raise UsageError(
+            "expected no --pairs with a pipe, and no --json where standard output is the "
+            "picture; leave that out"
+        )
+    with tempfile.TemporaryDirectory(prefix="stylenet-") as folder:
+        if options.content == [PIPE]:
+            content = Path(folder) / "stdin.png"  # Pillow looks at the bytes, not at the name
+            content.write_bytes(sys.stdin.buffer.read())
+            options.content = [str(content)]
+        if options.output != PIPE:
+            yield
+            return
+        target = Path(folder) / f"stdout.{options.format or 'png'}"
+        options.output, options.to_pipe = str(target), True
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+        if target.is_file():
+            sys.stdout.buffer.write(target.read_bytes())
+            sys.stdout.buffer.flush()
+
+
+def controls_of(options: argparse.Namespace, paths: Sequence[Path]) -> Any:
+    """The controls that the options ask for, checked against the styles."""
+    from stylenet.applying.styles import Controls
+
+    if options.stroke is not None and options.style_size != DEFAULT_PX:
+        raise UsageError(
+            "expected --stroke or --style-size, but both came; --stroke gives the style a size "
+            "by the content's"
+        )
+    part = Path(options.style_mask) if options.style_mask else None
+    controls = Controls(options.colour, options.stroke, tuple(options.mask or ()), part)
+    controls.check(paths)
+    return controls
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Exit code after a labelled sheet is written."""
+    from stylenet import files, images
+    from stylenet.applying import sheet
+    from stylenet.applying.plan import Pictures
+    from stylenet.applying.styles import Looks, encode, read
+
+    target = Path(options.output)
+    if options.pairs or options.weights or target.suffix.lower() not in images.SUFFIXES:
+        raise UsageError(
+            "expected one picture as --output with --sweep, and neither --pairs nor --weights; "
+            f"{target} came"
+        )
+    contents, paths = Pictures(options.content), Pictures(options.style or [])
+    if len(contents) != 1 or not len(paths):
+        raise UsageError(
+            f"expected one content and some styles with --sweep, but {len(contents)} and "
+            f"{len(paths)} came"
+        )
+    check_place(target, target.parent, options)
+    files.check_writable(target.parent)
+    rows = sheet.cells(options.sweep, paths.labels(), options.alpha)
+    stylizer, path = load_stylizer(options), contents.paths[0]
+    pixels = images.load_bytes(path, options.size or None, options.crop)
+    looks = Looks(controls_of(options, paths.paths), None, options.style_size)
+    wanted = looks.wanted(paths.paths, path, min(pixels.shape[-2:]))
+    codes = [encode(stylizer, read(item, lambda _: pixels)) for item in wanted]
+    content, n = stylizer.encode_content(pixels), len(paths)
+
+    def draw(cell: sheet.Cell) -> Any:
+        used = [k for k in range(n) if cell.mixture[k] > 0]
+        looks.mixture = [cell.mixture[k] for k in used]
+        look = looks.make([*(codes[k] for k in used), *codes[n:]], cell.alpha)
+        return stylizer.render(content, look)[0]
+
+    made = sheet.make_sheet(rows, draw)
+    images.save_image(images.to_bytes_tensor(made).permute(1, 2, 0), target)
+    tell(options, {"content": str(path), "output": str(target)}, f"wrote {target}")
+    return 0
+
+
+def tell(options: argparse.Namespace, facts: dict[str, Any], line: str) -> None:
+    """Print a summary for people; with --json the facts, and the summary to stderr."""
+    if options.json:
+        print(json.dumps(facts, ensure_ascii=False), flush=True)
+    print(line, file=sys.stderr if options.json else sys.stdout)
 
 
 def check_method(options: argparse.Namespace) -> None:
     """Raise UsageError for options that a method without a trained network does not have."""
     names = ("model", "encoder", "batch", "workers", "compile", "smooth", "fps", "video")
-    given = [f"--{name}" for name in names if getattr(options, name)]
-    changed = {"alpha": 1.0, "precision": "fp32", "tile": "auto"}
+    names += ("mask", "style_mask", "stroke", "sweep", "save_style", "json")
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]
+    changed = {"alpha": 1.0, "precision": "fp32", "tile": "auto", "colour": "style"}
     given += [f"--{name}" for name, value in changed.items() if getattr(options, name) != value]
     if given:
         raise UsageError(
             f"expected no {', '.join(given)} with --method {options.method}, which optimises the "
             "pixels of one picture after the other without a trained model; leave it out"
         )
-
-
-def add_data_set_options(group: argparse._ArgumentGroup) -> None:
-    """Add the options for many pictures: pairs, names, formats and speed."""
-    group.add_argument(
-        "--pairs",
-        metavar="P",
-        help="make a data set of all pairs; random:K: each content with K styles; or a FILE.csv "
-        "with the columns content, style "
-        "(optional: output, alpha, which override the options)",
-    )
-    group.add_argument(
-        "--seed", type=size, default=0, help="which styles random:K draws (default 0)"
-    )
-    group.add_argument(
-        "--keep-folders",
-        action="store_true",
-        help="below OUT as the content is below its folder; its name if made only once",
-    )
-    group.add_argument(
-        "--format", choices=("png", "jpg"), help="of pictures in a folder (default png)"
-    )
-    group.add_argument(
-        "--keep-metadata",
-        action="store_true",
-        help="keep the content's EXIF block, and write the profile of sRGB",
-    )
-    group.add_argument(
-        "--crop", action="store_true", help="only the square in the middle of each content"
-    )
-    group.add_argument(
-        "--batch",
-        type=number,
-        metavar="N",
-        help="pictures at a time, of one size (default 8 on cuda, else 1)",
-    )
-    group.add_argument(
-        "--workers",
-        type=number,
-        metavar="N",
-        help="threads that decode and encode (default: one per core)",
-    )
-
-
-def add_clip_options(group: argparse._ArgumentGroup) -> None:
-    """Add the options for clips."""
-    group.add_argument(
-        "--video", action="store_true", help="the content is a folder with the frames of one clip"
-    )
-    group.add_argument(
-        "--smooth",
-        type=seconds,
-        metavar="S",
-        help="seconds over which a clip's statistics are averaged; 0: not (default 0.15)",
-    )
-    group.add_argument(
-        "--fps",
-        type=rate,
-        metavar="N",
-        help="frames a second of a folder of frames (default 25), a pipe or a camera",
-    )
-
-
-def add_arithmetic_options(group: argparse._ArgumentGroup) -> None:
-    """Add the options for device, precision and tiles."""
-    group.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)"
-    )
-    group.add_argument(
-        "--precision",
-        choices=("fp32", "tf32", "bf16", "fp16"),
-        default="fp32",
-        help="arithmetic (default fp32; tf32: float32 whose products a GPU rounds)",
-    )
-    group.add_argument(
-        "--tile",
-        type=tile,
-        default="auto",
-        metavar="PX",
-        help="large pictures go in tiles of this side, with the same result; or auto, off",
-    )
-    group.add_argument(
-        "--compile",
-        action="store_true",
-        help="torch.compile the network: for many pictures of one size",
-    )
-
-
-def tile(text: str) -> str | int:
-    """auto, off, or a number of pixels, 64 or more."""
-    if text in ("auto", "off"):
-        return text
-    if int(text) < 64:
-        raise ValueError(text)
-    return int(text)
-
-
-def size(text: str) -> int:
-    """A number of pixels, 0 or more."""
-    number = int(text)
-    if number < 0:
-        raise ValueError(text)
-    return number
-
-
-def weights(text: str) -> list[float]:
-    """Numbers with commas between them."""
-    return [float(part) for part in text.split(",")]
-
-
-def number(text: str) -> int:
-    """A number of 1 or more."""
-    if int(text) < 1:
-        raise ValueError(text)
-    return int(text)
-
-
-def seconds(text: str) -> float:
-    """A finite number of seconds, 0 or more."""
-    number = float(text)
-    if not 0 <= number < float("inf"):
-        raise ValueError(text)
-    return number
-
-
-def rate(text: str) -> Fraction:
-    """A number above 0, also as a fraction (30000/1001)."""
-    with contextlib.suppress(ZeroDivisionError):
-        number = Fraction(text)
-        if number > 0 and max(number.as_integer_ratio()) < 2**31:  # what containers take
-            return number
-    raise ValueError(text)
 
 
 def stylise_pictures(options: argparse.Namespace) -> int:
@@ -307,7 +268,8 @@ def stylise_pictures(options: argparse.Namespace) -> int:
             "needs --video"
         )
     # a model for one style, or a mistake: only the model tells
-    stylizer = load_stylizer(options) if options.style is None and not options.method else None
+    is_open = options.style is None and not options.method and not options.mask
+    stylizer = load_stylizer(options) if is_open else None
     check_styles(options, stylizer)
     contents, styles = Pictures(options.content), Pictures(options.style or [])
     note_passed_over([*options.content, *(options.style or [])])
@@ -322,8 +284,12 @@ def stylise_pictures(options: argparse.Namespace) -> int:
         check_styles(options, stylizer)
     note_resizing(contents.paths[0], options.size)
     note_animations(contents.paths[:NOTED])
+    controls = controls_of(options, styles.paths)
     record = open_record(folder, contents, styles, options) if options.pairs else None
     sizes = Sizes(options.size, options.style_size, options.crop)
+    told = None
+    if options.json:
+        told = lambda facts: print(json.dumps(facts, ensure_ascii=False), flush=True)  # noqa: E731
     outcome = make_pictures(
         stylizer,
         plan,
@@ -334,18 +300,23 @@ def stylise_pictures(options: argparse.Namespace) -> int:
         options.batch,
         options.workers,
         options.keep_metadata,
+        controls,
+        told,
     )
-    print(summary(outcome, options.output))
+    print(summary(outcome, options.output), file=sys.stderr if options.json else sys.stdout)
     return DataError.exit_code if outcome.n_skipped else 0
 
 
 def check_styles(options: argparse.Namespace, stylizer: Stylizer | None) -> None:
     """Raise UsageError unless styles came where the model takes some, and none else."""
-    if stylizer is None and options.style is None:
+    if options.method and options.style is None:
         raise UsageError(
             f"expected --style with --method {options.method}, but none came; give one"
         )
-    if stylizer is not None and stylizer.family.takes_styles and options.style is None:
+    if stylizer is not None and not stylizer.family.takes_styles and options.mask:
+        stylizer.check_masks()
+    takes_styles = stylizer is not None and stylizer.family.takes_styles
+    if takes_styles and options.style is None and not options.mask:
         raise UsageError("expected --style, but none came; give a picture or a folder")
     if stylizer is not None and not stylizer.family.takes_styles and options.style is not None:
         raise UsageError(
@@ -484,16 +455,28 @@ def plan_of(contents: Pictures, styles: Pictures, options: argparse.Namespace) -
         options.keep_folders,
         f".{options.format or 'png'}",
         output.name if is_file else None,
-        name_of_model(options.model) if options.style is None else "",
+        "" if options.style else name_of_looks(options),
     )
     folder = output.parent if is_file else output
     check_place(output, folder, options)
+    if options.to_pipe and len(plan) > 1:
+        raise UsageError(
+            f"expected one picture for --output -, standard output, but {len(plan)} came; give a "
+            "folder"
+        )
     if is_file and len(plan) > 1:
         raise UsageError(
             f"expected a folder as --output for {len(plan)} pictures, but {output} is a file "
             "name; leave the suffix out"
         )
     return plan, folder
+
+
+def name_of_looks(options: argparse.Namespace) -> str:
+    """What pictures without --style are named by: the regions' styles, or the model's style."""
+    if options.mask:
+        return "+".join(dict.fromkeys(masking.style.stem for masking in options.mask))
+    return name_of_model(options.model)
 
 
 def name_of_model(path: str) -> str:
@@ -554,6 +537,8 @@ SETTLED = (
     "precision",
     "format",
     "keep_folders",
+    "colour",
+    "stroke",
 )
 
 
@@ -577,6 +562,9 @@ def open_record(
     if Path(options.pairs).is_file():
         settings["pairs"] = sha256_of_file(options.pairs)
     settings["format"] = options.format or "png"
+    files = [path for masking in options.mask or () for path in masking if path]
+    files += [options.style_mask] if options.style_mask else []
+    settings["masks"] = [sha256_of_file(path) for path in files]
     settings |= maker or {"model": stylizer.identify(options.model, options.encoder)}
     settings |= {"content": contents.describe(), "style": styles.describe()}
     return Record(folder, settings, runtime.rank(), runtime.world_size())
@@ -585,10 +573,11 @@ def open_record(
 def stylise_clip(options: argparse.Namespace) -> int:
     """Exit code after one clip is stylised: 0, or 3 if a part could not be read."""
     from stylenet import images, looks
-    from stylenet.applying import video
+    from stylenet.applying import styles, video
     from stylenet.applying.clips import reading, writing
 
     useless = ("pairs", "keep_folders", "keep_metadata", "format", "crop", "batch", "workers")
+    useless += ("sweep",)
     conflicts = [f"--{name.replace('_', '-')}" for name in useless if getattr(options, name)]
     if conflicts:
         raise UsageError(
@@ -597,6 +586,7 @@ def stylise_clip(options: argparse.Namespace) -> int:
     stylizer = load_stylizer(options)
     check_styles(options, stylizer)
     paths = list(images.iterate_images(options.style or []))
+    controls = controls_of(options, paths)
     if options.weights is None and len(paths) > 1:
         raise UsageError(
             f"expected one style for a clip, but {len(paths)} came; give one, or mix them with "
@@ -605,24 +595,21 @@ def stylise_clip(options: argparse.Namespace) -> int:
     if paths:
         looks.check_mixture(options.weights, len(paths))
     source = reading.open_source(options.content[0], options.size, options.fps)
+    asked = styles.Looks(controls, options.weights, options.style_size)
+
+    def look_for(frame: Tensor) -> Look:
+        wanted = asked.wanted(paths, Path(source.name), min(frame.shape[-2:]))
+        codes = [styles.encode(stylizer, styles.read(item, lambda _: frame)) for item in wanted]
+        return asked.make(codes, options.alpha, stylizer.family.takes_styles)
+
     with writing.open_target(options.output, source) as target:
-        codes = [
-            stylizer.encode_style(images.load_bytes(path, options.style_size or None))
-            for path in paths
-        ] or [()]
         smooth_s = video.SMOOTH_S if options.smooth is None else options.smooth
-        result = video.stylise(
-            source,
-            target,
-            stylizer,
-            looks.make_look(codes, options.weights, options.alpha),
-            smooth_s,
-        )
-    # the summary goes to stderr where standard output is the video itself
-    print(
-        f"wrote {options.output}: {result}",
-        file=sys.stderr if options.output == reading.PIPE else sys.stdout,
-    )
+        result = video.stylise(source, target, stylizer, look_for, smooth_s)
+    facts = {"content": options.content[0], "output": options.output, "summary": result}
+    if options.output == reading.PIPE:  # standard output is the video itself
+        print(f"wrote {options.output}: {result}", file=sys.stderr)
+    else:
+        tell(options, facts, f"wrote {options.output}: {result}")
     if source.damage:
         print(f"error: {source.damage}; what could be decoded is kept", file=sys.stderr)
     return DataError.exit_code if source.damage else 0

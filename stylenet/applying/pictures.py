@@ -12,18 +12,19 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from stylenet import images, runtime
-from stylenet.applying import overlap
+from stylenet.applying import overlap, styles
 from stylenet.applying.plan import Job, Plan
 from stylenet.applying.record import Record
+from stylenet.applying.styles import Controls, Looks, Wanted
 from stylenet.applying.stylizer import Encoded, Stylizer, join, separate
 from stylenet.errors import DataError
-from stylenet.looks import Look, make_look
+from stylenet.looks import Look
 from stylenet.progress import Progress
 from stylenet.transforms import StyleCode
 
@@ -79,11 +80,13 @@ def make_pictures(
     n_batch: int | None = None,
     n_threads: int | None = None,
     keeps_metadata: bool = False,
+    controls: Controls = Controls(),  # noqa: B008 - a constant
+    told: Callable[[dict[str, Any]], None] | None = None,
 ) -> Outcome:
     """Make every missing picture of this process's share; returns the counts.
 
     Broken inputs are reported and skipped. With `keeps_metadata` a picture has its content's EXIF
-    block and the profile of sRGB.
+    block and the profile of sRGB. `told` gets the facts of each picture that was made.
     """
     n_threads = n_threads or runtime.n_threads()
     n_batch = n_batch or (CUDA_BATCH if stylizer.device.type == "cuda" else 1)
@@ -94,7 +97,8 @@ def make_pictures(
         Progress(n_jobs, "picture", is_shown=runtime.is_main()) as progress,
         overlap.Writer(pool, 2 * n_threads) as writer,
     ):
-        making = Making(stylizer, plan, folder, record, sizes, mixture, pool, progress)
+        looks = Looks(controls, mixture, sizes.style_px)
+        making = Making(stylizer, plan, folder, record, sizes, looks, pool, progress, told)
         reads = overlap.look_ahead(making.missing(), making.start, n_threads + 2 * n_batch)
         for batch in overlap.batches(
             making.readable(reads), Ready.kind, n_batch, n_waiting=4 * n_batch
@@ -117,13 +121,15 @@ class Making:
         folder: Path,
         record: Record | None,
         sizes: Sizes,
-        mixture: Sequence[float] | None,
+        looks: Looks,
         pool: Executor,
         progress: Progress,
+        told: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.stylizer, self.plan, self.folder, self.record = stylizer, plan, folder, record
-        self.sizes, self.mixture, self.pool, self.progress = sizes, mixture, pool, progress
-        self.codes = StyleCodes(stylizer.encode_style, self.read_style)
+        self.sizes, self.looks, self.pool, self.progress = sizes, looks, pool, progress
+        self.told = told
+        self.codes = StyleCodes(functools.partial(styles.encode, stylizer), self.read_style)
         self.encoded: dict[int, Encoded] = {}  # the last batch's contents, by number
         self.last: tuple[int, Future] | None = None  # the newest content and its read
         self.broken: set[str] = set()
@@ -143,8 +149,8 @@ class Making:
 
         Threads also begin to read its styles.
         """
-        for path in self.plan.styles[job.style]:
-            self.codes.expect(path)
+        for wanted in self.wanted(job):
+            self.codes.expect(wanted)
         if self.last is None or self.last[0] != job.content:
             self.last = (
                 job.content,
@@ -152,13 +158,21 @@ class Making:
             )
         return job, self.last[1]
 
+    def wanted(self, job: Job) -> list[Wanted]:
+        """The styles of a job, as its content asks for them."""
+        path, shortest_px = self.plan.contents.paths[job.content], self.sizes.content_px
+        if self.looks.controls.stroke is not None and not shortest_px:
+            with contextlib.suppress(DataError):  # it is reported when the content is read
+                shortest_px = min(images.shown_size(path))
+        return self.looks.wanted(self.plan.styles[job.style], path, shortest_px)
+
     def read_content(self, path: Path) -> Tensor:
         """A content as uint8 [3, H, W]."""
         return images.load_bytes(path, self.sizes.content_px or None, self.sizes.is_square)
 
-    def read_style(self, path: Path) -> Future:
-        """A style as uint8 [3, H, W], read in a thread."""
-        return self.pool.submit(images.load_bytes, path, self.sizes.style_px or None)
+    def read_style(self, wanted: Wanted) -> Future:
+        """A style, read in a thread."""
+        return self.pool.submit(styles.read, wanted, self.read_content)
 
     def readable(self, started: Iterable[tuple[Job, Future]]) -> Iterator[Ready]:
         """The jobs with their inputs.
@@ -167,9 +181,10 @@ class Making:
         """
         for job, content in started:
             try:
-                # a network for one style has one code, which is empty
-                codes = [self.codes[path] for path in self.plan.styles[job.style]] or [()]
-                yield Ready(job, content.result(), make_look(codes, self.mixture, job.alpha))
+                codes = [self.codes[wanted] for wanted in self.wanted(job)]
+                takes_styles = self.stylizer.family.takes_styles
+                look = self.looks.make(codes, job.alpha, takes_styles)
+                yield Ready(job, content.result(), look)
             except DataError as error:
                 self.report(error)
                 self.progress.step("skipped")
@@ -221,11 +236,15 @@ class Making:
         """Count a written picture and add its row."""
         if self.record:
             self.record.add(self.plan.row(job))
+        if self.told:
+            content, style, output, _ = self.plan.row(job)
+            facts = {"content": content, "style": style, "output": str(self.folder / output)}
+            self.told(facts | {"alpha": job.alpha})
         self.progress.step("made")
 
 
 class StyleCodes:
-    """A cache of style codes by path, of at most `max_bytes`.
+    """A cache of style codes by what is wanted, of at most `max_bytes`.
 
     The code that was used longest ago leaves first. An unreadable style raises its DataError each
     time.
@@ -233,37 +252,37 @@ class StyleCodes:
 
     def __init__(
         self,
-        encode: Callable[[Tensor], StyleCode],
-        read: Callable[[Path], Future],
+        encode: Callable[[Any], StyleCode],
+        read: Callable[[Hashable], Future],
         max_bytes: int = CODE_BYTES,
     ) -> None:
         self.encode, self.read, self.max_bytes, self.n_bytes = encode, read, max_bytes, 0
-        self.coming: dict[Path, Future] = {}
-        self.known: OrderedDict[Path, StyleCode | DataError] = OrderedDict()
+        self.coming: dict[Hashable, Future] = {}
+        self.known: OrderedDict[Hashable, StyleCode | DataError] = OrderedDict()
 
-    def expect(self, path: Path) -> None:
+    def expect(self, key: Hashable) -> None:
         """Start to read a style whose code is not known."""
-        if path not in self.known and path not in self.coming:
-            self.coming[path] = self.read(path)
+        if key not in self.known and key not in self.coming:
+            self.coming[key] = self.read(key)
 
-    def __getitem__(self, path: Path) -> StyleCode:
-        if path not in self.known:
-            self.known[path] = self.make(path)
-            self.n_bytes += size_of(self.known[path])
-        self.known.move_to_end(path)
+    def __getitem__(self, key: Hashable) -> StyleCode:
+        if key not in self.known:
+            self.known[key] = self.make(key)
+            self.n_bytes += size_of(self.known[key])
+        self.known.move_to_end(key)
         # the last entry always stays, even if it alone exceeds the limit
         while self.n_bytes > self.max_bytes and len(self.known) > 1:
             self.n_bytes -= size_of(self.known.popitem(last=False)[1])
-        entry = self.known[path]
+        entry = self.known[key]
         if isinstance(entry, DataError):
             raise entry
         return entry
 
-    def make(self, path: Path) -> StyleCode | DataError:
+    def make(self, key: Hashable) -> StyleCode | DataError:
         """The style's code, or the error of its file."""
-        self.expect(path)
+        self.expect(key)
         try:
-            return self.encode(self.coming.pop(path).result())
+            return self.encode(self.coming.pop(key).result())
         except DataError as error:
             return error
 

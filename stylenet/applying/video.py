@@ -153,15 +153,16 @@ def stylise(
     source: Source,
     target: Target,
     stylizer: Stylizer,
-    look: Look,
+    look_for: Callable[[Tensor], Look],
     smooth_s: float = SMOOTH_S,
 ) -> str:
     """Stylise the clip from source to target; returns a summary in words.
 
+    `look_for` makes the clip's look from its first frame, uint8 [3, H, W].
     `source.damage` says what could not be read. Ctrl-C ends a pipe or a camera as its last frame
     does. Of a file it leaves nothing and raises SystemExit.
     """
-    smoother, n_frames, start_s = Smoother(smooth_s), 0, time.perf_counter()
+    smoother, n_frames, start_s, look = Smoother(smooth_s), 0, time.perf_counter(), None
     is_smoothed = smooth_s > 0 and can_smooth(stylizer)
     with (
         runtime.StopRequest() as stop,
@@ -170,6 +171,7 @@ def stylise(
     ):
         for item in ahead(source, lambda: stop.exit_code or target.is_gone, source.is_live):
             if isinstance(item, Frame):
+                look = look or look_for(item.pixels)
                 smoother.see(item.pixels, float(item.time))
                 content = stylizer.encode_content(
                     smoother.evened(item.pixels) if is_smoothed else item.pixels

@@ -1,0 +1,303 @@
+"""Colours, regions, strokes, cards, sheets, JSON and pipes on the command line."""
+
+import io
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, draw
+from PIL import Image
+
+import stylize
+from stylenet import Stylizer, images
+from stylenet.applying import sheet
+from stylenet.applying.styles import Masking, included, masking
+from stylenet.errors import DataError, UsageError, WeightsError
+from stylenet.looks import StyleCard
+
+PX = 48
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A photo, three paintings, and a mask of the left half."""
+    draw(tmp_path / "photo.png", 1, 60, PX)
+    for i in range(3):
+        draw(tmp_path / f"s{i}.png", 10 + i, 50, PX)
+    mask = np.zeros((PX, 60), dtype=np.uint8)
+    mask[:, :30] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    return tmp_path
+
+
+@pytest.fixture
+def call(files, monkeypatch):
+    """Call stylize.main in the folder of the files, with the included model."""
+    monkeypatch.chdir(files)
+
+    def run(*extra, content=("photo.png",), style=("s0.png",), output="out.png"):
+        arguments = ["--content", *content] if content else []
+        arguments += ["--style", *style] if style else []
+        arguments += ["--output", output] if output else []
+        sizes = ["--device", "cpu", "--size", str(PX)]
+        sizes += [] if "--stroke" in extra else ["--style-size", str(PX)]
+        return stylize.main([*arguments, *sizes, *map(str, extra)])
+
+    return run
+
+
+def read(path):
+    return torch.from_numpy(np.array(Image.open(path)).astype(np.int16))
+
+
+def by_api(files, *styles, **options):
+    stylizer = Stylizer.load(device="cpu")
+    pictures = [images.load_bytes(files / name, PX) for name in styles]
+    content = images.load_bytes(files / "photo.png", PX)
+    made = stylizer(content, pictures, **options)
+    return torch.from_numpy(np.array(images.to_pil(made)).astype(np.int16))
+
+
+@pytest.mark.parametrize("colour", ["content", "only", "matched"])
+def test_colours_equal_the_api(call, files, colour):
+    assert call("--colour", colour) == 0
+    assert (read("out.png") - by_api(files, "s0.png", colour=colour)).abs().max() <= 1
+
+
+def test_strokes_equal_the_api(call, files):
+    assert call("--stroke", 0.75) == 0
+    small = images.load_bytes(files / "s0.png", 36)
+    content = images.load_bytes(files / "photo.png", PX)
+    expected = images.to_pil(Stylizer.load(device="cpu")(content, small))
+    assert np.array_equal(np.array(Image.open("out.png")), np.array(expected))
+    # of the picture as it is: the shortest side stands in its header
+    assert call("--stroke", 0.75, "--size", 0) == 0
+    assert np.array_equal(np.array(Image.open("out.png")), np.array(expected))
+
+
+def test_regions_equal_the_api(call, files):
+    assert call("--mask", "mask.png:s1.png") == 0
+    other = images.load_bytes(files / "s1.png", PX)
+    expected = by_api(files, "s0.png", regions=[(str(files / "mask.png"), other)])
+    assert (read("out.png") - expected).abs().max() <= 1
+
+
+def test_without_a_style_the_rest_stays(call, files):
+    assert call("--mask", "mask.png:s1.png", style=None) == 0
+    assert torch.equal(read("out.png")[:, 31:], read("photo.png")[:, 31:])
+    assert call("--mask", "mask.png:s1.png", style=None, output="folder") == 0
+    assert [path.name for path in (files / "folder").glob("*.png")] == ["photo__s1.png"]
+
+
+def test_a_part_of_a_painting(call, files):
+    assert call("--style-mask", "mask.png") == 0
+    part = read("out.png")
+    assert call() == 0
+    assert not torch.equal(part, read("out.png"))
+    assert call("--mask", "mask.png:s0.png:mask.png", style=None) == 0
+    code = Stylizer.load(device="cpu").encode_style(files / "s0.png", files / "mask.png")
+    expected = Stylizer.load(device="cpu")(
+        images.load_bytes(files / "photo.png", PX), [], regions=[(files / "mask.png", code)]
+    )
+    assert np.array_equal(np.array(Image.open("out.png")), np.array(images.to_pil(expected)))
+
+
+def test_regions_of_clips(call, files):
+    frames = files / "frames"
+    for i in range(3):
+        draw(frames / f"f{i}.png", 5 + i, 60, PX)
+    options = ["--video", "--mask", "mask.png:s1.png", "--colour", "content"]
+    assert call(*options, content=("frames",), output="made") == 0
+    assert call(*options, "--colour", "matched", content=("frames",), output="more") == 0
+    pictures = [read(path) for path in sorted((files / "made").glob("*.png"))]
+    assert len(pictures) == 3 and pictures[0].shape == (PX, 60, 3)
+    assert call("--colour", "content", content=("frames/f0.png",)) == 0
+    plain = read("out.png")
+    assert (pictures[0][:, 50:] - plain[:, 50:]).abs().float().mean() < (
+        pictures[0][:, :20] - plain[:, :20]
+    ).abs().float().mean()
+
+
+def test_a_card_stands_for_its_painting(call, files, capsys):
+    assert call("--save-style", "mine.style", content=None, output=None) == 0
+    assert "wrote mine.style" in capsys.readouterr().out
+    assert StyleCard.load(files / "mine.style").source == "s0.png"
+    assert call(style=("mine.style",), output="card.png") == 0
+    assert call() == 0
+    assert torch.equal(read("card.png"), read("out.png"))
+    # mixed with a picture, in a region, and in a data set
+    assert call("--weights", "1,1", style=("mine.style", "s1.png")) == 0
+    assert (read("out.png") - by_api(files, "s0.png", "s1.png")).abs().max() <= 1
+    assert call("--mask", "mask.png:mine.style", style=None) == 0
+    assert call("--pairs", "all", style=("mine.style", "s1.png"), output="set") == 0
+    assert "photo.png,mine.style,photo__mine.png,1" in (files / "set/manifest.csv").read_text()
+
+
+def test_a_card_of_several_is_their_mean(call, files):
+    three = ("s0.png", "s1.png", "s2.png")
+    assert call("--save-style", "mine.style", style=three, content=None, output=None) == 0
+    assert call(style=("mine.style",)) == 0
+    assert (read("out.png") - by_api(files, *three)).abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--stroke", 2], "--stroke"),
+        (["--colour", "matched"], "--colour matched"),
+        (["--style-mask", "mask.png"], "--style-mask"),
+        (["--mask", "mask.png:mine.style:mask.png"], "a style's own mask"),
+    ],
+)
+def test_what_a_card_cannot_do_is_one_line(call, extra, message):
+    assert call("--save-style", "mine.style", content=None, output=None) == 0
+    with pytest.raises(UsageError, match=message):
+        call(*extra, style=("mine.style",))
+
+
+def test_a_card_of_another_model_is_refused(call, trained_run, files):
+    assert call("--save-style", "mine.style", content=None, output=None) == 0
+    with pytest.raises(WeightsError, match="make the card again"):
+        call("--model", trained_run, style=("mine.style",))
+    assert not (files / "out.png").exists()
+
+
+def test_included_cards_have_names(call, capsys):
+    assert stylize.main(["--list-styles"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(included())
+    for path in included():
+        assert any(line.startswith(f"{path.stem} ") for line in lines)
+        assert call(style=(path.stem,)) == 0
+        assert StyleCard.load(path).source and StyleCard.load(path).thumbnail
+
+
+def test_a_file_comes_before_a_card_of_its_name(tmp_path, monkeypatch):
+    from stylenet.applying import styles
+
+    monkeypatch.setattr(styles, "INCLUDED", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hokusai.style").write_bytes(b"")
+    assert styles.found("hokusai") == str(tmp_path / "hokusai.style")
+    (tmp_path / "hokusai").mkdir()
+    assert styles.found("hokusai") == "hokusai" and styles.found("monet") == "monet"
+
+
+def test_regions_are_parsed():
+    from pathlib import Path
+
+    assert masking("a.png:b.jpg") == Masking(Path("a.png"), Path("b.jpg"))
+    assert masking("a.png:b.jpg:c.png").part == Path("c.png")
+    assert masking("C:\\a.png:D:\\b.jpg").style == Path("D:\\b.jpg")
+    for wrong in ("a.png", ":b.jpg", "a:b:c:d"):
+        with pytest.raises(ValueError):
+            masking(wrong)
+
+
+def test_json_lines(call, capsys):
+    assert call("--json", "--alpha", 0.5, style=("s0.png", "s1.png"), output="out") == 0
+    printed = capsys.readouterr()
+    rows = [json.loads(line) for line in printed.out.splitlines()]
+    assert rows == [
+        {"content": "photo.png", "style": f"s{i}.png", "output": f"out/photo__s{i}.png"}
+        | {"alpha": 0.5}
+        for i in range(2)
+    ]
+    assert "wrote 2 of 2" in printed.err
+
+
+def test_pictures_through_pipes(files):
+    code = "import sys, stylize; sys.exit(stylize.main(sys.argv[1:]))"
+    options = ["--style", "s0.png", "--size", str(PX), "--style-size", str(PX), "--device", "cpu"]
+    arguments = ["--content", "-", "--output", "-", "--format", "png", *options]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        input=(files / "photo.png").read_bytes(),
+        capture_output=True,
+        cwd=files,
+        env={"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(files)},
+        check=True,
+    )
+    picture = Image.open(io.BytesIO(done.stdout))
+    assert picture.format == "PNG" and picture.size == (60, PX)
+    made = torch.from_numpy(np.array(picture).astype(np.int16))
+    assert (made - by_api(files, "s0.png")).abs().max() <= 1
+    assert b"wrote 1 of 1" in done.stderr
+
+
+def test_a_broken_picture_in_a_pipe(call, monkeypatch, files):
+    stream = SimpleNamespace(buffer=io.BytesIO(b"no picture"))
+    monkeypatch.setattr(sys, "stdin", stream)
+    assert call(content=("-",)) == DataError.exit_code
+    assert not (files / "out.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "styles", "shape"),
+    [("styles", 3, (2, 2)), ("alpha", 2, (2, 5)), ("corners", 4, (5, 5))],
+)
+def test_sheets(call, files, kind, styles, shape):
+    names = [f"s{i % 3}.png" for i in range(styles)]
+    if styles == 4:
+        draw(files / "s3.png", 20, 50, PX)
+        names[3] = "s3.png"
+    assert call("--sweep", kind, style=tuple(names)) == 0
+    size = Image.open("out.png").size
+    cell = 60 + sheet.GAP_PX, PX + sheet.LABEL_PX + sheet.GAP_PX
+    assert size == (shape[1] * cell[0] + sheet.GAP_PX, shape[0] * cell[1] + sheet.GAP_PX)
+    # the first picture is the first style's
+    alpha = 0.0 if kind == "alpha" else 1.0
+    first = read("out.png")[sheet.GAP_PX : sheet.GAP_PX + PX, sheet.GAP_PX : sheet.GAP_PX + 60]
+    assert (first - by_api(files, "s0.png", alpha=alpha)).abs().max() <= 1
+
+
+def test_sheets_refuse_what_does_not_fit(call):
+    with pytest.raises(UsageError, match="expected four styles"):
+        call("--sweep", "corners", style=("s0.png", "s1.png"))
+    with pytest.raises(UsageError, match="expected one picture as --output"):
+        call("--sweep", "styles", output="folder")
+    with pytest.raises(UsageError, match="one content and some styles"):
+        call("--sweep", "styles", style=None)
+
+
+def test_mixtures_between_corners_sum_to_one():
+    rows = sheet.cells("corners", list("abcd"), 1.0)
+    assert all(sum(cell.mixture) == pytest.approx(1) for row in rows for cell in row)
+    assert [rows[i][j].label for i in (0, 4) for j in (0, 4)] == list("abcd")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--mask", "mask.png"], "--mask"),
+        (["--colour", "blue"], "--colour"),
+        (["--stroke", "0"], "stroke in"),
+        (["--stroke", "1", "--style-size", "30"], "--stroke or --style-size"),
+        (["--save-style", "x.png"], "ending in .style"),
+        (["--method", "gatys", "--mask", "mask.png:s1.png"], "--mask"),
+        (["--method", "gatys", "--colour", "content"], "--colour"),
+    ],
+)
+def test_mistakes_are_one_line(call, capsys, options, message):
+    with pytest.raises((UsageError, SystemExit)) as error:
+        call(*options)
+    assert message in str(error.value) + capsys.readouterr().err
+
+
+def test_a_missing_mask_is_one_line(call, files):
+    with pytest.raises(DataError, match="absent.png"):
+        call("--mask", "absent.png:s1.png")
+    assert not (files / "out.png").exists()
+
+
+def test_a_data_set_notes_its_controls(call):
+    assert call("--pairs", "all", "--colour", "content", output="set") == 0
+    with pytest.raises(UsageError, match="colour"):
+        call("--pairs", "all", output="set")
+    assert call("--pairs", "all", "--mask", "mask.png:s1.png", output="other") == 0
+    with pytest.raises(UsageError, match="masks"):
+        call("--pairs", "all", output="other")
