@@ -48,6 +48,8 @@ class Look:
     `regions` have styles of their own, and the look's codes apply to the rest; with `keeps_rest`
     the rest stays the content. The statistics are then those of each area, the rest first. `colour`
     says whose colours the picture has (`stylenet.colours.Colour`).
+
+    The picture has a border of `margin` pixels that repeats it. It counts for no statistics.
     """
 
     codes: tuple[StyleCode, ...]
@@ -58,6 +60,7 @@ class Look:
     regions: tuple[Region, ...] = ()
     keeps_rest: bool = False
     colour: str = "style"
+    margin: int = 0
 
     @property
     def mixtures(self) -> list[tuple[tuple[StyleCode, ...], tuple[float, ...]]]:
@@ -67,14 +70,22 @@ class Look:
     def areas(self, shape: Sequence[int], stride: int = 1) -> Tensor | None:
         """The weights of the rest and of each region in a picture [..., H, W].
 
-        [A, 1, ceil(H / stride), ceil(W / stride)]; they sum to 1 everywhere. None without regions.
+        [A, 1, ceil(H / stride), ceil(W / stride)]; they sum to 1, in the margin to MARGIN_WEIGHT.
+        None without regions and without a margin.
         """
-        if not self.regions:
+        if not self.regions and not self.margin:
             return None
         height, width = shape[-2:]
-        masks = torch.cat([stretched(region.mask, height, width) for region in self.regions])
-        masks = masks / masks.sum(0, keepdim=True).clamp(min=1)  # where regions overlap
-        areas = torch.cat([(1 - masks.sum(0, keepdim=True)).clamp(min=0), masks])
+        inner = height - 2 * self.margin, width - 2 * self.margin
+        masks = [stretched(region.mask, *inner) for region in self.regions]
+        # where regions overlap, they share
+        sums = sum(masks, torch.zeros(1, 1, *inner))
+        areas = torch.cat([(1 - sums).clamp(min=0), *(mask / sums.clamp(min=1) for mask in masks)])
+        if self.margin:
+            weight = torch.full((1, 1, height, width), MARGIN_WEIGHT)
+            place = slice(self.margin, -self.margin)
+            weight[..., place, place] = 1
+            areas = repeated_around(areas, self.margin) * weight
         padded = F.pad(areas, (0, -width % stride, 0, -height % stride), mode="replicate")
         return F.avg_pool2d(padded, stride)
 
@@ -87,6 +98,18 @@ class Look:
         return (
             own if self.content_stats is None else averaged(self.content_stats, own, self.own_share)
         )
+
+
+MARGIN_WEIGHT = 1e-7
+
+
+def repeated_around(image: Tensor, n_px: int) -> Tensor:
+    """The image [..., H, W] with a border of `n_px` pixels, which continue at the opposite side."""
+    for dim in (-2, -1):
+        length = image.shape[dim]
+        places = torch.arange(-n_px, length + n_px, device=image.device) % length
+        image = image.index_select(dim, places)
+    return image
 
 
 CARD_SUFFIX = ".style"

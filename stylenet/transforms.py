@@ -71,12 +71,17 @@ def align_areas(
     `codes` has a mean and a deviation for each area, `own` is the content's `area_stats`. Where
     areas overlap softly, the aligned features are blended.
     """
-    weights = areas.to(content.device)[:, None]  # [A, 1, 1, H, W]
+    weights = shares(areas).to(content.device)[:, None]  # [A, 1, 1, H, W]
     parts = [
         align(content, code, own[2 * k : 2 * k + 2]).float() * weights[k]
         for k, code in enumerate(codes)
     ]
     return torch.stack(parts).sum(0).to(content.dtype)
+
+
+def shares(areas: Tensor) -> Tensor:
+    """The weights of areas [A, 1, H, W] over their sum at each position."""
+    return areas / areas.sum(0, keepdim=True)
 
 
 def joined_stats(

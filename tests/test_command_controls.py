@@ -288,6 +288,15 @@ def test_mistakes_are_one_line(call, capsys, options, message):
     assert message in str(error.value) + capsys.readouterr().err
 
 
+def test_a_texture_is_brought_to_the_grid(call, files):
+    assert call("--seamless") == 0
+    content = images.load_bytes(files / "photo.png", PX)
+    content = images.to_pil(images.to_unit(content)).resize((64, PX), Image.Resampling.LANCZOS)
+    style = images.load_bytes(files / "s0.png", PX)
+    expected = Stylizer.load(device="cpu").picture(content, style, is_seamless=True)
+    assert np.array_equal(np.array(Image.open("out.png")), np.array(expected))
+
+
 def test_a_missing_mask_is_one_line(call, files):
     with pytest.raises(DataError, match="absent.png"):
         call("--mask", "absent.png:s1.png")

@@ -214,3 +214,45 @@ def test_another_model_refuses_a_card(shipped, trained_run, tmp_path):
     for path in (tmp_path / "no.style", SHIPPED_MODEL, tmp_path / "absent.style"):
         with pytest.raises(WeightsError, match="expected a style card"):
             StyleCard.load(path)
+
+
+def rolled(picture, down, right):
+    return picture.roll((down, right), (-2, -1))
+
+
+def test_a_seamless_texture_has_no_border(stylizer):
+    """To shift the texture around its border and to stylise it commute, so there is no seam."""
+    texture = image(3, 48, 64)
+    made = stylizer(texture, STYLES[0], is_seamless=True)
+    assert made.shape == texture.shape
+    moved = stylizer(rolled(texture, 24, 32), STYLES[0], is_seamless=True)
+    torch.testing.assert_close(moved, rolled(made, 24, 32), rtol=0, atol=1e-4)
+    plain = stylizer(rolled(texture, 24, 32), STYLES[0])
+    assert not torch.allclose(rolled(stylizer(texture, STYLES[0]), 24, 32), plain, atol=0.01)
+
+
+def test_tiles_of_a_seamless_texture_meet(shipped):
+    """Across the seam of 2 x 2 tiles neighbours differ as they do elsewhere."""
+    x = torch.arange(64) * 2 * torch.pi / 64
+    wave = 0.5 + 0.2 * torch.stack([x.sin() + y.cos() for y in x])
+    texture = torch.stack([wave, wave.roll(9, 1), wave.roll(20, 0)])
+    jumps = {}
+    for is_seamless in (True, False):
+        made = shipped(texture, STYLES[1], is_seamless=is_seamless).repeat(1, 2, 2)
+        steps = (made[:, :, 1:] - made[:, :, :-1]).abs().mean((0, 1))
+        jumps[is_seamless] = float(steps[63] / torch.cat([steps[8:55], steps[72:119]]).mean())
+    assert jumps[True] < 1.6 < jumps[False]
+
+
+def test_seamless_with_regions_colours_and_tiles(net):
+    texture, soft = image(3, 64, 72), image(8, 9, seed=3)
+    options = {"regions": [(soft, STYLES[1])], "colour": "content", "is_seamless": True}
+    for base in (STYLES[0], []):
+        whole = Stylizer(net, "cpu", tile="off")(texture, base, **options)
+        tiled = Stylizer(net, "cpu", tile=64)(texture, base, **options)
+        torch.testing.assert_close(tiled, whole, rtol=0, atol=2e-5)
+
+
+def test_a_texture_off_the_grid_is_refused(stylizer):
+    with pytest.raises(UsageError, match="multiples of 8"):
+        stylizer(image(3, 30, 64), STYLES[0], is_seamless=True)

@@ -99,6 +99,11 @@ def add_control_options(group: argparse._ArgumentGroup) -> None:
         "1, and the same at every size (instead of --style-size)",
     )
     group.add_argument(
+        "--seamless",
+        action="store_true",
+        help="the picture continues at the opposite side: a tileable texture stays tileable",
+    )
+    group.add_argument(
         "--sweep",
         choices=("styles", "corners", "alpha"),
         help="a labelled sheet as --output: the photo in all styles, between four styles, or at "

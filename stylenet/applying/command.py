@@ -189,7 +189,8 @@ def controls_of(options: argparse.Namespace, paths: Sequence[Path]) -> Any:
             "by the content's"
         )
     part = Path(options.style_mask) if options.style_mask else None
-    controls = Controls(options.colour, options.stroke, tuple(options.mask or ()), part)
+    masks = tuple(options.mask or ())
+    controls = Controls(options.colour, options.stroke, masks, part, options.seamless)
     controls.check(paths)
     return controls
 
@@ -198,6 +199,7 @@ def sweep(options: argparse.Namespace) -> int:
     """Exit code after a labelled sheet is written."""
     from stylenet import files, images
     from stylenet.applying import sheet
+    from stylenet.applying.pictures import on_grid
     from stylenet.applying.plan import Pictures
     from stylenet.applying.styles import Looks, encode, read
 
@@ -218,10 +220,11 @@ def sweep(options: argparse.Namespace) -> int:
     rows = sheet.cells(options.sweep, paths.labels(), options.alpha)
     stylizer, path = load_stylizer(options), contents.paths[0]
     pixels = images.load_bytes(path, options.size or None, options.crop)
+    pixels = on_grid(pixels) if options.seamless else pixels
     looks = Looks(controls_of(options, paths.paths), None, options.style_size)
     wanted = looks.wanted(paths.paths, path, min(pixels.shape[-2:]))
     codes = [encode(stylizer, read(item, lambda _: pixels)) for item in wanted]
-    content, n = stylizer.encode_content(pixels), len(paths)
+    content, n = stylizer.encode_content(pixels, options.seamless), len(paths)
 
     def draw(cell: sheet.Cell) -> Any:
         used = [k for k in range(n) if cell.mixture[k] > 0]
@@ -245,7 +248,7 @@ def tell(options: argparse.Namespace, facts: dict[str, Any], line: str) -> None:
 def check_method(options: argparse.Namespace) -> None:
     """Raise UsageError for options that a method without a trained network does not have."""
     names = ("model", "encoder", "batch", "workers", "compile", "smooth", "fps", "video")
-    names += ("mask", "style_mask", "stroke", "sweep", "save_style", "json")
+    names += ("mask", "style_mask", "stroke", "sweep", "save_style", "seamless", "json")
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name)]
     changed = {"alpha": 1.0, "precision": "fp32", "tile": "auto", "colour": "style"}
     given += [f"--{name}" for name, value in changed.items() if getattr(options, name) != value]
@@ -539,6 +542,7 @@ SETTLED = (
     "keep_folders",
     "colour",
     "stroke",
+    "seamless",
 )
 
 
@@ -577,7 +581,7 @@ def stylise_clip(options: argparse.Namespace) -> int:
     from stylenet.applying.clips import reading, writing
 
     useless = ("pairs", "keep_folders", "keep_metadata", "format", "crop", "batch", "workers")
-    useless += ("sweep",)
+    useless += ("sweep", "seamless")
     conflicts = [f"--{name.replace('_', '-')}" for name in useless if getattr(options, name)]
     if conflicts:
         raise UsageError(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from stylenet import images, runtime
@@ -22,7 +23,7 @@ from stylenet.applying import overlap, styles
 from stylenet.applying.plan import Job, Plan
 from stylenet.applying.record import Record
 from stylenet.applying.styles import Controls, Looks, Wanted
-from stylenet.applying.stylizer import Encoded, Stylizer, join, separate
+from stylenet.applying.stylizer import GRID_PX, Encoded, Stylizer, join, separate
 from stylenet.errors import DataError
 from stylenet.looks import Look
 from stylenet.progress import Progress
@@ -167,8 +168,13 @@ class Making:
         return self.looks.wanted(self.plan.styles[job.style], path, shortest_px)
 
     def read_content(self, path: Path) -> Tensor:
-        """A content as uint8 [3, H, W]."""
-        return images.load_bytes(path, self.sizes.content_px or None, self.sizes.is_square)
+        """A content as uint8 [3, H, W]; for a seamless texture on the grid of the features."""
+        pixels = images.load_bytes(path, self.sizes.content_px or None, self.sizes.is_square)
+        return on_grid(pixels) if self.looks.controls.is_seamless else pixels
+
+    def seamless(self) -> list[bool]:
+        """What `encode_content` gets beside the pictures."""
+        return [True] if self.looks.controls.is_seamless else []
 
     def read_style(self, wanted: Wanted) -> Future:
         """A style, read in a thread."""
@@ -215,7 +221,9 @@ class Making:
             item.job.content: item.pixels for item in batch if item.job.content not in self.encoded
         }
         if fresh:
-            encoded = self.stylizer.encode_content(torch.stack(list(fresh.values())))
+            encoded = self.stylizer.encode_content(
+                torch.stack(list(fresh.values())), *self.seamless()
+            )
             self.encoded |= dict(zip(fresh, separate(encoded), strict=True))
         # only this batch's contents stay: a content's jobs follow each other
         self.encoded = {item.job.content: self.encoded[item.job.content] for item in batch}
@@ -241,6 +249,16 @@ class Making:
             facts = {"content": content, "style": style, "output": str(self.folder / output)}
             self.told(facts | {"alpha": job.alpha})
         self.progress.step("made")
+
+
+def on_grid(pixels: Tensor) -> Tensor:
+    """The picture uint8 [3, H, W] resized to the nearest multiples of GRID_PX."""
+    size = [max(GRID_PX, round(side / GRID_PX) * GRID_PX) for side in pixels.shape[-2:]]
+    if list(pixels.shape[-2:]) == size:
+        return pixels
+    return images.to_bytes_tensor(
+        images.to_pil(images.to_unit(pixels)).resize(size[::-1], Image.Resampling.LANCZOS)
+    )
 
 
 class StyleCodes:

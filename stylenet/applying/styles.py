@@ -30,13 +30,15 @@ class Controls(NamedTuple):
     """What a call asks beside styles, mixture and strength.
 
     `colour` is one of `stylenet.colours.Colour`. `stroke` is the style's shortest side as a
-    multiple of the content's, or None. `part` is a mask of the base styles.
+    multiple of the content's, or None. `part` is a mask of the base styles. `is_seamless`: the
+    content can be tiled, and so can the result.
     """
 
     colour: str = "style"
     stroke: float | None = None
     masks: tuple[Masking, ...] = ()
     part: Path | None = None
+    is_seamless: bool = False
 
     def check(self, styles: Sequence[Path]) -> None:
         """Raise UsageError for what a style code on a card cannot do."""

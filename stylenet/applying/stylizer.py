@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +24,15 @@ from stylenet.checkpoint import (
 )
 from stylenet.colours import luminance, matched, recoloured
 from stylenet.errors import UsageError, WeightsError, one_line
-from stylenet.looks import Look, Region, StyleCard, make_look, mean_code, stack
+from stylenet.looks import (
+    Look,
+    Region,
+    StyleCard,
+    make_look,
+    mean_code,
+    repeated_around,
+    stack,
+)
 from stylenet.models.adapters import merged
 from stylenet.models.calibration import calibrate
 from stylenet.models.families import FAMILIES, PUBLISHED, Features, Network, family_of, parts_of
@@ -37,7 +46,7 @@ from stylenet.models.vgg_files import (
     sha256_of_encoder,
     sha256_of_file,
 )
-from stylenet.transforms import StyleCode
+from stylenet.transforms import StyleCode, shares
 
 # what it can do and cannot: docs/model_card.md
 SHIPPED_MODEL = Path(__file__).parent.parent / "weights" / "compact.safetensors"
@@ -50,11 +59,13 @@ class Encoded(NamedTuple):
 
     features: Features
     pixels: Tensor  # [N, 3, H, W], float in [0, 1] or uint8
+    margin: int = 0  # a border of so many pixels repeats the picture and is cut off in the end
 
     @property
     def shape(self) -> Sequence[int]:
-        """That of the pixels."""
-        return self.pixels.shape
+        """That of the picture without the margin, [N, 3, h, w]."""
+        n, channels, height, width = self.pixels.shape
+        return (n, channels, height - 2 * self.margin, width - 2 * self.margin)
 
 
 class Stylizer:
@@ -149,6 +160,7 @@ class Stylizer:
         colour: str = "style",
         regions: Sequence[Masked] = (),
         stroke: float | None = None,
+        is_seamless: bool = False,
     ) -> Tensor:
         """The content in the look of the style, float32 in [0, 1] on the CPU.
 
@@ -160,13 +172,13 @@ class Stylizer:
         mask and a style, which that part of the picture takes; a mask is a picture (white: all of
         it) or a tensor [h, w] in [0, 1], of any size. With an empty list as style the rest stays
         the content. stroke: the style's shortest side as a multiple of the content's; None takes
-        the style as it is.
+        the style as it is. is_seamless: a content that can be tiled gives a result that can.
 
         Raises UsageError for an alpha outside [0, 1], a mixture that does not match the styles, an
         unknown colour, and what the network or a style code cannot do.
         """
         styles = style if isinstance(style, list) else [style]
-        encoded = self.encode_content(content)
+        encoded = self.encode_content(content, is_seamless)
 
         def code_of(style: ImageLike | StyleCode | StyleCard) -> StyleCode:
             if isinstance(style, (tuple, StyleCard)):
@@ -200,9 +212,11 @@ class Stylizer:
         colour: str = "style",
         regions: Sequence[Masked] = (),
         stroke: float | None = None,
+        is_seamless: bool = False,
     ) -> Image.Image:
         """The same as a Pillow image, of one content."""
-        return images.to_pil(self(content, style, alpha, mixture, colour, regions, stroke))
+        made = self(content, style, alpha, mixture, colour, regions, stroke, is_seamless)
+        return images.to_pil(made)
 
     @torch.inference_mode()
     def encode_style(
@@ -228,10 +242,25 @@ class Stylizer:
         return self.family.style_code(self.net, self.features_of(batch))
 
     @torch.inference_mode()
-    def encode_content(self, content: ImageLike) -> Encoded:
-        """The content as the network sees it, which `render` takes with any style."""
+    def encode_content(self, content: ImageLike, is_seamless: bool = False) -> Encoded:
+        """The content as the network sees it, which `render` takes with any style.
+
+        With `is_seamless` it continues at the opposite border, so that the result can be tiled.
+        Raises UsageError for sides that are no multiples of 8, since features lie on such a grid.
+        """
         batch = to_batch(content)
-        return Encoded(self.features_of(batch), batch)
+        if not is_seamless:
+            return Encoded(self.features_of(batch), batch)
+        self.check_masks()
+        height, width = batch.shape[-2:]
+        if height % GRID_PX or width % GRID_PX:
+            raise UsageError(
+                f"expected sides that are multiples of {GRID_PX} pixels for a seamless texture, "
+                f"but {width}x{height} came; resize it"
+            )
+        margin = self.family.reach_px(self.net)
+        batch = repeated_around(batch, margin)
+        return Encoded(self.features_of(batch), batch, margin)
 
     def check_masks(self) -> None:
         """Raise UsageError unless the network can take masks."""
@@ -292,9 +321,12 @@ class Stylizer:
 
         Returns the statistics that aligned it, as `render_frame`.
         """
-        features, shape = content.features, content.shape
+        features, shape = content.features, content.pixels.shape
         if look.regions:
             self.check_masks()
+        if content.margin:
+            look = dataclasses.replace(look, margin=content.margin)
+            write = without_margin(content.margin, content.shape, write)
         if look.keeps_rest or look.colour in ("content", "only"):
             write = finished(content.pixels, look, write)
 
@@ -342,6 +374,7 @@ class Stylizer:
 
 WHOLE_PIXELS = 1280 * 1280  # up to this a picture goes through in one piece
 SMALLEST_TILE = 64
+GRID_PX = 8  # the side of a square of pixels that one of the deepest features stands for
 THUMBNAIL_PX = 96  # the shortest side of a style card's picture
 # of a tile with its halo, float32; the largest activations are three of 64 channels
 BYTES_PER_PIXEL = 1000
@@ -365,9 +398,25 @@ def best_tile(free_bytes: int | None, device: torch.device) -> int:
 Masked = tuple[ImageLike, ImageLike | StyleCode | StyleCard]  # a mask, and the style behind it
 
 
+def without_margin(margin: int, shape: Sequence[int], write: Write) -> Write:
+    """A `write` that drops what lies around a picture of this [..., H, W]."""
+
+    def crop(top: int, left: int, piece: Tensor) -> None:
+        (y, height), (x, width) = (
+            (start - margin, piece.shape[dim]) for start, dim in ((top, -2), (left, -1))
+        )
+        rows = slice(max(0, -y), max(0, min(height, shape[-2] - y)))
+        columns = slice(max(0, -x), max(0, min(width, shape[-1] - x)))
+        inner = piece[..., rows, columns]
+        if inner.numel():
+            write(max(0, y), max(0, x), inner)
+
+    return crop
+
+
 def finished(pixels: Tensor, look: Look, write: Write) -> Write:
     """A `write` that first gives a piece what a look takes of the content's pixels."""
-    rest = look.areas(pixels.shape)[:1] if look.keeps_rest else None
+    rest = shares(look.areas(pixels.shape))[:1] if look.keeps_rest else None
 
     def finish(top: int, left: int, piece: Tensor) -> None:
         place = (..., slice(top, top + piece.shape[-2]), slice(left, left + piece.shape[-1]))
@@ -427,10 +476,12 @@ def to_mask(mask: ImageLike) -> Tensor:
 
 def separate(content: Encoded) -> list[Encoded]:
     """Each content of a batch."""
-    features, pixels = content.features, content.pixels.split(1)
-    if isinstance(features, Tensor):
-        return list(map(Encoded, features.split(1), pixels))
-    return list(map(Encoded, zip(*(depth.split(1) for depth in features), strict=True), pixels))
+    if isinstance(content.features, Tensor):
+        features = content.features.split(1)
+    else:
+        features = zip(*(depth.split(1) for depth in content.features), strict=True)
+    pairs = zip(features, content.pixels.split(1), strict=True)
+    return [Encoded(*pair, content.margin) for pair in pairs]
 
 
 def join(contents: Sequence[Encoded]) -> Encoded:
@@ -440,8 +491,9 @@ def join(contents: Sequence[Encoded]) -> Encoded:
     pixels = torch.cat([content.pixels for content in contents])
     features = [content.features for content in contents]
     if isinstance(features[0], Tensor):
-        return Encoded(torch.cat(list(features)), pixels)
-    return Encoded(tuple(torch.cat(depth) for depth in zip(*features, strict=True)), pixels)
+        return Encoded(torch.cat(list(features)), pixels, contents[0].margin)
+    depths = tuple(torch.cat(depth) for depth in zip(*features, strict=True))
+    return Encoded(depths, pixels, contents[0].margin)
 
 
 def to_batch(image: ImageLike) -> Tensor:

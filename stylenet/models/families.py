@@ -97,6 +97,12 @@ class Family(abc.ABC):
         """Whether tiles and the whole pass give the same picture of a content [..., H, W]."""
         return False
 
+    def reach_px(self, net: Network) -> int:
+        """How far a pixel of the output sees, in pixels, where `can_mask`; rounded up to whole
+        features.
+        """
+        raise NotImplementedError
+
     def can_mask(self, net: Network) -> bool:
         """Whether parts of a picture can have styles of their own, and a style a mask."""
         return False
@@ -210,6 +216,9 @@ class VggFamily(Family):
     def can_tile(self, net: StyleNet, shape: Sequence[int]) -> bool:
         return tiles.can_tile(net, shape)
 
+    def reach_px(self, net: StyleNet) -> int:
+        return 2 * tiles.halo_px(net)
+
     def can_mask(self, net: StyleNet) -> bool:
         return net.has_areas
 
@@ -283,6 +292,11 @@ class CompactFamily(WholeFamily):
 
     def can_tile(self, net: CompactNet, shape: Sequence[int]) -> bool:
         return True
+
+    def reach_px(self, net: CompactNet) -> int:
+        # beyond the encoder two kernels a block at 1/8, and less than five features after it
+        n_cells = strips.encoder_halo(net) + 2 * len(net.decoder_blocks) + 5
+        return compact.STRIDE * n_cells
 
     def can_mask(self, net: CompactNet) -> bool:
         return True

@@ -17,6 +17,7 @@ from stylenet.transforms import (
     blend,
     channel_stats,
     mix,
+    shares,
 )
 
 
@@ -114,7 +115,7 @@ class StyleNet(nn.Module):
         if areas is None:
             mixed = mix(self.transform, features, look.codes, look.mixture, stats)
         else:
-            weights = areas.to(features.device)[:, None]  # [A, 1, 1, h, w]
+            weights = shares(areas).to(features.device)[:, None]  # [A, 1, 1, h, w]
             mixed = sum(
                 mix(self.transform, features, *both, stats[2 * k : 2 * k + 2]) * weights[k]
                 for k, both in enumerate(look.mixtures)
