@@ -6,10 +6,12 @@ __version__ = "0.4.0"
 
 LAZY = {
     "Gatys": "stylenet.applying.optimise",
+    "StyleCard": "stylenet.looks",
     "Stylizer": "stylenet.applying.stylizer",
+    "push": "stylenet.applying.export",
     "save_image": "stylenet.images",
 }
-__all__ = ["Gatys", "Stylizer", "save_image"]
+__all__ = ["Gatys", "StyleCard", "Stylizer", "push", "save_image"]
 
 
 def __getattr__(name: str) -> Any:

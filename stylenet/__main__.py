@@ -1,4 +1,4 @@
-"""python -m stylenet: the command that stylises pictures, data sets and clips."""
+"""python -m stylenet: the command that stylises pictures, data sets and clips, and `export`."""
 
 import sys
 
@@ -8,6 +8,10 @@ from stylenet.errors import run_script
 
 def run() -> int:
     """Exit code of the command `stylenet`."""
+    if sys.argv[1:2] == ["export"]:
+        from stylenet.applying import export
+
+        return run_script(lambda arguments: export.main(arguments[1:]))
     return run_script(main)
 
 

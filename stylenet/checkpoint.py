@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from stylenet import hub
 from stylenet.errors import DataError, UsageError, WeightsError, one_line
 from stylenet.files import UNFINISHED, check_kind, check_regular, replaced_file
 
@@ -336,8 +337,11 @@ def find_release(path: str | Path) -> Path:
     """A model's file: `path` itself, or the file that a run folder offers.
 
     A run folder offers its released model, else its newest resume state. `wandb:...` is an artifact
-    of W&B. Raises WeightsError if there is neither.
+    of W&B, `hf:owner/name` a model on the Hugging Face Hub. Raises WeightsError if there is
+    neither.
     """
+    if str(path).startswith(hub.HUB):
+        return hub.fetch(str(path))
     location = artifact_folder(str(path)) if str(path).startswith(ARTIFACT) else Path(path)
     if not location.is_dir():
         return location

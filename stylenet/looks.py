@@ -54,13 +54,18 @@ class Look:
 
     codes: tuple[StyleCode, ...]
     mixture: tuple[float, ...] = (1.0,)
-    alpha: float = 1.0
+    alpha: float | Tensor = 1.0
     content_stats: StyleCode | None = None
     own_share: float = 0.0
     regions: tuple[Region, ...] = ()
     keeps_rest: bool = False
     colour: str = "style"
     margin: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the strength is 1. As a tensor, an exported graph's input, it may be any."""
+        return not isinstance(self.alpha, Tensor) and self.alpha == 1
 
     @property
     def mixtures(self) -> list[tuple[tuple[StyleCode, ...], tuple[float, ...]]]:

@@ -31,8 +31,11 @@ def channel_stats(features: Tensor, eps: float = EPS) -> tuple[Tensor, Tensor]:
     """
     dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
     height = features.shape[2]
-    rows = height if features.requires_grad else max(1, STRIP * height // features.numel())
-    strips, n = features.split(rows, dim=2), features[0, 0].numel()
+    # an exported graph has any size, so no number of strips
+    is_whole = features.requires_grad or torch.compiler.is_exporting()
+    rows = None if is_whole else max(1, STRIP * height // features.numel())
+    strips = features.split(rows, dim=2) if rows else [features]
+    n = features[0, 0].numel()
     # two passes; the second also corrects the first one's rounding. This is as exact as
     # torch.var_mean in a fraction of its time on the CPU
     first = sum(strip.to(dtype).sum((2, 3), keepdim=True) for strip in strips) / n
@@ -120,8 +123,13 @@ def adain(content: Tensor, style: Tensor, eps: float = EPS) -> Tensor:
     return align(content, channel_stats(style, eps), eps=eps)
 
 
-def blend(content: Tensor, aligned: Tensor, alpha: float) -> Tensor:
-    """Features between the content's (alpha 0) and the aligned ones (alpha 1), eq. 14."""
+def blend(content: Tensor, aligned: Tensor, alpha: float | Tensor) -> Tensor:
+    """Features between the content's (alpha 0) and the aligned ones (alpha 1), eq. 14.
+
+    A strength that is a tensor [] is an input of an exported graph.
+    """
+    if isinstance(alpha, Tensor):
+        return content + alpha * (aligned - content)
     return aligned if alpha == 1 else torch.lerp(content, aligned, alpha)
 
 

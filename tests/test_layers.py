@@ -12,7 +12,7 @@ ORDER = """
 errors
 files
 images
-csv_files progress
+csv_files progress hub
 runtime
 transforms
 losses optim motion colours

@@ -24,6 +24,7 @@ from stylenet.checkpoint import (
 )
 from stylenet.colours import luminance, matched, recoloured
 from stylenet.errors import UsageError, WeightsError, one_line
+from stylenet.hub import HUB
 from stylenet.looks import (
     Look,
     Region,
@@ -589,7 +590,7 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def split_adapter(path: str | Path) -> tuple[str | None, str]:
     """BASE and ADAPTER of a name with a + between them; no base in any other."""
     text = str(path)
-    if "+" not in text or Path(text).exists() or text.startswith(ARTIFACT):
+    if "+" not in text or Path(text).exists() or text.startswith((ARTIFACT, HUB)):
         return None, text
     base, _, own = text.partition("+")
     return base, own

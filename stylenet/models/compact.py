@@ -137,7 +137,7 @@ class CompactNet(nn.Module):
         """
         areas = areas_at_depths(look, shape)
         own = None
-        if look.alpha != 1:
+        if not look.is_full:
             own = [area_stats(x, areas[depth]) for x, depth in zip(maps, DEPTHS, strict=True)]
         image, stats = self.decode(maps, Alignment(look, own, areas))
         return image[..., : shape[-2], : shape[-1]], stats
@@ -227,7 +227,7 @@ def mixed_codes(look: Look, own: Sequence[StyleCode] | None) -> list[StyleCode]:
     is linear in the style's statistics, so the network mixes and weakens these once for all depths.
     """
     codes = [mean_code(codes, mixture) for codes, mixture in look.mixtures]
-    if look.alpha == 1:
+    if look.is_full:
         return codes
     return [
         mean_code(
