@@ -24,6 +24,7 @@ checkpoint tracking datasets
 build
 training applying
 metrics
+page
 __main__
 """
 LEVELS = {name: level for level, line in enumerate(ORDER.split("\n")) for name in line.split()}
