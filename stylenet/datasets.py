@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from stylenet import images, progress
+from stylenet import images, progress, shards
 from stylenet.csv_files import read_rows
 from stylenet.errors import DataError
 from stylenet.motion import Motion, draw_motion
@@ -67,6 +67,8 @@ def read_split(
             f"expected a folder or a manifest, but {option_name} is not set; give {option_name}=DIR"
         )
     path = Path(origin).expanduser()
+    if shards.is_pattern(origin):
+        return read_shards(origin, held_out_share)
     if not path.exists():
         raise DataError(
             f"expected a folder or a manifest, but there is no {origin} ({option_name}); check "
@@ -96,6 +98,30 @@ def read_folder(folder: Path, held_out_share: float) -> Split:
         ImageSet(str(folder), train),
         ImageSet(str(folder), tuple(path for path in paths if path in held_out)),
     )
+
+
+def read_shards(origin: str, held_out_share: float) -> Split:
+    """The images in the shards of a pattern, split by the hash of their path below its folder.
+
+    Raises DataError where there are none.
+    """
+    places = shards.expand(origin)
+    paths = [
+        place / name
+        for place in places
+        for name in shards.index(place)
+        if images.is_image_name(Path(name))
+    ]
+    if not paths:
+        raise DataError(f"expected images in the shards of {origin}, but there are none")
+    held_out = choose_held_out(shared_folder(places), paths, held_out_share)
+    parts = ([p for p in paths if p not in held_out], [p for p in paths if p in held_out])
+    return Split(*(ImageSet(origin, tuple(part)) for part in parts))
+
+
+def shared_folder(paths: Sequence[Path]) -> Path:
+    """The folder that all of the files lie below."""
+    return Path(os.path.commonpath([path.parent for path in paths]))
 
 
 def choose_held_out(folder: Path, paths: Sequence[Path], share: float) -> set[Path]:

@@ -23,6 +23,7 @@ import torch
 from PIL import ExifTags, Image, ImageCms, ImageSequence, UnidentifiedImageError
 from torch import Tensor
 
+from stylenet import shards
 from stylenet.errors import DataError, UsageError, one_line
 from stylenet.files import check_regular, replaced_file
 
@@ -122,12 +123,14 @@ def open_rgb(path: str | Path, wanted_px: int | None = None) -> Image.Image:
     converted. Raises DataError for a file that is missing, no image or truncated, and TooLargeError
     above MAX_PIXELS.
     """
-    check_regular(path, "an image")
+    packed = shards.opened(path)
+    if packed is None:
+        check_regular(path, "an image")
     try:
         # ignores Pillow's warnings on size (it refuses at twice that), EXIF and palettes
         with (
             warnings.catch_warnings(action="ignore"),
-            Image.open(path, formats=FORMATS) as image,
+            Image.open(packed or path, formats=FORMATS) as image,
         ):
             if wanted_px:
                 # has no effect on other formats

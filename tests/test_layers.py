@@ -10,7 +10,7 @@ from conftest import ROOT, run_python
 # never back
 ORDER = """
 errors
-files
+files shards
 images
 csv_files progress hub
 runtime

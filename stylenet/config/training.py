@@ -44,10 +44,12 @@ class DataConfig:
     """Images and how they reach the network."""
 
     content: str | None = option(
-        None, "content images: a folder, read recursively, or a manifest written by data/prepare.py"
+        None,
+        "content images: a folder, read recursively, a manifest written by data/prepare.py, or "
+        "shards such as shards/{000..099}.tar",
     )
     style: str | None = option(
-        None, "style images: a folder, read recursively, or a manifest written by data/prepare.py"
+        None, "style images: a folder, a manifest, a single picture, or shards"
     )
     batch_size: int = option(8, "content-style pairs per step, in each process")
     crop_px: int = option(256, "side of the random square crop, pixels")
