@@ -13,9 +13,11 @@ from conftest import ROOT, draw, run_python
 from test_video import make_clip, pictures
 
 import stylenet
+import stylize
 
 GUIDES = ("training", "datasets", "video", "evaluation", "gatys")  # what README only points to
 DOCUMENTS = ("README.md", *(f"docs/{name}.md" for name in GUIDES))
+WAYS = ("docs/controls.md", "docs/export.md")
 LINKED = ("train.py", "stylize.py", "eval.py", "ablate.py", "stylenet", "configs", "data")
 
 
@@ -46,6 +48,7 @@ def workplace(tmp_path, vgg19_file, monkeypatch):
         draw(tmp_path / "paintings" / f"{i}.png", 50 + i, 80, 70)
     for i, name in enumerate(("photo", "painting", "a", "b", "c")):
         draw(tmp_path / f"{name}.jpg", i, 80, 70)
+    draw(tmp_path / "mask.png", 7, 30, 20)
     make_clip(tmp_path / "clip.mp4", pictures(3))
     for i in range(3):
         draw(tmp_path / "frames" / f"{i}.png", i, 80, 70)
@@ -98,7 +101,7 @@ def read_manifest(folder):
 def test_readme_commands(workplace, tiny_options):
     lines = [line for document in DOCUMENTS for line in commands(document)]
     assert len(lines) >= 17
-    for line in lines:
+    for line in filter(is_finite, lines):
         run_here(shrink(line, tiny_options), workplace)
     (code,) = blocks("README.md", "python")
     run_here(["python", "-c", code], workplace)
@@ -123,6 +126,37 @@ def test_readme_commands(workplace, tiny_options):
     assert (workplace / "out.mp4").exists() and len(
         list((workplace / "stylised_frames").iterdir())
     ) == 3
+
+
+def is_finite(line):
+    """Whether a command ends by itself; the page has tests of its own."""
+    return "stylenet.page" not in line
+
+
+def test_commands_of_controls(workplace, monkeypatch):
+    """In this process, since there are many."""
+    monkeypatch.chdir(workplace)
+    lines = [line for line in commands("docs/controls.md") if is_finite(line)]
+    assert len(lines) >= 13
+    for line in lines:
+        (workplace / "out.png").unlink(missing_ok=True)
+        sizes = [] if "--list-styles" in line else ["--size", "24"]
+        sizes += ["--style-size", "24"] if sizes and "--stroke" not in line else []
+        assert stylize.main([*shlex.split(line)[2:], *sizes]) == 0, line
+        assert (workplace / "out.png").exists() or "--output out.png" not in line
+    (code,) = blocks("docs/controls.md", "python")
+    run_here(["python", "-c", code], workplace)
+    assert (workplace / "painting.style").exists() and (workplace / "sheet.png").exists()
+
+
+def test_commands_of_exports_name_options_that_exist():
+    from stylenet.applying import export
+
+    lines = commands("docs/export.md", "python -m stylenet export ")
+    assert len(lines) == 2
+    for line in lines:
+        options = shlex.split(line)[4:]
+        assert options[options.index("--to") + 1] in export.KINDS and "--output" in options
 
 
 @pytest.mark.slow
@@ -188,7 +222,7 @@ def test_ci_runs_the_readme_command():
 def test_linked_files_exist():
     results = [f"docs/results/{name}.md" for name in ("models", "ablations", "speed", "video")]
     others = ("data/README.md", "CONTRIBUTING.md", "docs/model_card.md", "docs/log.md")
-    for document in (*DOCUMENTS, *results, *others):
+    for document in (*DOCUMENTS, *WAYS, *results, *others):
         for target in re.findall(r"\]\(((?!http)[^)#]+)\)", (ROOT / document).read_text()):
             assert (ROOT / document).parent.joinpath(target).exists(), target
 
