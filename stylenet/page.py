@@ -236,7 +236,7 @@ def main(arguments: list[str]) -> int:
         os.environ["GRADIO_TEMP_DIR"] = folder  # uploads and results go when the page ends
         try:
             launch(Page(stylizer), options.port)
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             raise UsageError(
                 f"expected a free port, but {one_line(error)}; give another --port"
             ) from None

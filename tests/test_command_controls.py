@@ -184,7 +184,9 @@ def test_a_file_comes_before_a_card_of_its_name(tmp_path, monkeypatch):
     (tmp_path / "hokusai.style").write_bytes(b"")
     assert styles.found("hokusai") == str(tmp_path / "hokusai.style")
     (tmp_path / "hokusai").mkdir()
-    assert styles.found("hokusai") == "hokusai" and styles.found("monet") == "monet"
+    assert styles.found("hokusai") == "hokusai" and styles.found("a.jpg") == "a.jpg"
+    with pytest.raises(DataError, match="card as --style .hokusai., but there is no monet"):
+        styles.found("monet")
 
 
 def test_regions_are_parsed():
@@ -273,7 +275,7 @@ def test_mixtures_between_corners_sum_to_one():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--mask", "mask.png"], "--mask"),
+        (["--mask", "mask.png"], "expected MASK:STYLE"),
         (["--colour", "blue"], "--colour"),
         (["--stroke", "0"], "stroke in"),
         (["--stroke", "1", "--style-size", "30"], "--stroke or --style-size"),

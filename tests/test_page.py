@@ -83,8 +83,8 @@ def test_mistakes_are_one_line(page, pictures, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"bad")
     with pytest.raises(DataError, match="bad.png"):
         page.stylise(pictures[0], [str(tmp_path / "bad.png")], None, *STANDARD)
-    with pytest.raises(SystemExit):
-        main(["--help"])
+    with pytest.raises(UsageError, match="expected a free port"):
+        main(["--port", "99999", "--device", "cpu"])
 
 
 @pytest.fixture

@@ -124,7 +124,12 @@ def region(text: str) -> Any:
     """A region: MASK:STYLE or MASK:STYLE:PART."""
     from stylenet.applying.styles import masking
 
-    return masking(text)
+    try:
+        return masking(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected MASK:STYLE or MASK:STYLE:PART, but {text!r} came"
+        ) from None
 
 
 def add_method_options(group: argparse._ArgumentGroup) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stylenet import images
 from stylenet.applying.stylizer import Stylizer, as_seen, check_stroke, to_mask
-from stylenet.errors import UsageError
+from stylenet.errors import DataError, UsageError
 from stylenet.looks import CARD_SUFFIX, Look, Region, StyleCard, check_colour, make_look
 from stylenet.transforms import StyleCode
 
@@ -76,9 +76,20 @@ def included() -> list[Path]:
 
 
 def found(name: str) -> str:
-    """The path of a style: the name itself, or that of an included card."""
+    """The path of a style: the name itself, or that of an included card.
+
+    Raises DataError for a bare name that is neither.
+    """
     card = INCLUDED / f"{name}{CARD_SUFFIX}"
-    return name if Path(name).exists() or not card.is_file() else str(card)
+    if Path(name).exists() or not re.fullmatch(r"[\w-]+", name):
+        return name
+    if not card.is_file():
+        known = ", ".join(path.stem for path in included())
+        raise DataError(
+            f"expected a picture, a folder or an included card as --style ({known}), but there is "
+            f"no {name}"
+        )
+    return str(card)
 
 
 class Wanted(NamedTuple):
