@@ -330,6 +330,13 @@ def test_benchmarks_run_and_do_the_same_work(script, options):
         assert float(re.search(r"difference in float32: (\S+)", done.stdout).group(1)) < 1e-4
 
 
+@pytest.mark.slow
+def test_benchmark_of_controls_runs():
+    done = run_python("benchmarks/controls.py", "--size", "32", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"plain +[\d.]+ s +1\.00 x", done.stdout) and "seamless" in done.stdout
+
+
 def test_the_citation_names_this_version():
     assert f"version: {stylenet.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
