@@ -2,7 +2,8 @@
 
     python benchmarks/controls.py --size 512 --rounds 7
 
-The style's code is computed each time, but for the card. Ratios are medians over interleaved rounds.
+The style's code is computed each time, but for the card. Ratios are medians over interleaved
+rounds.
 """
 
 from __future__ import annotations
