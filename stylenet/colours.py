@@ -44,17 +44,17 @@ def matched(style: Tensor, content: Tensor) -> Tensor:
 
     style [3, h, w] and content [3, H, W] in [0, 1] -> [3, h, w].
     """
-    pixels = style.double().flatten(1)  # [3, h * w]
+    pixels = style.cpu().double().flatten(1)  # [3, h * w]; mps has no float64
     mean, covariance = moments(style)
     target_mean, target_covariance = moments(content)
     change = power_of(target_covariance, 0.5) @ power_of(covariance, -0.5)
     result = change @ (pixels - mean) + target_mean
-    return result.clamp(0, 1).reshape(style.shape).to(style.dtype)
+    return result.clamp(0, 1).reshape(style.shape).to(style)
 
 
 def moments(image: Tensor) -> tuple[Tensor, Tensor]:
     """Mean [3, 1] and covariance [3, 3] of the colours of an image [3, H, W], float64."""
-    pixels = image.double().flatten(1)
+    pixels = image.cpu().double().flatten(1)
     mean = pixels.mean(1, keepdim=True)
     centred = pixels - mean
     return mean, centred @ centred.T / pixels.shape[1] + FLOOR * torch.eye(3).double()

@@ -57,12 +57,15 @@ def area_stats(features: Tensor, areas: Tensor | None, eps: float = EPS) -> Styl
     if areas is None:
         return channel_stats(features, eps)
     stats: list[Tensor] = []
-    for area in areas.to(features.device).double().unbind():  # [1, H, W]
+    exact = features.float()
+    for area in areas.to(features.device).unbind():  # [1, H, W]
         total = area.sum().clamp(min=1e-12)
-        exact = features.double()
-        mean = (exact * area).sum((2, 3), keepdim=True) / total
-        square = ((exact - mean).square() * area).sum((2, 3), keepdim=True) / total
-        stats += [mean.to(torch.float32), (square + eps).sqrt().to(torch.float32)]
+        first = (exact * area).sum((2, 3), keepdim=True) / total
+        centred = exact - first
+        # as in channel_stats, the second pass corrects the first one's rounding
+        rest = (centred * area).sum((2, 3), keepdim=True) / total
+        square = (centred.square() * area).sum((2, 3), keepdim=True) / total
+        stats += [first + rest, ((square - rest.square()).clamp_min(0) + eps).sqrt()]
     return tuple(stats)
 
 
