@@ -299,6 +299,23 @@ def test_a_texture_is_brought_to_the_grid(call, files):
     assert np.array_equal(np.array(Image.open("out.png")), np.array(expected))
 
 
+def test_a_mask_is_never_replaced(call, files):
+    before = (files / "mask.png").read_bytes()
+    for options in (["--mask", "mask.png:s1.png"], ["--style-mask", "mask.png"]):
+        with pytest.raises(UsageError, match="another name than an input's"):
+            call(*options, output="mask.png")
+    assert (files / "mask.png").read_bytes() == before
+
+
+def test_one_file_is_made_by_one_process(call, monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="expected one process for --sweep"):
+        call("--sweep", "alpha")
+    with pytest.raises(UsageError, match="expected one process for a pipe"):
+        call(output="-")
+
+
 def test_a_missing_mask_is_one_line(call, files):
     with pytest.raises(DataError, match="absent.png"):
         call("--mask", "absent.png:s1.png")

@@ -69,6 +69,7 @@ def main(arguments: list[str], program: str = "stylenet") -> int:
         )
     looks.check_alpha(options.alpha)
     options.style = options.style and [styles.found(name) for name in options.style]
+    check_single(options, runtime.world_size())
     if options.save_style:
         return save_style(options)
     if not options.output.strip():
@@ -100,6 +101,17 @@ def check_required(parser: Parser, options: argparse.Namespace) -> None:
     missing = [f"--{name}" for name in needs if getattr(options, name) is None]
     if missing:
         parser.error(f"the following arguments are required: {', '.join(missing)}")
+
+
+def check_single(options: argparse.Namespace, n_processes: int) -> None:
+    """Raise UsageError for what makes one file, in several processes."""
+    pipe = options.content == [PIPE] or options.output == PIPE
+    kinds = {"--sweep": options.sweep, "--save-style": options.save_style, "a pipe": pipe}
+    given = [name for name, value in kinds.items() if value]
+    if given and n_processes > 1:
+        raise UsageError(
+            f"expected one process for {given[0]}, but {n_processes} came; leave torchrun out"
+        )
 
 
 def list_styles() -> int:
@@ -510,7 +522,9 @@ def check_place(output: Path, folder: Path, options: argparse.Namespace) -> None
             f"{output} came; end a folder's name with /"
         )
     keeps_names = bool(options.pairs or options.keep_folders)
-    for place in map(Path, (*options.content, *(options.style or []))):
+    extra = [path for masking in options.mask or () for path in masking if path]
+    extra += [options.style_mask] if options.style_mask else []
+    for place in map(Path, (*options.content, *(options.style or []), *extra)):
         if keeps_names and place.is_dir() and folder.resolve().is_relative_to(place.resolve()):
             raise UsageError(
                 f"expected a folder outside the inputs, but {folder} lies in {place}; give "
