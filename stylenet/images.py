@@ -114,12 +114,14 @@ def passed_over(folder: str | Path) -> str | None:
     return f"note: {suffixes.total()} files of {folder} are passed over: {kinds}{rest}"
 
 
-def open_rgb(path: str | Path, wanted_px: int | None = None) -> Image.Image:
+def open_rgb(
+    path: str | Path, wanted_px: int | None = None, background: str = "white"
+) -> Image.Image:
     """The decoded image as 8-bit RGB in the colours of sRGB.
 
-    EXIF rotation is applied, alpha is put on white, CMYK, 16-bit grey and colour profiles are
-    converted. A large JPEG that will be shrunk to a shortest side of `wanted_px` is decoded at a
-    half, a quarter or an eighth of its size, and another huge picture is shrunk before it is
+    EXIF rotation is applied, alpha is put on the background, CMYK, 16-bit grey and colour profiles
+    are converted. A large JPEG that will be shrunk to a shortest side of `wanted_px` is decoded at
+    a half, a quarter or an eighth of its size, and another huge picture is shrunk before it is
     converted. Raises DataError for a file that is missing, no image or truncated, and TooLargeError
     above MAX_PIXELS.
     """
@@ -138,7 +140,7 @@ def open_rgb(path: str | Path, wanted_px: int | None = None) -> Image.Image:
             check_pixels(image)
             image.load()
             turn = turn_of(image)
-            rgb = to_rgb(reduced(image, wanted_px) if wanted_px else image)
+            rgb = to_rgb(reduced(image, wanted_px) if wanted_px else image, background)
             return rgb.transpose(turn) if turn is not None else rgb
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
@@ -200,25 +202,25 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow image as 8-bit RGB in the colours of sRGB.
+def to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
+    """Any Pillow image as 8-bit RGB in the colours of sRGB, transparency on the background.
 
     Raises DataError for pixels that are neither 8-bit nor unsigned 16-bit.
     """
     if image.mode.startswith("I;16"):
-        return grey16_to_rgb(image)
+        return grey16_to_rgb(image, background)
     if image.mode in ("I", "F"):
         check_pixels(image)
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
         layers = image.convert("RGBA")
         colours = in_srgb(layers.convert("RGB"), image.info)
-        white = Image.new("RGB", layers.size, "white")
-        white.paste(colours, mask=layers.getchannel("A"))
-        return white
+        merged = Image.new("RGB", layers.size, background)
+        merged.paste(colours, mask=layers.getchannel("A"))
+        return merged
     return in_srgb(image, image.info)
 
 
-def grey16_to_rgb(image: Image.Image) -> Image.Image:
+def grey16_to_rgb(image: Image.Image, background: str = "white") -> Image.Image:
     """A 16-bit grey image as 8-bit RGB, scaled. Pillow's own convert saturates instead."""
     pixels = np.asarray(image)
     key = image.info.get("transparency")
@@ -231,7 +233,7 @@ def grey16_to_rgb(image: Image.Image) -> Image.Image:
     grey = (pixels.astype(np.uint32) * 255 + largest // 2) // largest
     image8 = in_srgb(Image.fromarray(grey.astype(np.uint8)), image.info)
     if is_clear is not None:
-        image8.paste("white", mask=Image.fromarray(is_clear))
+        image8.paste(background, mask=Image.fromarray(is_clear))
     return image8
 
 

@@ -105,7 +105,7 @@ class Look:
         )
 
 
-MARGIN_WEIGHT = 1e-7
+MARGIN_WEIGHT = 1e-12  # not 0: an area has a weight at every depth
 
 
 def repeated_around(image: Tensor, n_px: int) -> Tensor:
@@ -166,9 +166,14 @@ class StyleCard:
                 if facts.get("format") != CARD_FORMAT:
                     raise ValueError("it holds no style card")
                 code = tuple(file.get_tensor(f"code.{i}") for i in range(len(file.keys())))
+            if not all(part.is_floating_point() and part.isfinite().all() for part in code):
+                raise ValueError("its code has values that are no finite numbers")
+            model = json.loads(facts["model"])
+            if not (isinstance(model, list) and model and all(isinstance(x, str) for x in model)):
+                raise ValueError("it names no model")
             return cls(
                 code,
-                tuple(json.loads(facts["model"])),
+                tuple(model),
                 facts["title"],
                 facts["source"],
                 base64.b64decode(facts["thumbnail"]),

@@ -17,7 +17,7 @@ BEND_PX = 3.0  # deviation of the smooth flow around it
 KNOTS = 4  # of the smooth flow in each direction, before it is interpolated
 EXPOSURE = 0.1  # deviation of the logarithm of the brightness
 NOISE = 0.02  # the largest deviation of a camera's noise
-MARGIN_PX = 16  # at the border, where a network sees its own padding
+MARGIN_PX = 16  # at the border, where a network sees its own padding; in small crops a sixth
 
 
 class Motion(NamedTuple):
@@ -40,17 +40,24 @@ class Motion(NamedTuple):
         """Where the flow's source lies well within the picture, bool [1, 1, H, W]."""
         *_, height, width = self.flow.shape
         x, y = positions(self.flow)
+        margin = margin_px(height, width)
         return (
-            ((x >= MARGIN_PX) & (x < width - MARGIN_PX))
-            & ((y >= MARGIN_PX) & (y < height - MARGIN_PX))
+            ((x >= margin) & (x < width - margin))
+            & ((y >= margin) & (y < height - margin))
             & inner(height, width, self.flow.device)
         )[:, None]
 
 
+def margin_px(height: int, width: int) -> int:
+    """The width of the border that does not count."""
+    return min(MARGIN_PX, min(height, width) // 6)
+
+
 def inner(height: int, width: int, device: torch.device) -> Tensor:
     """The pixels that are no margin, bool [H, W]."""
+    margin = margin_px(height, width)
     mask = torch.zeros(height, width, dtype=torch.bool, device=device)
-    mask[MARGIN_PX : height - MARGIN_PX, MARGIN_PX : width - MARGIN_PX] = True
+    mask[margin : height - margin, margin : width - margin] = True
     return mask
 
 

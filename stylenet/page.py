@@ -89,13 +89,21 @@ class Page:
             wanted = looks.wanted(paths, Path(content), min(pixels.shape[-2:]))
             codes = [encode(self.stylizer, read(item, lambda _: pixels)) for item in wanted]
             encoded = self.stylizer.encode_content(pixels, is_seamless)
-            look = within(looks.make(codes, alpha), painted(region))
+            look = within(looks.make(Path(content), codes, alpha), painted(region))
             return images.to_pil(self.stylizer.render(encoded, look)[0])
 
     @staticmethod
     def has_cards(paths: Sequence[Path]) -> bool:
         """Whether a style is a card, whose strokes have the size that they were kept with."""
         return any(path.suffix == ".style" for path in paths)
+
+
+def named(message: str, values: Sequence[Any]) -> str:
+    """The message with the names of uploads, without the folders where they lie for now."""
+    flat = [x for value in values for x in (value if isinstance(value, list) else [value])]
+    for path in (x for x in flat if isinstance(x, str) and os.sep in x):
+        message = message.replace(path, Path(path).name)
+    return message
 
 
 def parsed(weights: str) -> list[float]:
@@ -146,7 +154,7 @@ def make_blocks(page: Page) -> Any:
         try:
             return page.stylise(*values)
         except StylenetError as error:
-            raise gr.Error(one_line(error)) from None
+            raise gr.Error(named(one_line(error), values), print_exception=False) from None
 
     removal = (REMOVE_EVERY_S, KEPT_S)
     with gr.Blocks(title="stylenet", analytics_enabled=False, delete_cache=removal) as blocks:

@@ -11,7 +11,7 @@ import functools
 import io
 import os
 import tarfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from stylenet.errors import DataError, WeightsError, one_line
@@ -58,11 +58,17 @@ def index(shard: Path) -> dict[str, Member]:
     """The files of a shard by name. Raises DataError for no whole, plain tar file."""
     try:
         with tarfile.open(shard, "r:") as tar:
-            return {item.name: Member(item.offset_data, item.size) for item in tar if item.isreg()}
+            files = (item for item in tar if item.isreg())
+            return {plain(item.name): Member(item.offset_data, item.size) for item in files}
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(
             f"expected an uncompressed tar file, but {shard} does not read ({one_line(error)})"
         ) from None
+
+
+def plain(name: str) -> str:
+    """A name below the shard: `tar cf x.tar .` writes ./name, and -P absolute ones."""
+    return str(PurePosixPath(name)).lstrip("/")
 
 
 def split_path(path: str | Path) -> tuple[Path, str] | None:

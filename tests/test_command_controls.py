@@ -329,3 +329,163 @@ def test_a_data_set_notes_its_controls(call):
     assert call("--pairs", "all", "--mask", "mask.png:s1.png", output="other") == 0
     with pytest.raises(UsageError, match="masks"):
         call("--pairs", "all", output="other")
+
+
+def save(path, array, **options):
+    Image.fromarray(array.astype(np.uint8)).save(path, **options)
+
+
+def test_a_mask_is_cropped_with_its_photo(call, files):
+    """Of a wide photo the square in the middle is left, which this region does not touch."""
+    save("wide.png", np.full((PX, 2 * PX, 3), 120))
+    mask = np.zeros((PX, 2 * PX))
+    mask[:, : PX // 2] = 255
+    save("edge.png", mask)
+    wide = {"content": ("wide.png",), "style": None}
+    assert call("--mask", "edge.png:s1.png", "--crop", **wide) == 0
+    assert np.array_equal(np.array(Image.open("out.png")), np.full((PX, PX, 3), 120))
+    # a mask of another size is stretched over the whole photo first
+    save("edge.png", np.repeat([[255, 0, 0, 0]], 2, axis=0))
+    assert call("--mask", "edge.png:s1.png", "--crop", **wide) == 0
+    assert np.array_equal(np.array(Image.open("out.png"))[:, 9:], np.full((PX, PX - 9, 3), 120))
+    mask[:, PX // 2 :] = 255
+    save("edge.png", mask)
+    assert call("--mask", "edge.png:s1.png", "--crop", **wide) == 0
+    assert not np.array_equal(np.array(Image.open("out.png")), np.full((PX, PX, 3), 120))
+
+
+def test_cropped_masks_in_one_batch(call, files):
+    """Contents of one cropped size, but of two shapes, whose masks differ."""
+    draw(files / "in/a.png", 1, 2 * PX, PX)
+    draw(files / "in/b.png", 2, PX, 2 * PX)
+    options = ["--mask", "mask.png:s1.png", "--crop"]
+    assert call(*options, "--batch", 2, content=("in",), style=None, output="both") == 0
+    for name in "ab":
+        assert call(*options, content=(f"in/{name}.png",), style=None) == 0
+        assert (read("out.png") - read(f"both/{name}__s1.png")).abs().max() <= 1
+
+
+def test_what_is_transparent_is_no_region(call, files):
+    mask = np.full((PX, 60, 4), 255)
+    mask[:, 30:, 3] = 0
+    save("clear.png", mask)
+    assert call("--mask", "clear.png:s1.png") == 0
+    clear = read("out.png")
+    assert call("--mask", "mask.png:s1.png") == 0
+    assert torch.equal(clear, read("out.png"))
+
+
+def test_what_stays_of_a_dark_frame_is_not_evened(call, files):
+    """A clip's exposure is evened for the network, but not what is kept of its frames."""
+    rng, frames = np.random.default_rng(0), files / "frames"
+    frames.mkdir()
+    picture = rng.integers(60, 200, (PX, 60, 3))
+    for i, factor in enumerate((1, 1, 0.7, 0.7)):
+        save(frames / f"{i}.png", picture * factor)
+    save("none.png", np.zeros((PX, 60)))
+    options = ["--video", "--mask", "none.png:s1.png"]
+    assert call(*options, content=("frames",), style=None, output="made") == 0
+    for before, after in zip(
+        sorted(frames.iterdir()), sorted((files / "made").glob("*.png")), strict=True
+    ):
+        assert torch.equal(read(before), read(after))
+
+
+def test_a_card_of_weighted_parts(call, files):
+    options = ["--weights", "1,3", "--style-mask", "mask.png"]
+    two = ("s0.png", "s1.png")
+    assert call("--save-style", "mine.style", *options, style=two, content=None, output=None) == 0
+    stylizer = Stylizer.load(device="cpu")
+    codes = [
+        stylizer.encode_style(images.load_bytes(files / name, PX), files / "mask.png")
+        for name in two
+    ]
+    for part, first, second in zip(StyleCard.load("mine.style").code, *codes, strict=True):
+        torch.testing.assert_close(part, 0.25 * first + 0.75 * second)
+
+
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
+        (["--stroke", 2], "--stroke"),
+        (["--colour", "matched"], "--colour"),
+        (["--mask", "mask.png:s1.png"], "--mask"),
+        (["--pairs", "all"], "--pairs"),
+        (["--style", "s0.png", "hokusai"], "hokusai.style is a style card"),
+        (["--style-mask", "absent.png"], "no file absent.png"),
+    ],
+)
+def test_a_card_ignores_no_option(call, files, extra, named):
+    with pytest.raises((UsageError, DataError), match=named):
+        call("--save-style", "mine.style", *extra, content=None, output=None)
+    assert not (files / "mine.style").exists()
+
+
+@pytest.mark.parametrize(
+    "extra", [["--keep-metadata"], ["--format", "jpg"], ["--smooth", 1], ["--weights", "1"]]
+)
+def test_a_sheet_ignores_no_option(call, extra):
+    with pytest.raises(UsageError, match=f"expected no {extra[0]} with --sweep"):
+        call("--sweep", "alpha", *extra)
+
+
+def test_a_sheet_of_narrow_pictures_has_no_labels(call, files):
+    draw(files / "narrow.png", 1, 8, 200)
+    assert call("--sweep", "alpha", "--size", 0, content=("narrow.png",)) == 0
+    assert sheet.fitting("label", lambda text: not text) == ""
+
+
+def test_a_part_of_no_style_is_refused(call):
+    with pytest.raises(UsageError, match="expected --style with --style-mask"):
+        call("--mask", "mask.png:s1.png", "--style-mask", "mask.png", style=None)
+    save("none.png", np.zeros((PX, 60)))
+    with pytest.raises(UsageError, match="expected some white"):
+        call("--style-mask", "none.png")
+
+
+def test_a_data_set_tells_parts_of_styles_apart(call):
+    data_set = {"style": ("s0.png",), "output": "set"}
+    assert call("--pairs", "all", "--mask", "mask.png:s1.png:mask.png", **data_set) == 0
+    with pytest.raises(UsageError, match="masks was"):
+        call("--pairs", "all", "--mask", "mask.png:s1.png", "--style-mask", "mask.png", **data_set)
+
+
+def test_a_refused_data_set_leaves_nothing(call, files):
+    with pytest.raises(DataError, match="no file absent.png"):
+        call("--pairs", "all", "--mask", "absent.png:s1.png", output="set")
+    assert not (files / "set").exists() or not list((files / "set").iterdir())
+
+
+def test_a_mask_with_a_pictures_name_is_not_replaced(call, files):
+    (files / "fo").mkdir()
+    place = files / "fo/photo__s0.png"
+    place.write_bytes((files / "mask.png").read_bytes())
+    with pytest.raises(UsageError, match="no picture replaces"):
+        call("--mask", "fo/photo__s0.png:s1.png", output="fo")
+    assert place.read_bytes() == (files / "mask.png").read_bytes()
+
+
+def test_home_folders_in_regions(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made = masking("~/m.png:~/s.jpg")
+    assert (made.mask, made.style) == (tmp_path / "m.png", tmp_path / "s.jpg")
+
+
+def test_json_of_a_pipe_names_it(call, monkeypatch, files, capsys):
+    stream = SimpleNamespace(buffer=io.BytesIO((files / "photo.png").read_bytes()))
+    monkeypatch.setattr(sys, "stdin", stream)
+    assert call("--json", content=("-",)) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["content"] == "standard input"
+    for content in ("photo.png", "frames"):  # a picture, a clip
+        draw(files / "frames/0.png", 1, 60, PX)
+        extra = ["--video"] if content == "frames" else []
+        with pytest.raises(UsageError, match="no --json with --output -"):
+            call("--json", *extra, content=(content,), output="-")
+
+
+def test_a_precision_that_overflows_is_no_black_picture(call, files):
+    """The included network's features leave fp16's range."""
+    with pytest.raises(UsageError, match="use bf16"):
+        call("--precision", "fp16", "--size", 256)
+    assert not (files / "out.png").exists()

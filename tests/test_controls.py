@@ -1,5 +1,7 @@
 """Regions, colours, strokes and style cards through the API, for both families that take them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from stylenet.errors import UsageError, WeightsError
 from stylenet.looks import Look, Region, StyleCard, make_look
 from stylenet.models.compact import CompactNet
 from stylenet.models.fusion import FusionNet
+from stylenet.models.johnson import JohnsonNet
 from stylenet.transforms import align_areas, area_stats, channel_stats
 
 
@@ -164,9 +167,9 @@ def test_a_mask_may_be_a_picture_an_array_or_a_tensor(tmp_path):
 
 def test_what_a_network_or_a_code_cannot_do_is_one_line(stylizer):
     fusion = Stylizer(FusionNet((4, 6, 8), 1), "cpu")
-    with pytest.raises(UsageError, match="leave the masks out"):
+    with pytest.raises(UsageError, match="for a mask, but .* leave that out"):
         fusion(CONTENT, STYLES[0], regions=[(half(), STYLES[1])])
-    with pytest.raises(UsageError, match="leave the masks out"):
+    with pytest.raises(UsageError, match="for a style's own mask, but"):
         fusion.encode_style(STYLES[0], half())
     code = stylizer.encode_style(STYLES[0])
     for options in ({"stroke": 1.0}, {"colour": "matched"}):
@@ -256,3 +259,34 @@ def test_seamless_with_regions_colours_and_tiles(net):
 def test_a_texture_off_the_grid_is_refused(stylizer):
     with pytest.raises(UsageError, match="multiples of 8"):
         stylizer(image(3, 30, 64), STYLES[0], is_seamless=True)
+
+
+def test_strokes_of_a_seamless_texture_are_those_of_the_picture(shipped):
+    content, style = image(3, 64, 64), image(3, 40, 48, seed=1)
+    by_stroke = shipped(content, style, stroke=0.5, is_seamless=True)
+    small = as_seen(style[None], content[None], "style", 0.5)
+    torch.testing.assert_close(by_stroke, shipped(content, small, is_seamless=True))
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda card: {"model": ()}, lambda card: {"code": (card.code[0] * torch.nan,)}]
+)
+def test_a_damaged_card_is_one_line(shipped, tmp_path, damage):
+    card = shipped.make_card(image(3, 32, 32), "mine")
+    dataclasses.replace(card, **damage(card)).save(tmp_path / "mine.style")
+    with pytest.raises(WeightsError, match="expected a style card"):
+        StyleCard.load(tmp_path / "mine.style")
+
+
+def test_a_card_whose_code_does_not_fit_is_one_line(shipped):
+    card = shipped.make_card(image(3, 32, 32), "mine")
+    with pytest.raises(WeightsError, match="has 2 others"):
+        shipped(image(3, 32, 32), dataclasses.replace(card, code=card.code[:2]))
+    with pytest.raises(UsageError, match="expected pictures for a style card"):
+        shipped.make_card(card, "again")
+
+
+def test_a_network_for_one_style_has_no_strokes():
+    one = Stylizer(JohnsonNet((4, 6, 8), 1), "cpu")
+    with pytest.raises(UsageError, match="neither stroke nor colour matched"):
+        one(image(3, 32, 32), [], stroke=2)

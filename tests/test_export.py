@@ -115,6 +115,20 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "wrote compact.onnx" in capsys.readouterr().out
 
 
+def test_a_failure_leaves_the_files_as_they_were(tmp_path, monkeypatch):
+    def write(graph, file):
+        if graph.ending == ".codes":
+            raise RuntimeError("full")
+        file.write_bytes(b"new")
+
+    monkeypatch.setattr(export, "write_onnx", write)
+    for name in ("m.onnx", "m.style.onnx", "m.codes.onnx"):
+        (tmp_path / name).write_bytes(b"old")
+    with pytest.raises(RuntimeError, match="full"):
+        export.export(SHIPPED_MODEL, tmp_path / "m.onnx")
+    assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == [b"old"] * 3
+
+
 def test_what_cannot_be_exported_is_one_line(tmp_path):
     with pytest.raises(UsageError, match="ending in .onnx"):
         export.export(SHIPPED_MODEL, tmp_path / "mine.pt2")

@@ -5,13 +5,14 @@ import hashlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import ROOT, run_python
 
 import stylenet
-from stylenet import Stylizer, hub
+from stylenet import Stylizer, hub, push
 from stylenet.applying.stylizer import SHIPPED_MODEL
 from stylenet.errors import WeightsError
 
@@ -146,6 +147,34 @@ except StylenetError as error:
             tmp_path,
         )
         assert f"ours: {message}" in done.stdout, done.stderr
+
+
+def test_push_without_a_network_is_one_line(tmp_path):
+    code = f"""
+from stylenet import push
+from stylenet.errors import StylenetError
+try:
+    push({str(SHIPPED_MODEL)!r}, "hf:owner/mine")
+except StylenetError as error:
+    print("ours:", error)
+"""
+    done = elsewhere(code, "http://127.0.0.1:9", tmp_path)
+    assert "ours: expected to upload to hf:owner/mine" in done.stdout, done.stderr
+
+
+def test_a_training_state_is_not_pushed(trained_run):
+    state = next((Path(trained_run) / "checkpoints").glob("*.pt"))
+    with pytest.raises(WeightsError, match="a training state"):
+        push(state, "hf:owner/mine")
+
+
+def test_a_card_names_the_source_of_an_encoder(trained_run, monkeypatch):
+    cards = []
+    monkeypatch.setattr(hub, "upload", lambda file, card, name: cards.append(card))
+    push(trained_run, "hf:owner/mine")
+    push(SHIPPED_MODEL, "hf:owner/small")
+    assert "license: cc-by-4.0" in cards[0] and "VGG19 (Visual Geometry Group" in cards[0]
+    assert "license: mit" in cards[1] and "Visual Geometry" not in cards[1]
 
 
 def test_without_the_package_it_is_one_line(monkeypatch):

@@ -116,6 +116,28 @@ def test_the_command_needs_no_style(run_of_one_style, tmp_path, capsys):
         command.main([*call, "--style", str(content), "--output", str(tmp_path / "x.png")])
 
 
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
+        (["--stroke", "2"], "no --stroke"),
+        (["--colour", "matched"], "no --colour"),
+        (["--style-mask", "photo.png"], "no --style-mask"),
+        (["--weights", "1"], "no --weights"),
+        (["--sweep", "alpha"], "a model for any style with --sweep"),
+        (["--sweep", "alpha", "--style", "photo.png"], "a model for any style with --sweep"),
+    ],
+)
+def test_no_option_of_styles_is_ignored(run_of_one_style, tmp_path, monkeypatch, extra, named):
+    monkeypatch.chdir(tmp_path)
+    draw(tmp_path / "photo.png", 0)
+    call = ["--model", str(run_of_one_style), "--content", "photo.png", "--output", "out.png"]
+    with pytest.raises(UsageError, match=named):
+        command.main([*call, *extra])
+    with pytest.raises(UsageError, match="expected no --style with"):
+        command.main([*call[:2], "--style", "photo.png", "--save-style", "mine.style"])
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+
+
 def test_a_model_for_any_style_needs_one(tmp_path):
     content = draw(tmp_path / "photo.png", 0)
     call = ["--content", str(content), "--output", str(tmp_path / "out.png")]

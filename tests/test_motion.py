@@ -65,14 +65,19 @@ def test_the_loss_is_zero_where_the_output_follows_the_motion_alone():
 
 
 def test_the_margin_is_left_out():
-    motion, output = still(48, 48), image(1, 3, 48, 48)
+    motion, output = still(96, 96), image(1, 3, 96, 96)
     changed = output.clone()
     changed[..., :MARGIN_PX, :] += 1
     changed[..., -MARGIN_PX:] += 1
     assert motion_loss(output, changed, motion).item() == pytest.approx(0, abs=1e-9)
     changed[..., MARGIN_PX, MARGIN_PX] += 1
-    expected = 1 / (48 - 2 * MARGIN_PX) ** 2
+    expected = 1 / (96 - 2 * MARGIN_PX) ** 2
     assert motion_loss(output, changed, motion).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_small_crops_count_too():
+    for side in (16, 32, 40):
+        assert draw_motion(np.random.default_rng(0), side, side).inside().sum() > side**2 / 10
 
 
 def test_the_objective_films_the_content_and_shows_it_to_the_network():

@@ -15,7 +15,7 @@ from PIL import Image
 from stylenet import Stylizer, images
 from stylenet.applying.stylizer import as_seen
 from stylenet.errors import DataError, UsageError
-from stylenet.page import ADDRESS, Page, launch, main, painted, parsed
+from stylenet.page import ADDRESS, Page, launch, main, named, painted, parsed
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 STANDARD = ["", 1.0, 1.0, "as painted", 256, False, None]  # from the weights on
@@ -85,6 +85,11 @@ def test_mistakes_are_one_line(page, pictures, tmp_path):
         page.stylise(pictures[0], [str(tmp_path / "bad.png")], None, *STANDARD)
     with pytest.raises(UsageError, match="expected a free port"):
         main(["--port", "99999", "--device", "cpu"])
+
+
+def test_messages_name_no_folder_of_the_server():
+    message = named("/tmp/x/bad.png: expected an image", ("/tmp/x/bad.png", ["/tmp/y/a.png"], 1.0))
+    assert message == "bad.png: expected an image"
 
 
 @pytest.fixture

@@ -113,3 +113,16 @@ def test_a_shortened_shard_and_an_absent_name_are_data_errors(tmp_path):
     with pytest.raises(DataError, match="ends before"):
         images.load_bytes(place)
     assert shards.opened(tmp_path / "a.png") is None
+
+
+@pytest.mark.parametrize("name", ["./a.png", "/a.png"])
+def test_names_as_tar_writes_them(tmp_path, name):
+    """`tar cf x.tar .` and `tar -P`; an absolute name is not a file outside the shard."""
+    draw(tmp_path / "a.png", 1, 40, 40)
+    member = tarfile.TarInfo(name)
+    member.size = (tmp_path / "a.png").stat().st_size
+    with tarfile.open(tmp_path / "a.tar", "w") as tar, open(tmp_path / "a.png", "rb") as file:
+        tar.addfile(member, file)
+    (path,) = datasets.read_split(str(tmp_path / "a.tar"), 0, "data.content").train.paths
+    assert path == tmp_path / "a.tar/a.png"
+    assert images.load_bytes(path).equal(images.load_bytes(tmp_path / "a.png"))

@@ -63,7 +63,7 @@ def make_parser(program: str, description: str) -> Parser:
             metavar="PX",
             help=f"shortest side of the {what}; 0: as it is (default 512)",
         )
-    parser.set_defaults(to_pipe=False)
+    parser.set_defaults(aliases={})  # what users call the files of pipes
     add_control_options(parser.add_argument_group("controls"))
     add_method_options(parser.add_argument_group("optimisation of the pixels"))
     add_data_set_options(parser.add_argument_group("many pictures"))

@@ -136,20 +136,52 @@ def save_style(options: argparse.Namespace) -> int:
         raise UsageError(
             f"expected a name ending in {CARD_SUFFIX} as --save-style, but {target} came"
         )
-    if options.content or options.output:
-        raise UsageError(
-            "expected only --style with --save-style, but --content or --output came; use the "
-            "card as --style in a second call"
-        )
+    check_unused(
+        options,
+        "--save-style, which keeps a style for later calls",
+        ("content", "output", "mask", "stroke", "sweep", "seamless", *OF_DATA_SETS, *OF_CLIPS),
+        {"alpha": 1.0, "colour": "style"},
+    )
     files.check_writable(target.parent)
     paths = list(images.iterate_images(options.style))
+    cards = [path.name for path in paths if styles.is_card(path)]
+    if cards:
+        raise UsageError(
+            f"expected pictures with --save-style, but {cards[0]} is a style card; give the "
+            "paintings"
+        )
+    controls_of(options, paths)
+    stylizer = load_stylizer(options)
+    check_styles(options, stylizer)
     source = ", ".join(path.name for path in paths[:3]) + (" …" if len(paths) > 3 else "")
-    card = styles.averaged_card(
-        load_stylizer(options), paths, options.style_size, target.stem, source
-    )
+    pictures: list[Any] = [images.load_bytes(path, options.style_size or None) for path in paths]
+    card = stylizer.make_card(pictures, target.stem, source, options.weights, options.style_mask)
     card.save(target)
-    print(f"wrote {target}: {target.stat().st_size / 1000:.1f} kB, {source}")
+    line = f"wrote {target}: {target.stat().st_size / 1000:.1f} kB, {source}"
+    tell(options, {"style": [str(path) for path in paths], "output": str(target)}, line)
     return 0
+
+
+# options by what they are for
+OF_DATA_SETS = ("pairs", "keep_folders", "format", "keep_metadata", "crop", "batch", "workers")
+OF_CLIPS = ("video", "smooth", "fps")
+
+
+def check_unused(
+    options: argparse.Namespace,
+    purpose: str,
+    unused: Sequence[str],
+    changed: dict[str, Any] | None = None,
+) -> None:
+    """Raise UsageError for options that would be ignored.
+
+    They are `unused` where given, or `changed` where they are not as this says.
+    """
+    given = [name for name in unused if getattr(options, name) not in (None, False)]
+    given += [name for name, usual in (changed or {}).items() if getattr(options, name) != usual]
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(f"expected no {names} with {purpose}; leave that out")
 
 
 PIPE = "-"
@@ -169,26 +201,35 @@ def piped(options: argparse.Namespace) -> Iterator[None]:
     if options.content != [PIPE] and options.output != PIPE:
         yield
         return
-    if options.pairs or options.json and options.output == PIPE:
-        raise UsageError(
-            "expected no --pairs with a pipe, and no --json where standard output is the "
-            "picture; leave that out"
-        )
+    if options.pairs:
+        raise UsageError("expected no --pairs with a pipe, which is one picture; leave that out")
+    check_json(options)
     with tempfile.TemporaryDirectory(prefix="stylenet-") as folder:
         if options.content == [PIPE]:
             content = Path(folder) / "stdin.png"  # Pillow looks at the bytes, not at the name
             content.write_bytes(sys.stdin.buffer.read())
             options.content = [str(content)]
+            options.aliases |= dict.fromkeys((str(content), content.name), "standard input")
         if options.output != PIPE:
             yield
             return
         target = Path(folder) / f"stdout.{options.format or 'png'}"
-        options.output, options.to_pipe = str(target), True
+        options.output = str(target)
+        options.aliases[str(target)] = "standard output"
         with contextlib.redirect_stdout(sys.stderr):
             yield
         if target.is_file():
             sys.stdout.buffer.write(target.read_bytes())
             sys.stdout.buffer.flush()
+
+
+def check_json(options: argparse.Namespace) -> None:
+    """Raise UsageError for --json where standard output is the picture or the video."""
+    if options.json and options.output == PIPE:
+        raise UsageError(
+            "expected no --json with --output -, where standard output is the result itself; "
+            "leave that out"
+        )
 
 
 def controls_of(options: argparse.Namespace, paths: Sequence[Path]) -> Any:
@@ -216,10 +257,15 @@ def sweep(options: argparse.Namespace) -> int:
     from stylenet.applying.styles import Looks, encode, read
 
     target = Path(options.output)
-    if options.pairs or options.weights or target.suffix.lower() not in images.SUFFIXES:
+    unused = [name for name in (*OF_DATA_SETS, *OF_CLIPS) if name != "crop"]
+    check_unused(options, "--sweep, which makes one sheet", ("weights", *unused))
+    if target.suffix.lower() not in images.SUFFIXES:
+        raise UsageError(f"expected one picture as --output with --sweep, but {target} came")
+    stylizer = load_stylizer(options)
+    if not stylizer.family.takes_styles:
         raise UsageError(
-            "expected one picture as --output with --sweep, and neither --pairs nor --weights; "
-            f"{target} came"
+            f"expected a model for any style with --sweep, but {options.model} has one of its own; "
+            "leave --sweep out"
         )
     contents, paths = Pictures(options.content), Pictures(options.style or [])
     if len(contents) != 1 or not len(paths):
@@ -230,10 +276,10 @@ def sweep(options: argparse.Namespace) -> int:
     check_place(target, target.parent, options)
     files.check_writable(target.parent)
     rows = sheet.cells(options.sweep, paths.labels(), options.alpha)
-    stylizer, path = load_stylizer(options), contents.paths[0]
+    path = contents.paths[0]
     pixels = images.load_bytes(path, options.size or None, options.crop)
     pixels = on_grid(pixels) if options.seamless else pixels
-    looks = Looks(controls_of(options, paths.paths), None, options.style_size)
+    looks = Looks(controls_of(options, paths.paths), None, options.style_size, options.crop)
     wanted = looks.wanted(paths.paths, path, min(pixels.shape[-2:]))
     codes = [encode(stylizer, read(item, lambda _: pixels)) for item in wanted]
     content, n = stylizer.encode_content(pixels, options.seamless), len(paths)
@@ -241,12 +287,13 @@ def sweep(options: argparse.Namespace) -> int:
     def draw(cell: sheet.Cell) -> Any:
         used = [k for k in range(n) if cell.mixture[k] > 0]
         looks.mixture = [cell.mixture[k] for k in used]
-        look = looks.make([*(codes[k] for k in used), *codes[n:]], cell.alpha)
+        look = looks.make(path, [*(codes[k] for k in used), *codes[n:]], cell.alpha)
         return stylizer.render(content, look)[0]
 
     made = sheet.make_sheet(rows, draw)
     images.save_image(images.to_bytes_tensor(made).permute(1, 2, 0), target)
-    tell(options, {"content": str(path), "output": str(target)}, f"wrote {target}")
+    name, place = (options.aliases.get(str(file), str(file)) for file in (path, target))
+    tell(options, {"content": name, "output": place}, f"wrote {place}")
     return 0
 
 
@@ -300,11 +347,20 @@ def stylise_pictures(options: argparse.Namespace) -> int:
     note_resizing(contents.paths[0], options.size)
     note_animations(contents.paths[:NOTED])
     controls = controls_of(options, styles.paths)
+    needs = {"a mask": controls.masks, "a style's own mask": controls.part}
+    needs["a seamless texture"] = controls.is_seamless
+    for need in (name for name, value in needs.items() if value):
+        stylizer.check_masks(need)
     record = open_record(folder, contents, styles, options) if options.pairs else None
     sizes = Sizes(options.size, options.style_size, options.crop)
     told = None
     if options.json:
-        told = lambda facts: print(json.dumps(facts, ensure_ascii=False), flush=True)  # noqa: E731
+
+        def told(facts: dict[str, Any]) -> None:
+            piped_names = {k: v for k, v in facts.items() if v in options.aliases}
+            shown = facts | {key: options.aliases[v] for key, v in piped_names.items()}
+            print(json.dumps(shown, ensure_ascii=False), flush=True)
+
     outcome = make_pictures(
         stylizer,
         plan,
@@ -318,7 +374,8 @@ def stylise_pictures(options: argparse.Namespace) -> int:
         controls,
         told,
     )
-    print(summary(outcome, options.output), file=sys.stderr if options.json else sys.stdout)
+    place = options.aliases.get(options.output, options.output)
+    print(summary(outcome, place), file=sys.stderr if options.json else sys.stdout)
     return DataError.exit_code if outcome.n_skipped else 0
 
 
@@ -338,6 +395,10 @@ def check_styles(options: argparse.Namespace, stylizer: Stylizer | None) -> None
             f"expected no --style with {options.model}, which has the one style that it was "
             "trained on; leave --style out"
         )
+    if stylizer is not None and not stylizer.family.takes_styles:
+        purpose = f"{options.model}, which has the one style that it was trained on"
+        changed = {"colour": "style"} if options.colour == "matched" else {}
+        check_unused(options, purpose, ("stroke", "style_mask", "weights"), changed)
 
 
 def optimise_pictures(
@@ -474,7 +535,14 @@ def plan_of(contents: Pictures, styles: Pictures, options: argparse.Namespace) -
     )
     folder = output.parent if is_file else output
     check_place(output, folder, options)
-    if options.to_pipe and len(plan) > 1:
+    home, masks = folder.resolve(), {path.resolve() for path in masks_of(options)}
+    is_near = any(home in path.parents for path in masks)
+    if is_near and any(home / job.output in masks for job in plan.jobs()):
+        raise UsageError(
+            f"expected masks that no picture replaces, but one in {folder} has a picture's name; "
+            "give another --output"
+        )
+    if options.output in options.aliases and len(plan) > 1:
         raise UsageError(
             f"expected one picture for --output -, standard output, but {len(plan)} came; give a "
             "folder"
@@ -522,9 +590,7 @@ def check_place(output: Path, folder: Path, options: argparse.Namespace) -> None
             f"{output} came; end a folder's name with /"
         )
     keeps_names = bool(options.pairs or options.keep_folders)
-    extra = [path for masking in options.mask or () for path in masking if path]
-    extra += [options.style_mask] if options.style_mask else []
-    for place in map(Path, (*options.content, *(options.style or []), *extra)):
+    for place in map(Path, (*options.content, *(options.style or []), *masks_of(options))):
         if keeps_names and place.is_dir() and folder.resolve().is_relative_to(place.resolve()):
             raise UsageError(
                 f"expected a folder outside the inputs, but {folder} lies in {place}; give "
@@ -540,6 +606,12 @@ def check_place(output: Path, folder: Path, options: argparse.Namespace) -> None
             f"expected --pairs for {folder}, which holds a data set; give --pairs or another "
             "--output"
         )
+
+
+def masks_of(options: argparse.Namespace) -> list[Path]:
+    """The files of masks and of their regions' styles."""
+    files = [path for masking in options.mask or () for path in masking if path]
+    return [*files, *([Path(options.style_mask)] if options.style_mask else [])]
 
 
 # the options that a data set's pictures depend on; its record refuses other values
@@ -580,9 +652,11 @@ def open_record(
     if Path(options.pairs).is_file():
         settings["pairs"] = sha256_of_file(options.pairs)
     settings["format"] = options.format or "png"
-    files = [path for masking in options.mask or () for path in masking if path]
-    files += [options.style_mask] if options.style_mask else []
-    settings["masks"] = [sha256_of_file(path) for path in files]
+    settings["masks"] = [
+        [sha256_of_file(path) if path else None for path in masking]
+        for masking in options.mask or ()
+    ]
+    settings["style_mask"] = sha256_of_file(options.style_mask) if options.style_mask else None
     settings |= maker or {"model": stylizer.identify(options.model, options.encoder)}
     settings |= {"content": contents.describe(), "style": styles.describe()}
     return Record(folder, settings, runtime.rank(), runtime.world_size())
@@ -594,8 +668,8 @@ def stylise_clip(options: argparse.Namespace) -> int:
     from stylenet.applying import styles, video
     from stylenet.applying.clips import reading, writing
 
-    useless = ("pairs", "keep_folders", "keep_metadata", "format", "crop", "batch", "workers")
-    useless += ("sweep", "seamless")
+    useless = (*OF_DATA_SETS, "sweep", "seamless")
+    check_json(options)
     conflicts = [f"--{name.replace('_', '-')}" for name in useless if getattr(options, name)]
     if conflicts:
         raise UsageError(
@@ -618,7 +692,8 @@ def stylise_clip(options: argparse.Namespace) -> int:
     def look_for(frame: Tensor) -> Look:
         wanted = asked.wanted(paths, Path(source.name), min(frame.shape[-2:]))
         codes = [styles.encode(stylizer, styles.read(item, lambda _: frame)) for item in wanted]
-        return asked.make(codes, options.alpha, stylizer.family.takes_styles)
+        takes_styles = stylizer.family.takes_styles
+        return asked.make(Path(source.name), codes, options.alpha, takes_styles)
 
     with writing.open_target(options.output, source) as target:
         smooth_s = video.SMOOTH_S if options.smooth is None else options.smooth

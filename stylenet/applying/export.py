@@ -10,6 +10,7 @@ and mine.codes.onnx (a content, a mixture of codes, and a strength). Pictures ar
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -182,11 +183,10 @@ def export(
     fast = family_of(net).make_fast(net, torch.device("cpu"), torch.float32)
     write = write_onnx if kind == "onnx" else write_program
     made = []
-    for graph in graphs(fast):
-        place = target.with_name(target.stem + graph.ending + target.suffix)
-        with files.replaced_file(place) as temporary:
-            write(graph, Path(temporary))
-        made.append(place)
+    with contextlib.ExitStack() as stack:  # all of them, or none
+        for graph in graphs(fast):
+            made.append(target.with_name(target.stem + graph.ending + target.suffix))
+            write(graph, Path(stack.enter_context(files.replaced_file(made[-1]))))
     return made
 
 
@@ -236,7 +236,7 @@ def write_onnx(graph: Graph, file: Path) -> None:
 
 
 CARD = """---
-license: mit
+license: {licence}
 library_name: stylenet
 pipeline_tag: image-to-image
 tags: [style-transfer, adain]
@@ -255,6 +255,10 @@ Stylizer.load("hf:{name}").picture("photo.jpg", "painting.jpg").save("out.png")
 | fact | value |
 |---|---|
 {facts}
+{sources}"""
+ENCODER_SOURCE = """
+The file contains the first layers of {name} (Visual Geometry Group, University of Oxford, CC BY
+4.0), scaled. Name the source where you pass it on.
 """
 
 
@@ -265,13 +269,25 @@ def push(model: str | Path, name: str) -> str:
     by stylenet, and for an upload that fails.
     """
     file = find_release(model)
+    if file.suffix != ".safetensors":
+        raise WeightsError(
+            f"expected a released model, model.safetensors, but {file} came, a training state; "
+            "finish the run, or name its model.safetensors"
+        )
     _, description = read_release(file)
+    encoder = description.get("encoder") or {}
+    is_carried = bool(encoder.get("is_carried"))
     repository = name.removeprefix(hub.HUB)
     shown = ("model", "transform", "step", "git_commit")
     facts = "\n".join(
         f"| {key} | {description[key]} |" for key in shown if description.get(key) is not None
     )
     card = CARD.format(
-        title=repository.rpartition("/")[2], version=__version__, name=repository, facts=facts
+        title=repository.rpartition("/")[2],
+        version=__version__,
+        name=repository,
+        facts=facts,
+        licence="cc-by-4.0" if is_carried else "mit",
+        sources=ENCODER_SOURCE.format(name=encoder["name"].upper()) if is_carried else "",
     )
     return hub.upload(file, card, repository)

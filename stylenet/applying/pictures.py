@@ -54,11 +54,12 @@ class Ready(NamedTuple):
     look: Look
 
     def kind(self) -> Hashable:
-        """The key of a batch: its jobs share strength, size and shapes of codes."""
+        """The key of a batch: its jobs share strength, size, shapes of codes and masks."""
         return (
             self.look.alpha,
             self.pixels.shape,
             tuple(part.shape for code in self.look.codes for part in code),
+            tuple(id(region.mask) for region in self.look.regions),
         )
 
 
@@ -98,7 +99,7 @@ def make_pictures(
         Progress(n_jobs, "picture", is_shown=runtime.is_main()) as progress,
         overlap.Writer(pool, 2 * n_threads) as writer,
     ):
-        looks = Looks(controls, mixture, sizes.style_px)
+        looks = Looks(controls, mixture, sizes.style_px, sizes.is_square)
         making = Making(stylizer, plan, folder, record, sizes, looks, pool, progress, told)
         reads = overlap.look_ahead(making.missing(), making.start, n_threads + 2 * n_batch)
         for batch in overlap.batches(
@@ -189,7 +190,8 @@ class Making:
             try:
                 codes = [self.codes[wanted] for wanted in self.wanted(job)]
                 takes_styles = self.stylizer.family.takes_styles
-                look = self.looks.make(codes, job.alpha, takes_styles)
+                path = self.plan.contents.paths[job.content]
+                look = self.looks.make(path, codes, job.alpha, takes_styles)
                 yield Ready(job, content.result(), look)
             except DataError as error:
                 self.report(error)

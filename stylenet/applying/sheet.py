@@ -91,5 +91,5 @@ def small(picture: Tensor) -> Image.Image:
 def fitting(label: str, fits: Callable[[str], bool]) -> str:
     """The label, cut to what fits."""
     while label and not fits(label):
-        label = label[:-2] + "…"
+        label = label[:-2] + "…" if len(label) > 2 else ""
     return label

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,10 +42,18 @@ class Controls(NamedTuple):
     is_seamless: bool = False
 
     def check(self, styles: Sequence[Path]) -> None:
-        """Raise UsageError for what a style code on a card cannot do."""
+        """Raise UsageError for what does not go together, and DataError for a missing mask."""
         check_colour(self.colour)
         if self.stroke is not None:
             check_stroke(self.stroke)
+        if self.part and not styles:
+            raise UsageError(
+                "expected --style with --style-mask, but none came; a region's style takes its "
+                "own as --mask MASK:STYLE:PART"
+            )
+        for path in (*(m.mask for m in self.masks), *(m.part for m in self.masks), self.part):
+            if path and not path.is_file():
+                raise DataError(f"expected a picture as mask, but there is no file {path}")
         cards = [path for path in (*styles, *(m.style for m in self.masks)) if is_card(path)]
         names = (("--stroke", self.stroke), ("--colour matched", self.colour == "matched"))
         given = [name for name, value in (*names, ("--style-mask", self.part)) if value]
@@ -61,8 +70,8 @@ def masking(text: str) -> Masking:
     parts = re.split(r":(?![\\/])", text)  # but not after a drive's letter
     if len(parts) not in (2, 3) or not all(parts):
         raise ValueError(text)
-    mask, style, *rest = parts
-    return Masking(Path(mask), Path(found(style)), Path(rest[0]) if rest else None)
+    mask, style, *rest = (Path(part).expanduser() for part in parts)
+    return Masking(mask, Path(found(str(style))), rest[0] if rest else None)
 
 
 def is_card(path: Path) -> bool:
@@ -112,13 +121,8 @@ def read(wanted: Wanted, read_content: Callable[[Path], Tensor]) -> Seen:
     if wanted.content is not None:
         content = read_content(wanted.content)
         pixels = as_seen(pixels[None], content[None], "matched", None)[0]
-    mask = None if wanted.part is None else read_mask(wanted.part)
+    mask = None if wanted.part is None else to_mask(wanted.part)
     return pixels, mask
-
-
-def read_mask(path: Path) -> Tensor:
-    """A mask [1, 1, h, w] in [0, 1] from a picture. Raises DataError."""
-    return to_mask(images.load_bytes(path))
 
 
 def encode(stylizer: Stylizer, seen: Seen) -> StyleCode:
@@ -132,10 +136,23 @@ def encode(stylizer: Stylizer, seen: Seen) -> StyleCode:
 class Looks:
     """Makes the look of each content from the controls of a call."""
 
-    def __init__(self, controls: Controls, mixture: Sequence[float] | None, style_px: int) -> None:
-        """Reads the masks. Raises DataError."""
+    def __init__(
+        self,
+        controls: Controls,
+        mixture: Sequence[float] | None,
+        style_px: int,
+        is_square: bool = False,
+    ) -> None:
+        """Reads the masks. With `is_square` contents are cropped, and so are they.
+
+        Raises DataError.
+        """
         self.controls, self.mixture, self.style_px = controls, mixture, style_px
-        self.masks = [read_mask(masking.mask) for masking in controls.masks]
+        self.is_square = is_square
+        self.masks = [to_mask(masking.mask) for masking in controls.masks]
+        self.masks_at = functools.lru_cache(maxsize=64)(
+            lambda shape: [middle(mask, shape) for mask in self.masks]
+        )
 
     def wanted(
         self, styles: Sequence[Path], content: Path | None, shortest_px: int
@@ -153,21 +170,28 @@ class Looks:
             for path, part in pairs
         ]
 
-    def make(self, codes: Sequence[StyleCode], alpha: float, takes_styles: bool = True) -> Look:
-        """The look of the codes of `wanted`."""
+    def make(
+        self, content: Path, codes: Sequence[StyleCode], alpha: float, takes_styles: bool = True
+    ) -> Look:
+        """The look of the codes of `wanted` for a content. Raises DataError."""
         n_base = len(codes) - len(self.masks)
-        regions = [
-            Region(mask, (code,)) for mask, code in zip(self.masks, codes[n_base:], strict=True)
-        ]
+        is_cropped = self.is_square and self.masks
+        masks = self.masks_at(images.shown_size(content)) if is_cropped else self.masks
+        regions = [Region(mask, (code,)) for mask, code in zip(masks, codes[n_base:], strict=True)]
         base = list(codes[:n_base])
         if not base and not takes_styles:
             base = [()]  # a network for one style has one code, which is empty
         return make_look(base, self.mixture, alpha, regions, self.controls.colour)
 
 
-def averaged_card(
-    stylizer: Stylizer, paths: Sequence[Path], size_px: int, title: str, source: str
-) -> StyleCard:
-    """A card of one style, or of the mean of several."""
-    pictures: list[Tensor] = [images.load_bytes(path, size_px or None) for path in paths]
-    return stylizer.make_card(list(pictures), title, source)
+def middle(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """The part of a mask [1, 1, h, w] over the square in the middle of a picture.
+
+    `size` is the picture's width and height.
+    """
+    shown = min(size)
+    (left, width), (top, height) = (
+        (round(side * (1 - shown / long) / 2), max(1, round(side * shown / long)))
+        for side, long in zip((mask.shape[-1], mask.shape[-2]), size, strict=True)
+    )
+    return mask[..., top : top + height, left : left + width]

@@ -32,6 +32,7 @@ from stylenet.looks import (
     make_look,
     mean_code,
     repeated_around,
+    shares_of,
     stack,
 )
 from stylenet.models.adapters import merged
@@ -68,6 +69,12 @@ class Encoded(NamedTuple):
         n, channels, height, width = self.pixels.shape
         return (n, channels, height - 2 * self.margin, width - 2 * self.margin)
 
+    @property
+    def picture(self) -> Tensor:
+        """The pixels without the margin."""
+        height, width = self.shape[-2:]
+        return self.pixels[..., self.margin :, self.margin :][..., :height, :width]
+
 
 class Stylizer:
     """Stylises pictures with a trained network.
@@ -89,6 +96,7 @@ class Stylizer:
         """`origin` names the files of the network: its own, and its encoder's."""
         self.device, self.tile, self.origin = runtime.pick_device(device), tile, origin
         self.family = family_of(net)
+        self.precision = precision
         self.net = self.family.make_fast(
             net, self.device, runtime.DTYPES.get(precision, torch.float32)
         )
@@ -135,21 +143,32 @@ class Stylizer:
         return identify(*self.origin)
 
     def make_card(
-        self, style: ImageLike | list[ImageLike], title: str, source: str = ""
+        self,
+        style: ImageLike | list[ImageLike],
+        title: str,
+        source: str = "",
+        mixture: Sequence[float] | None = None,
+        mask: ImageLike | None = None,
     ) -> StyleCard:
-        """A style card of a picture, or of the mean of several.
+        """A style card of a picture, or of several, mixed in the proportion `mixture`.
 
-        Raises UsageError for a model whose codes depend on the style's size.
+        With a mask only that part of each counts. Raises UsageError for a model whose codes depend
+        on the style's size.
         """
         pictures = style if isinstance(style, list) else [style]
-        codes = [self.encode_style(picture) for picture in pictures]
+        if any(isinstance(picture, (tuple, StyleCard)) for picture in pictures):
+            raise UsageError(
+                "expected pictures for a style card, but a card or a code came; give the paintings"
+            )
+        weights = shares_of(mixture, len(pictures))
+        codes = [self.encode_style(picture, mask) for picture in pictures]
         if len({tuple(part.shape for part in code) for code in codes}) > 1:
             raise UsageError(
                 "expected a model whose style codes have one size for a card of several styles, "
                 "but this one's depend on the picture; give one style"
             )
         thumbnail = images.to_jpeg(to_batch(pictures[0])[0], THUMBNAIL_PX)
-        return StyleCard(mean_code(codes), self.model_id, title, source, thumbnail)
+        return StyleCard(mean_code(codes, weights), self.model_id, title, source, thumbnail)
 
     @torch.inference_mode()
     def __call__(
@@ -179,6 +198,11 @@ class Stylizer:
         unknown colour, and what the network or a style code cannot do.
         """
         styles = style if isinstance(style, list) else [style]
+        if not self.family.takes_styles and (stroke is not None or colour == "matched"):
+            raise UsageError(
+                "expected neither stroke nor colour matched with a model for one style, which sees "
+                "no picture of it; leave them out"
+            )
         encoded = self.encode_content(content, is_seamless)
 
         def code_of(style: ImageLike | StyleCode | StyleCard) -> StyleCode:
@@ -189,7 +213,7 @@ class Stylizer:
                         "change it before the network sees it, but a style code came"
                     )
                 return self.encode_style(style)
-            return self.encode_style(as_seen(to_batch(style), encoded.pixels, colour, stroke))
+            return self.encode_style(as_seen(to_batch(style), encoded.picture, colour, stroke))
 
         output = self.render(
             encoded,
@@ -229,13 +253,26 @@ class Stylizer:
         model.
         """
         if isinstance(style, StyleCard):
-            return style.code_for(self.model_id, self.device)
+            code = style.code_for(self.model_id, self.device)
+            if self.family.can_mask(self.net) and shapes(code) != self.code_shapes:
+                raise WeightsError(
+                    f"expected a code of {len(self.code_shapes)} parts that fit the model, but the "
+                    f"style card {style.title!r} has {len(code)} others; make the card again with "
+                    "--save-style"
+                )
+            return code
         if isinstance(style, tuple):
             return style
         batch = to_batch(style)
         if mask is not None:
-            self.check_masks()
-            look = Look((), regions=(Region(to_mask(mask), ()),))
+            self.check_masks("a style's own mask")
+            part = to_mask(mask)
+            if not part.any():
+                raise UsageError(
+                    "expected some white in a style's mask, which marks what counts, but it is "
+                    "black everywhere; invert it"
+                )
+            look = Look((), regions=(Region(part, ()),))
             features = self.net.encode(as_input(batch, self.net))
             return self.family.masked_code(self.net, features, look, batch.shape)
         if self.family.encodes_styles_apart:
@@ -252,7 +289,7 @@ class Stylizer:
         batch = to_batch(content)
         if not is_seamless:
             return Encoded(self.features_of(batch), batch)
-        self.check_masks()
+        self.check_masks("a seamless texture")
         height, width = batch.shape[-2:]
         if height % GRID_PX or width % GRID_PX:
             raise UsageError(
@@ -263,12 +300,17 @@ class Stylizer:
         batch = repeated_around(batch, margin)
         return Encoded(self.features_of(batch), batch, margin)
 
-    def check_masks(self) -> None:
-        """Raise UsageError unless the network can take masks."""
+    @functools.cached_property
+    def code_shapes(self) -> list[torch.Size]:
+        """The shapes of a style code's parts, where they do not depend on the style."""
+        return shapes(self.encode_style(torch.zeros(3, GRID_PX, GRID_PX)))
+
+    def check_masks(self, wanted: str = "a mask") -> None:
+        """Raise UsageError unless the network can take masks, which the `wanted` control needs."""
         if not self.family.can_mask(self.net):
             raise UsageError(
                 "expected a model whose transform is AdaIN (or its mean or deviation alone) for "
-                "masks, but this one looks at the whole picture at once; leave the masks out"
+                f"{wanted}, but this one looks at the whole picture at once; leave that out"
             )
 
     def features_of(self, batch: Tensor) -> Features:
@@ -330,6 +372,7 @@ class Stylizer:
             write = without_margin(content.margin, content.shape, write)
         if look.keeps_rest or look.colour in ("content", "only"):
             write = finished(content.pixels, look, write)
+        write = checked(write, self.precision)
 
         def action(tile_px: int | None) -> StyleCode | None:
             if tile_px or self.family.is_tiled(features):
@@ -415,6 +458,30 @@ def without_margin(margin: int, shape: Sequence[int], write: Write) -> Write:
     return crop
 
 
+def checked(write: Write, precision: str) -> Write:
+    """A `write` that raises UsageError for a piece with NaN or infinite values."""
+
+    def check(top: int, left: int, piece: Tensor) -> None:
+        if not piece.isfinite().all():
+            hint = (
+                "its features leave the range of that; use bf16"
+                if precision == "fp16"
+                else "its weights or the style code may be damaged"
+            )
+            raise UsageError(
+                f"expected finite pixels at {precision}, but the network painted NaN or infinite "
+                f"ones; {hint}"
+            )
+        write(top, left, piece)
+
+    return check
+
+
+def shapes(code: StyleCode) -> list[torch.Size]:
+    """The shapes of a code's parts."""
+    return [part.shape for part in code]
+
+
 def finished(pixels: Tensor, look: Look, write: Write) -> Write:
     """A `write` that first gives a piece what a look takes of the content's pixels."""
     rest = shares(look.areas(pixels.shape))[:1] if look.keeps_rest else None
@@ -463,16 +530,21 @@ def check_stroke(stroke: float) -> None:
 def to_mask(mask: ImageLike) -> Tensor:
     """A mask of any kind as [1, 1, h, w] in [0, 1]; of a picture its brightness.
 
-    Raises UsageError.
+    What is transparent counts as black. Raises UsageError.
     """
+    if isinstance(mask, (str, Path)):
+        mask = images.open_rgb(mask, background="black")
+    if isinstance(mask, Image.Image):
+        mask = images.to_rgb(mask, "black")
     if isinstance(mask, Tensor) and mask.ndim in (2, 4):
         values = mask if mask.ndim == 4 else mask[None, None]
         if values.shape[:2] == (1, 1):
-            return (images.to_unit(values) if values.dtype == torch.uint8 else values).float()
+            unit = images.to_unit(values) if values.dtype == torch.uint8 else values
+            return unit.float().cpu()
     if isinstance(mask, np.ndarray) and mask.ndim == 2:
         return to_mask(torch.tensor(mask))
     batch = to_batch(mask)[:1]
-    return luminance(images.to_unit(batch) if batch.dtype == torch.uint8 else batch.float())
+    return luminance(images.to_unit(batch) if batch.dtype == torch.uint8 else batch.float()).cpu()
 
 
 def separate(content: Encoded) -> list[Encoded]:

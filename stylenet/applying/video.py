@@ -176,6 +176,8 @@ def stylise(
                 content = stylizer.encode_content(
                     smoother.evened(item.pixels) if is_smoothed else item.pixels
                 )
+                # what stays of the frame is not evened
+                content = content._replace(pixels=item.pixels[None])
                 pixels, stats = stylizer.render_frame(
                     content, smoother.steady(look) if is_smoothed else look
                 )
