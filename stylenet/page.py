@@ -189,6 +189,7 @@ def make_blocks(page: Page) -> Any:
                 with gr.Accordion("Only a part: paint over it", open=False):
                     region = gr.ImageEditor(
                         label="Part",
+                        elem_id="part",
                         type="pil",
                         sources=(),
                         transforms=(),

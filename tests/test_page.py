@@ -141,3 +141,36 @@ def test_a_browser_gets_the_api_s_picture(address, page, pictures, width, tmp_pa
     assert np.array_equal(picture, images.to_pil(page.stylizer(photo, style)))
     assert not is_wider  # nothing lies beyond the screen
     assert all(url.startswith((address, "data:", "blob:")) for url in asked), asked
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_brush_marks_the_part_that_is_painted(address, pictures):
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 1280, "height": 1400})
+        tab.set_default_timeout(60_000)
+        tab.goto(address)
+        tab.locator("#content input[type=file]").set_input_files(pictures[0])
+        tab.locator("#content img").wait_for()
+        tab.locator("#paintings input[type=file]").set_input_files(pictures[1])
+        tab.get_by_text("s0").first.wait_for()
+        tab.get_by_text("Only a part: paint over it").click()
+        canvas = tab.locator("#part canvas").first
+        canvas.scroll_into_view_if_needed()
+        tab.wait_for_timeout(3000)  # until the photo lies in the editor, which says nothing of it
+        box = canvas.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        tab.mouse.move(x, y)
+        tab.mouse.down()
+        tab.mouse.move(x + 20, y + 5, steps=5)
+        tab.mouse.up()
+        tab.locator("#stylise").click()
+        result = tab.locator("#result img")
+        result.wait_for()
+        made = tab.request.get(result.get_attribute("src")).body()
+        browser.close()
+    picture = images.to_bytes_tensor(Image.open(io.BytesIO(made)).convert("RGB")).int()
+    photo = images.load_bytes(pictures[0], 512).int()
+    changed = (picture - photo).abs().amax(0) > 1
+    assert changed.any() and not changed[:64].any() and not changed[-64:].any()
