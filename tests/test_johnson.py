@@ -105,7 +105,7 @@ def test_the_command_needs_no_style(run_of_one_style, tmp_path, capsys):
     content = draw(tmp_path / "in/photo.png", 0)
     call = ["--model", str(run_of_one_style), "--content", str(content), "--size", "0"]
     assert command.main([*call, "--output", str(tmp_path / "out.png")]) == 0
-    expected = Stylizer.load(run_of_one_style, device="cpu")(content, content)
+    expected = Stylizer.load(run_of_one_style, device="cpu")(content)
     written = images.load_image(tmp_path / "out.png")
     torch.testing.assert_close(written, expected, atol=0.6 / 255, rtol=0)
     assert command.main([*call, "--output", str(tmp_path / "out/")]) == 0
@@ -143,6 +143,8 @@ def test_a_model_for_any_style_needs_one(tmp_path):
     call = ["--content", str(content), "--output", str(tmp_path / "out.png")]
     with pytest.raises(UsageError, match="expected --style, but none came"):
         command.main(call)
+    with pytest.raises(UsageError, match="expected a style, but none came"):
+        Stylizer.load(device="cpu")(content)
     with pytest.raises(UsageError, match="expected --style with --method gatys"):
         command.main([*call, "--method", "gatys"])
 

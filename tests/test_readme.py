@@ -14,6 +14,7 @@ from test_video import make_clip, pictures
 
 import stylenet
 import stylize
+import train
 
 GUIDES = ("training", "datasets", "video", "evaluation", "gatys")  # what README only points to
 DOCUMENTS = ("README.md", *(f"docs/{name}.md" for name in GUIDES))
@@ -135,6 +136,18 @@ def test_readme_commands(workplace, tiny_options, monkeypatch):
     ) == 3
 
 
+def test_a_command_for_each_system(workplace, tiny_options, monkeypatch):
+    """Those in the table of systems, which are no blocks."""
+    monkeypatch.chdir(workplace)
+    rows = re.findall(r"^\|.*\| `(python .*)` \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(rows) == 7
+    for line in rows:
+        arguments = [*shrink(line, tiny_options), *(["data.scales=[24]"] * ("clips" in line))]
+        assert (train if "train.py" in line else stylize).main(arguments[2:]) == 0, line
+    for name in ("mine", "wave", "fusion", "artist", "clips"):
+        assert (workplace / "runs" / name / "model.safetensors").exists()
+
+
 def is_run(line):
     """Whether a command is run here; the page and exports have tests of their own."""
     return "stylenet.page" not in line and "stylenet export" not in line
@@ -228,7 +241,8 @@ def test_ci_runs_the_readme_command():
 
 
 def test_linked_files_exist():
-    results = [f"docs/results/{name}.md" for name in ("models", "ablations", "speed", "video")]
+    names = ("models", "ablations", "speed", "video", "systems")
+    results = [f"docs/results/{name}.md" for name in names]
     others = ("data/README.md", "CONTRIBUTING.md", "docs/model_card.md", "docs/log.md")
     for document in (*DOCUMENTS, *WAYS, *results, *others):
         for target in re.findall(r"\]\(((?!http)[^)#]+)\)", (ROOT / document).read_text()):

@@ -174,7 +174,7 @@ class Stylizer:
     def __call__(
         self,
         content: ImageLike,
-        style: ImageLike | StyleCode | list[ImageLike | StyleCode],
+        style: ImageLike | StyleCode | list[ImageLike | StyleCode] | None = None,
         alpha: float = 1.0,
         mixture: Sequence[float] | None = None,
         colour: str = "style",
@@ -186,7 +186,8 @@ class Stylizer:
 
         The result is [3, H, W], or [N, 3, H, W] for a batch. alpha: 0 gives the content back as the
         decoder can, 1 the full style. A list of styles is mixed in the proportion `mixture` (equal
-        parts if None). A style may also be the result of `encode_style`, or a style card.
+        parts if None). A style may also be the result of `encode_style`, or a style card. A model
+        for one style needs none.
 
         colour: whose colours the result has, as in `stylenet.colours.Colour`. regions: pairs of a
         mask and a style, which that part of the picture takes; a mask is a picture (white: all of
@@ -198,6 +199,10 @@ class Stylizer:
         unknown colour, and what the network or a style code cannot do.
         """
         styles = style if isinstance(style, list) else [style]
+        if not self.family.takes_styles:
+            styles = [()]  # its code is empty
+        elif style is None:
+            raise UsageError("expected a style, but none came; give a picture or a card")
         if not self.family.takes_styles and (stroke is not None or colour == "matched"):
             raise UsageError(
                 "expected neither stroke nor colour matched with a model for one style, which sees "
@@ -231,7 +236,7 @@ class Stylizer:
     def picture(
         self,
         content: ImageLike,
-        style: ImageLike | StyleCode | list[ImageLike | StyleCode],
+        style: ImageLike | StyleCode | list[ImageLike | StyleCode] | None = None,
         alpha: float = 1.0,
         mixture: Sequence[float] | None = None,
         colour: str = "style",
