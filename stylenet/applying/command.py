@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import re
@@ -297,6 +298,12 @@ def sweep(options: argparse.Namespace) -> int:
     return 0
 
 
+def print_facts(aliases: dict[str, str], facts: dict[str, Any]) -> None:
+    """Print the facts of a picture as a line of JSON, with the names that users know."""
+    named = {key: aliases.get(value, value) for key, value in facts.items()}
+    print(json.dumps(named, ensure_ascii=False), flush=True)
+
+
 def tell(options: argparse.Namespace, facts: dict[str, Any], line: str) -> None:
     """Print a summary for people; with --json the facts, and the summary to stderr."""
     if options.json:
@@ -353,14 +360,6 @@ def stylise_pictures(options: argparse.Namespace) -> int:
         stylizer.check_masks(need)
     record = open_record(folder, contents, styles, options) if options.pairs else None
     sizes = Sizes(options.size, options.style_size, options.crop)
-    told = None
-    if options.json:
-
-        def told(facts: dict[str, Any]) -> None:
-            piped_names = {k: v for k, v in facts.items() if v in options.aliases}
-            shown = facts | {key: options.aliases[v] for key, v in piped_names.items()}
-            print(json.dumps(shown, ensure_ascii=False), flush=True)
-
     outcome = make_pictures(
         stylizer,
         plan,
@@ -372,7 +371,7 @@ def stylise_pictures(options: argparse.Namespace) -> int:
         options.workers,
         options.keep_metadata,
         controls,
-        told,
+        functools.partial(print_facts, options.aliases) if options.json else None,
     )
     place = options.aliases.get(options.output, options.output)
     print(summary(outcome, place), file=sys.stderr if options.json else sys.stdout)
