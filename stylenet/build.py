@@ -287,6 +287,7 @@ def make_loss_weights(config: Config) -> LossWeights:
         gram=loss.gram_weight,
         tv=loss.tv_weight,
         identity=loss.identity_weight,
+        identity_features=loss.identity_feature_weight,
         balance=loss.style_balance,
         content_norm=loss.content_norm_weight,
         content_norm_taps=loss.content_norm_taps,

@@ -32,6 +32,7 @@ class LossWeights(NamedTuple):
     gram: float = 0.0
     tv: float = 0.0
     identity: float = 0.0
+    identity_features: float = 0.0
     balance: float = 0.0
     content_norm: float = 0.0
     content_norm_taps: tuple[str, ...] = ()
@@ -51,7 +52,8 @@ class LossWeights(NamedTuple):
     @property
     def content_taps(self) -> tuple[str, ...]:
         """The layers whose features are compared with the content's own."""
-        normalised = self.content_norm_taps if self.content_norm else ()
+        is_compared = self.content_norm or self.identity_features
+        normalised = self.content_norm_taps if is_compared else ()
         plain = tuple(self.feature_taps) if self.features else ()
         return tuple(dict.fromkeys((*normalised, *plain)))
 
@@ -229,8 +231,8 @@ def weighted_total(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
     """The objective from its terms.
 
     The terms are `content`, `style/<tap>`, and any of `content_norm`, `features/<tap>`,
-    `gram/<tap>`, `sliced/<tap>`, `tv`, `identity`, `shift`,
-    `motion`, `adversarial`.
+    `gram/<tap>`, `sliced/<tap>`, `tv`, `identity`, `identity_features`, `shift`, `motion`,
+    `adversarial`.
     """
     return torch.stack(
         [effective_weight(name, weights) * value for name, value in terms.items()]
@@ -257,7 +259,7 @@ def term_names(weights: LossWeights) -> Sequence[str]:
         first += [f"features/{tap}" for tap in weights.feature_taps]
     others = [
         name
-        for name in ("tv", "identity", "shift", "motion", "adversarial")
+        for name in ("tv", "identity", "identity_features", "shift", "motion", "adversarial")
         if getattr(weights, name)
     ]
     return [*first, *per_tap, *others]

@@ -125,10 +125,13 @@ class Objective:
         terms = self.feature_terms(output, seen) if self.weights.needs_features else {}
         if self.weights.tv:
             terms["tv"] = total_variation(output)
+        if self.weights.identity or self.weights.identity_features:
+            restored = learner.restore(seen)
         if self.weights.identity:
-            terms["identity"] = identity_loss(
-                learner.restore(seen), torch.cat([seen.content, seen.style])
-            )
+            terms["identity"] = identity_loss(restored, torch.cat([seen.content, seen.style]))
+        if self.weights.identity_features:
+            features = self.teacher(restored[: len(seen.content)], self.weights.content_norm_taps)
+            terms["identity_features"] = self.content_norm(features, seen.content_features)
         if self.weights.shift:
             shifted_output = learner(seen.content.roll(shift, (2, 3)), seen.style)
             # the first N outputs are those in each content's own style
@@ -137,6 +140,12 @@ class Objective:
             next_output = learner(motion.film(seen.content), seen.style)
             terms["motion"] = motion_loss(output[: len(seen.content)], next_output, motion)
         return terms
+
+    def content_norm(self, features: dict[str, Tensor], contents: dict[str, Tensor]) -> Tensor:
+        """The normalised content loss, as a mean over its layers."""
+        taps = self.weights.content_norm_taps
+        losses = [normalised_content_loss(features[tap], contents[tap]) for tap in taps]
+        return torch.stack(losses).mean()
 
     def feature_terms(self, output: Tensor, seen: Observed) -> dict[str, Tensor]:
         """The terms on the loss network's features of the output (eq. 12 and 13)."""
@@ -150,8 +159,7 @@ class Objective:
                 tap: repeated(seen.content_features[tap], seen.n_styles)
                 for tap in weights.content_norm_taps
             }
-            losses = [normalised_content_loss(features[tap], targets[tap]) for tap in targets]
-            terms["content_norm"] = torch.stack(losses).mean()
+            terms["content_norm"] = self.content_norm(features, targets)
         for tap in weights.feature_taps if weights.features else ():
             target = repeated(seen.content_features[tap], seen.n_styles)
             terms[f"features/{tap}"] = content_loss(features[tap], target)

@@ -4,7 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stylenet.losses import LossWeights, sliced_values, term_names, weighted_total
+from stylenet.losses import (
+    LossWeights,
+    normalised_content_loss,
+    sliced_values,
+    term_names,
+    weighted_total,
+)
 from stylenet.models.compact import CompactNet
 from stylenet.models.decoder import Decoder
 from stylenet.models.learning import PairLearner, repeated, rolled
@@ -55,6 +61,19 @@ def test_training_terms_are_the_formulas(net):
     restored = [net.decoder(net.encode(x)) for x in (content, style)]
     expected = (F.mse_loss(restored[0], content) + F.mse_loss(restored[1], style)) / 2
     torch.testing.assert_close(terms["identity"], expected)
+
+
+def test_identity_features_compare_restored_contents_by_their_features(net):
+    taps = ("relu1_1", "relu3_1")
+    weights = LossWeights(0.0, 0.0, {"relu1_1": 1.0}, identity_features=2.0, content_norm_taps=taps)
+    content, style = image(2, 3, 32, 32), image(2, 3, 32, 32, seed=1)
+    terms = terms_of(net, content, style, weights)[1]
+    assert list(terms) == term_names(weights) == ["identity_features"]
+    restored = net.encoder(net.decoder(net.encode(content)), taps)
+    own = net.encoder(content, taps)
+    expected = sum(normalised_content_loss(restored[tap], own[tap]) for tap in taps) / 2
+    torch.testing.assert_close(terms["identity_features"], expected)
+    torch.testing.assert_close(weighted_total(terms, weights), 2 * expected)
 
 
 def test_gradients_reach_the_decoder_only(net):

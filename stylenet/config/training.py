@@ -245,6 +245,11 @@ class LossConfig:
     identity_weight: float = option(
         0.0, "weight of the identity loss: an image stylised with itself must not change"
     )
+    identity_feature_weight: float = option(
+        0.0,
+        "weight of the same on the contents' normalised features, at the layers of "
+        "loss.content_norm_taps (Park & Lee 2019 compare both)",
+    )
     shift_weight: float = option(
         0.0,
         "weight of the shift loss: if the content moves by some pixels, the output must follow",
