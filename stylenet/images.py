@@ -70,10 +70,15 @@ class TooLargeError(DataError):
 def list_images(folder: str | Path) -> list[Path]:
     """The image files below the folder and the folders linked in it, in a stable order.
 
-    Hidden files and folders are omitted. Raises DataError for a folder that cannot be read.
+    Hidden files and folders are omitted. A link whose target is gone is listed: who reads it is
+    told, as of any damaged picture. Raises DataError for a folder that cannot be read.
     """
     root = Path(folder)
-    image_paths = (path for path in list_files(root) if is_image_name(path) and path.is_file())
+    image_paths = (
+        path
+        for path in list_files(root)
+        if is_image_name(path) and (path.is_file() or path.is_symlink())
+    )
     return sorted(image_paths, key=lambda path: path.relative_to(root).as_posix())
 
 

@@ -171,6 +171,14 @@ def test_linked_folders_are_entered_and_circles_are_not_endless(tmp_path):
     assert images.list_images(tmp_path / "set") == [tmp_path / "set/linked/a.png"]
 
 
+def test_link_to_nothing_is_listed_and_said_when_read(tmp_path):
+    gone = tmp_path / "gone.png"
+    gone.symlink_to(tmp_path / "elsewhere.png")
+    assert images.list_images(tmp_path) == [gone]
+    with pytest.raises(DataError, match="there is no file .*gone.png"):
+        images.load_image(gone)
+
+
 @pytest.fixture
 def large_jpeg(tmp_path):
     """A JPEG of 1,600 x 1,200 with edges, gradients and noise, as from a camera."""
