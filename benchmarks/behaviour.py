@@ -1,4 +1,4 @@
-"""Measure what no metric of eval.py sees: identity, passes, shifts, the grid of the strides.
+"""Measure what no metric of eval.py sees: identity, passes, shifts, scales, the grid of strides.
 
     python benchmarks/behaviour.py --content photos/ --style paintings/ --held-out 0.02
 
@@ -10,6 +10,12 @@ STYLENET_VGG19. The grid is how much the output repeats itself every 8 pixels. P
 square.
 
 Shifts: how far the output of a moved content is from the moved output, rms in levels of 255.
+
+Scales: how far the outputs at half, the whole and twice the size are apart, seen at the smallest,
+rms in levels of 255, and how far the photos are.
+
+Strokes: the style loss of outputs whose style had half, the whole and twice the size, against the
+style at each of these. Where strokes follow the style's size, the diagonal is the least of its row.
 """
 
 from __future__ import annotations
@@ -41,6 +47,7 @@ WINDOW_PX = 64
 BLUR_PX = 25
 SHIFTS_PX = (1, 2, 4, 8)
 BORDER_PX = 16
+SCALES = (0.5, 1.0, 2.0)
 
 
 class Pass(NamedTuple):
@@ -94,18 +101,39 @@ def shift_error(stylizer: Stylizer, content: Tensor, style: Tensor, shift_px: in
     return 255 * float(inner.square().mean().sqrt())
 
 
+def scale_errors(outputs: Sequence[Tensor]) -> list[float]:
+    """The rms in levels of 255 between the smallest output and each other one at its size."""
+    smallest, *others = outputs
+    px = smallest.shape[-1]
+    shrunk = [F.interpolate(x[None], (px, px), mode="area")[0] for x in others]
+    return [255 * float((x - smallest).square().mean().sqrt()) for x in shrunk]
+
+
+def style_distance(features: dict[str, Tensor], style_features: dict[str, Tensor]) -> float:
+    """The style loss as a mean over the taps."""
+    return statistics.fmean(float(style_loss(features[tap], style_features[tap])) for tap in TAPS)
+
+
+def strokes(
+    stylizer: Stylizer, vgg: VGG, content: Tensor, styles: Sequence[Tensor]
+) -> list[list[float]]:
+    """The style distances of outputs in each of the styles (rows) from each of them (columns)."""
+    outputs = [vgg(stylizer(content, style)[None], TAPS) for style in styles]
+    targets = [vgg(style[None], TAPS) for style in styles]
+    return [[style_distance(output, target) for target in targets] for output in outputs]
+
+
 def passes(stylizer: Stylizer, vgg: VGG, content: Tensor, style: Tensor, n: int) -> list[Pass]:
-    """The measurements after each pass; the style loss is the mean over the taps."""
+    """The measurements after each pass."""
     content_features, style_features = vgg(content[None], TAPS), vgg(style[None], TAPS)
     output, measurements = content, []
     for _ in range(n):
         output = stylizer(output, style)
         features = vgg(output[None], TAPS)
-        styles = [float(style_loss(features[tap], style_features[tap])) for tap in TAPS]
         measurements.append(
             Pass(
                 float(content_norm(features["relu4_1"], content_features["relu4_1"])),
-                statistics.fmean(styles),
+                style_distance(features, style_features),
                 grid(output),
             )
         )
@@ -122,7 +150,7 @@ def spread(values: Sequence[float]) -> str:
 
 @torch.inference_mode()
 def main(arguments: list[str]) -> int:
-    """Print identities, shifts and passes."""
+    """Print identities, shifts, scales, strokes and passes."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=SHIPPED_MODEL, help="the shipped one if not given")
     parser.add_argument("--content", required=True, help="a folder of photos")
@@ -134,7 +162,7 @@ def main(arguments: list[str]) -> int:
         help="the share that training left out; 0: all pictures",
     )
     parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--pairs", type=int, default=8, help="for the repeated passes")
+    parser.add_argument("--pairs", type=int, default=8, help="for all but the identity")
     parser.add_argument("--passes", type=int, default=3)
     options = parser.parse_args(arguments)
     if options.size < WINDOW_PX or min(options.pairs, options.passes) < 1:
@@ -170,6 +198,28 @@ def main(arguments: list[str]) -> int:
     for shift_px in SHIFTS_PX:
         errors = [shift_error(stylizer, *pair, shift_px) for pair in pairs]
         print(f"shift by {shift_px} px: {statistics.fmean(errors):.1f}", flush=True)
+    sizes = [round(scale * options.size) for scale in SCALES]
+    scaled = [
+        [[load_square(path, px) for px in sizes] for path in pair]
+        for pair in zip(*selection, strict=True)
+    ]
+    errors = [
+        [
+            scale_errors([stylizer(*pair) for pair in zip(*pictures, strict=True)]),
+            scale_errors(pictures[0]),
+        ]
+        for pictures in scaled
+    ]
+    for k, px in enumerate(sizes[1:]):
+        output, photo = (statistics.fmean(pair[i][k] for pair in errors) for i in (0, 1))
+        print(f"scales {sizes[0]} and {px} px: {output:.1f}   photos {photo:.1f}", flush=True)
+    tables = [
+        strokes(stylizer, vgg, content, styles)
+        for (content, _), (_, styles) in zip(pairs, scaled, strict=True)
+    ]
+    for px, rows in zip(sizes, zip(*tables, strict=True), strict=True):
+        means = [f"{statistics.fmean(values):.3f}" for values in zip(*rows, strict=True)]
+        print(f"strokes, style of {px} px: {', '.join(means)}", flush=True)
     courses = [passes(stylizer, vgg, *pair, options.passes) for pair in pairs]
     for i, course in enumerate(zip(*courses, strict=True), 1):
         mean = Pass(*map(statistics.fmean, zip(*course, strict=True)))

@@ -303,6 +303,8 @@ def test_benchmark_of_behaviour_runs(image_folders, vgg19_file):
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"identity, \w+ +mean \d+\.\d+ .* dB", done.stdout)) == 2
     assert re.search(r"pass 3: content norm \d+\.\d+   style \d+\.\d+   grid \d+\.\d+", done.stdout)
+    assert len(re.findall(r"scales 32 and (?:64|128) px: \d+\.\d   photos", done.stdout)) == 2
+    assert len(re.findall(r"strokes, style of \d+ px: (?:[\d.]+, ){2}[\d.]+\n", done.stdout)) == 3
     done = run_python("benchmarks/behaviour.py", *folders, "--size", "63")
     assert done.returncode == 2
     assert done.stderr.strip() == (
@@ -311,14 +313,19 @@ def test_benchmark_of_behaviour_runs(image_folders, vgg19_file):
     )
 
 
-def test_grid_sees_a_repeated_tile_and_no_noise(monkeypatch):
+def test_grid_and_scales_see_what_they_should(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    grid = importlib.import_module("behaviour").grid
+    behaviour = importlib.import_module("behaviour")
+    grid, scale_errors = behaviour.grid, behaviour.scale_errors
     generator = torch.Generator().manual_seed(0)
     tiles = torch.rand(3, 8, 8, generator=generator).repeat(1, 16, 16)
     assert grid(tiles) == pytest.approx(64, rel=0.01)
     assert grid(torch.rand(3, 512, 512, generator=generator)) == pytest.approx(1, abs=0.1)
     assert grid(torch.full((3, 128, 128), 0.3)) == pytest.approx(0, abs=1e-3)
+    half = torch.rand(3, 8, 8, generator=generator)
+    whole = half.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    assert scale_errors([half, whole, 1 - whole])[0] == pytest.approx(0, abs=1e-4)
+    assert scale_errors([half, whole, 1 - whole])[1] > 50
 
 
 @pytest.mark.slow
