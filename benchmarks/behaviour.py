@@ -148,6 +148,52 @@ def spread(values: Sequence[float]) -> str:
     )
 
 
+def print_identities(stylizer: Stylizer, parts: dict[str, Sequence[Path]], size: int) -> None:
+    """Print how well pictures in their own style come back."""
+    for name, paths in parts.items():
+        pictures = (load_square(path, size) for path in paths)
+        values = [psnr(stylizer(x, x), x) for x in pictures]
+        print(f"identity, {name:<8} {spread(values)} dB", flush=True)
+
+
+def print_shifts(stylizer: Stylizer, pairs: Sequence[Sequence[Tensor]]) -> None:
+    """Print the grids of the inputs, and how far outputs depend on the content's place."""
+    for name, pictures in zip(("content", "style"), zip(*pairs, strict=True), strict=True):
+        print(f"grid, {name:<8} {statistics.fmean(map(grid, pictures)):.2f}")
+    for shift_px in SHIFTS_PX:
+        errors = [shift_error(stylizer, *pair, shift_px) for pair in pairs]
+        print(f"shift by {shift_px} px: {statistics.fmean(errors):.1f}", flush=True)
+
+
+def print_scales(
+    stylizer: Stylizer, vgg: VGG, pairs: Sequence[Sequence[Path]], sizes: Sequence[int]
+) -> None:
+    """Print how alike outputs of three sizes are, and whether strokes follow the style's size."""
+    errors, tables = [], []
+    for pair in pairs:
+        contents, styles = ([load_square(path, px) for px in sizes] for path in pair)
+        outputs = [stylizer(*scaled) for scaled in zip(contents, styles, strict=True)]
+        errors.append((scale_errors(outputs), scale_errors(contents)))
+        tables.append(strokes(stylizer, vgg, contents[1], styles))
+    for k, px in enumerate(sizes[1:]):
+        output, photo = (statistics.fmean(pair[i][k] for pair in errors) for i in (0, 1))
+        print(f"scales {sizes[0]} and {px} px: {output:.1f}   photos {photo:.1f}")
+    for px, rows in zip(sizes, zip(*tables, strict=True), strict=True):
+        means = [f"{statistics.fmean(values):.3f}" for values in zip(*rows, strict=True)]
+        print(f"strokes, style of {px} px: {', '.join(means)}", flush=True)
+
+
+def print_passes(stylizer: Stylizer, vgg: VGG, pairs: Sequence[Sequence[Tensor]], n: int) -> None:
+    """Print the mean measurements after each pass."""
+    courses = [passes(stylizer, vgg, *pair, n) for pair in pairs]
+    for i, course in enumerate(zip(*courses, strict=True), 1):
+        mean = Pass(*map(statistics.fmean, zip(*course, strict=True)))
+        print(
+            f"pass {i}: content norm {mean.content_norm:.3f}   style {mean.style:.3f}   grid "
+            f"{mean.grid:.2f}"
+        )
+
+
 @torch.inference_mode()
 def main(arguments: list[str]) -> int:
     """Print identities, shifts, scales, strokes and passes."""
@@ -180,53 +226,16 @@ def main(arguments: list[str]) -> int:
         for name in ("content", "style")
     }
     print(f"{options.size}², torch {torch.__version__}")
-    for name, paths in parts.items():
-        pictures = (load_square(path, options.size) for path in paths)
-        print(
-            f"identity, {name:<8} {spread([psnr(stylizer(x, x), x) for x in pictures])} dB",
-            flush=True,
-        )
+    print_identities(stylizer, parts, options.size)
     selection = [
         [paths[(2 * i + 1) * len(paths) // (2 * options.pairs)] for i in range(options.pairs)]
         for paths in parts.values()
     ]
-    pairs = [
-        [load_square(path, options.size) for path in pair] for pair in zip(*selection, strict=True)
-    ]
-    for name, pictures in zip(parts, zip(*pairs, strict=True), strict=True):
-        print(f"grid, {name:<8} {statistics.fmean(map(grid, pictures)):.2f}")
-    for shift_px in SHIFTS_PX:
-        errors = [shift_error(stylizer, *pair, shift_px) for pair in pairs]
-        print(f"shift by {shift_px} px: {statistics.fmean(errors):.1f}", flush=True)
-    sizes = [round(scale * options.size) for scale in SCALES]
-    scaled = [
-        [[load_square(path, px) for px in sizes] for path in pair]
-        for pair in zip(*selection, strict=True)
-    ]
-    errors = [
-        [
-            scale_errors([stylizer(*pair) for pair in zip(*pictures, strict=True)]),
-            scale_errors(pictures[0]),
-        ]
-        for pictures in scaled
-    ]
-    for k, px in enumerate(sizes[1:]):
-        output, photo = (statistics.fmean(pair[i][k] for pair in errors) for i in (0, 1))
-        print(f"scales {sizes[0]} and {px} px: {output:.1f}   photos {photo:.1f}", flush=True)
-    tables = [
-        strokes(stylizer, vgg, content, styles)
-        for (content, _), (_, styles) in zip(pairs, scaled, strict=True)
-    ]
-    for px, rows in zip(sizes, zip(*tables, strict=True), strict=True):
-        means = [f"{statistics.fmean(values):.3f}" for values in zip(*rows, strict=True)]
-        print(f"strokes, style of {px} px: {', '.join(means)}", flush=True)
-    courses = [passes(stylizer, vgg, *pair, options.passes) for pair in pairs]
-    for i, course in enumerate(zip(*courses, strict=True), 1):
-        mean = Pass(*map(statistics.fmean, zip(*course, strict=True)))
-        print(
-            f"pass {i}: content norm {mean.content_norm:.3f}   style {mean.style:.3f}   grid "
-            f"{mean.grid:.2f}"
-        )
+    chosen = list(zip(*selection, strict=True))
+    pairs = [[load_square(path, options.size) for path in pair] for pair in chosen]
+    print_shifts(stylizer, pairs)
+    print_scales(stylizer, vgg, chosen, [round(scale * options.size) for scale in SCALES])
+    print_passes(stylizer, vgg, pairs, options.passes)
     return 0
 
 

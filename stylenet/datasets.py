@@ -570,7 +570,7 @@ def held_out_pairs(
 ) -> list[HeldOutPair]:
     """n fixed pairs of centre crops.
 
-    Sets shorter than n repeat in new pairings. Unreadable files are omitted.
+    Sets shorter than n repeat in new pairings. Unreadable files are omitted, with a warning.
     """
     n_contents, n_styles = len(split_content), len(split_style)
     if not n_contents or not n_styles:
@@ -595,7 +595,8 @@ def _readable(source: PixelSource, crop_px: int, n: int) -> list[tuple[Path, Ten
         try:
             crop = images.to_unit(cut(source[number], CENTRE, crop_px))
             crops.append((source.image_set.paths[number], crop))
-        except DataError:
+        except DataError as error:
+            print(f"warning: {error}; left out of the held-out pairs", file=sys.stderr)
             continue
         if len(crops) == n:
             break
@@ -607,7 +608,8 @@ def calibration_batches(
 ) -> Iterator[Tensor]:
     """Batches of centre crops of n images, [N, 3, crop_px, crop_px] in [0, 1].
 
-    Half are contents and half styles, spread evenly over the sets. Unreadable files are omitted.
+    Half are contents and half styles, spread evenly over the sets. Unreadable files are omitted,
+    with a warning.
     """
     choices: list[tuple[PixelSource, int]] = []
     for source, share in zip(sources, (n - n // 2, n // 2), strict=True):
@@ -620,7 +622,8 @@ def calibration_batches(
     for source, number in choices:
         try:
             crops.append(images.to_unit(cut(source[number], CENTRE, crop_px)))
-        except DataError:
+        except DataError as error:
+            print(f"warning: {error}; left out of the calibration", file=sys.stderr)
             continue
         if len(crops) == batch_size:
             yield torch.stack(crops)

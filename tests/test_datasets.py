@@ -209,8 +209,18 @@ def test_held_out_pairs_are_fixed_and_vary(image_folders):
     assert d.held_out_pairs(splits[0], d.ImageSet("x", ()), 6, 16, 24) == []
 
 
-def test_calibration_images_come_from_both_sets_and_pass_over_bad_ones(damaged):
+def test_held_out_pairs_say_what_they_leave_out(image_folders, tmp_path, capsys):
+    contents, styles = (d.read_split(str(folder), 0.4, "x").held_out for folder in image_folders)
+    gone = tmp_path / "gone.png"
+    gone.symlink_to(tmp_path / "elsewhere.png")
+    with_gone = d.ImageSet(contents.origin, (*contents.paths, gone))
+    assert len(d.held_out_pairs(with_gone, styles, 40, 16, 24)) == 40
+    assert capsys.readouterr().err.endswith("check the path; left out of the held-out pairs\n")
+
+
+def test_calibration_images_come_from_both_sets_and_pass_over_bad_ones(damaged, capsys):
     batches = list(d.calibration_batches(damaged, 12, 16, batch_size=4))
+    assert capsys.readouterr().err.count("left out of the calibration") == 1
     assert sum(len(batch) for batch in batches) == 11
     assert all(batch.dtype == torch.float32 for batch in batches)
 
