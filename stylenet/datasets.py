@@ -608,8 +608,8 @@ def calibration_batches(
 ) -> Iterator[Tensor]:
     """Batches of centre crops of n images, [N, 3, crop_px, crop_px] in [0, 1].
 
-    Half are contents and half styles, spread evenly over the sets. Unreadable files are omitted,
-    with a warning.
+    Half are contents and half styles, spread evenly over the sets. Unreadable files are omitted;
+    training names them.
     """
     choices: list[tuple[PixelSource, int]] = []
     for source, share in zip(sources, (n - n // 2, n // 2), strict=True):
@@ -622,8 +622,7 @@ def calibration_batches(
     for source, number in choices:
         try:
             crops.append(images.to_unit(cut(source[number], CENTRE, crop_px)))
-        except DataError as error:
-            print(f"warning: {error}; left out of the calibration", file=sys.stderr)
+        except DataError:
             continue
         if len(crops) == batch_size:
             yield torch.stack(crops)

@@ -218,9 +218,8 @@ def test_held_out_pairs_say_what_they_leave_out(image_folders, tmp_path, capsys)
     assert capsys.readouterr().err.endswith("check the path; left out of the held-out pairs\n")
 
 
-def test_calibration_images_come_from_both_sets_and_pass_over_bad_ones(damaged, capsys):
+def test_calibration_images_come_from_both_sets_and_pass_over_bad_ones(damaged):
     batches = list(d.calibration_batches(damaged, 12, 16, batch_size=4))
-    assert capsys.readouterr().err.count("left out of the calibration") == 1
     assert sum(len(batch) for batch in batches) == 11
     assert all(batch.dtype == torch.float32 for batch in batches)
 
