@@ -289,6 +289,7 @@ def make_loss_weights(config: Config) -> LossWeights:
         identity=loss.identity_weight,
         identity_features=loss.identity_feature_weight,
         balance=loss.style_balance,
+        gram_balance=loss.gram_balance,
         content_norm=loss.content_norm_weight,
         content_norm_taps=loss.content_norm_taps,
         shift=loss.shift_weight,

@@ -34,6 +34,7 @@ class LossWeights(NamedTuple):
     identity: float = 0.0
     identity_features: float = 0.0
     balance: float = 0.0
+    gram_balance: float = 0.0
     content_norm: float = 0.0
     content_norm_taps: tuple[str, ...] = ()
     shift: float = 0.0
@@ -129,9 +130,17 @@ def gram_loss(output: Tensor, style: Tensor) -> Tensor:
     return matrix_distance(gram(output), gram(style))
 
 
-def matrix_distance(output: Tensor, style: Tensor) -> Tensor:
-    """The Gram loss from matrices [N, C, C]."""
-    return F.mse_loss(output, style)
+def matrix_distance(output: Tensor, style: Tensor, balance: float = 0.0) -> Tensor:
+    """The Gram loss from matrices [N, C, C].
+
+    A share `balance` of it is divided by the mean square of each style's matrix. The squares of
+    squared features differ by far more between styles than the features do.
+    """
+    distances = (output - style).square().mean((1, 2))  # [N]
+    if not balance:
+        return distances.mean()
+    magnitude = style.detach().square().mean((1, 2)).clamp_min(1e-6)
+    return (distances * ((1 - balance) + balance / magnitude)).mean()
 
 
 def directions_of(n_channels: int) -> Tensor:

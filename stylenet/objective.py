@@ -170,7 +170,9 @@ class Objective:
                     own, seen.style_stats[tap], weights.reduction, weights.balance
                 )
             if weights.gram:
-                terms[f"gram/{tap}"] = matrix_distance(gram(features[tap]), seen.style_grams[tap])
+                terms[f"gram/{tap}"] = matrix_distance(
+                    gram(features[tap]), seen.style_grams[tap], weights.gram_balance
+                )
             if weights.sliced:
                 values = sliced_values(features[tap])
                 terms[f"sliced/{tap}"] = sliced_distance(values, seen.style_slices[tap])

@@ -17,6 +17,7 @@ from stylenet.errors import UsageError, WeightsError
 from stylenet.looks import make_look, mean_code
 from stylenet.models.compact import BlurredConv, CompactNet, grown, make_fast
 from stylenet.models.fast import SubPixelConv
+from stylenet.models.learning import repeated, rolled
 
 RECIPE = str(ROOT / "configs/compact.yaml")
 SMALL = [
@@ -89,6 +90,18 @@ def test_a_batch_is_its_images(net):
     torch.testing.assert_close(
         net(contents, styles[:1])[1:], net(contents[1:], styles[:1]), rtol=1e-4, atol=1e-5
     )
+
+
+def test_in_training_each_content_meets_several_styles(net, monkeypatch):
+    contents, styles = image(2, 3, 24, 24), image(2, 3, 24, 24, seed=1)
+    pairs = net(repeated(contents, 2), rolled(styles, 2))
+    encoded, encode = [], CompactNet.encode
+    monkeypatch.setattr(
+        CompactNet, "encode", lambda net, x: encoded.append(len(x)) or encode(net, x)
+    )
+    torch.testing.assert_close(net(contents, styles, n_styles=2), pairs, rtol=0, atol=1e-5)
+    net(contents, contents)
+    assert encoded == [2, 2, 2]  # every image once, and one in its own style as well
 
 
 def test_sides_are_filled_up_with_their_last_pixels(net):

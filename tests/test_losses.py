@@ -104,6 +104,18 @@ def test_balanced_style_counts_a_pale_style_as_much_as_a_strong_one():
     assert float(half) == pytest.approx((float(plain) + float(full[0])) / 2, rel=1e-5)
 
 
+def test_balanced_gram_loss_counts_a_pale_style_as_much_as_a_strong_one():
+    output, style = (losses.gram(torch.randn(2, 4, 9, 9) + k) for k in (0, 1))
+    full = [
+        losses.matrix_distance(a, b, 1.0) for a, b in ((output, style), (output / 9, style / 9))
+    ]
+    assert float(full[0]) == pytest.approx(float(full[1]), rel=1e-4)
+    by_hand = [float(((a - b) ** 2).mean() / (b**2).mean()) for a, b in zip(output, style)]
+    assert float(full[0]) == pytest.approx(sum(by_hand) / 2, rel=1e-4)
+    plain, half = losses.matrix_distance(output, style), losses.matrix_distance(output, style, 0.5)
+    assert float(half) == pytest.approx((float(plain) + float(full[0])) / 2, rel=1e-5)
+
+
 def test_shift_loss_is_nothing_where_the_output_moves_with_the_content():
     output = torch.rand(2, 3, 64, 64)
     assert float(losses.shift_loss(output, output.roll((3, 5), (2, 3)), (3, 5))) == 0

@@ -225,6 +225,9 @@ class LossConfig:
         "share of the style loss that divides each sample by its own magnitude, 0 to 1; pale "
         "styles then count as much",
     )
+    gram_balance: float = option(
+        0.0, "share of the Gram loss that divides each sample by its style's magnitude, 0 to 1"
+    )
     content_norm_weight: float = option(
         0.0, "weight of the content loss on features normalised per channel"
     )
@@ -274,6 +277,7 @@ class LossConfig:
                     bool(TAP_PATTERN.fullmatch(tap)), f"loss.{name} such as [relu1_1, relu4_1]", tap
                 )
         require(0 <= self.style_balance <= 1, "loss.style_balance in [0, 1]", self.style_balance)
+        require(0 <= self.gram_balance <= 1, "loss.gram_balance in [0, 1]", self.gram_balance)
         require(
             bool(self.content_norm_taps),
             "at least one tap in loss.content_norm_taps",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from stylenet.errors import WeightsError
 from stylenet.looks import Look, averaged, mean_code
 from stylenet.models.fast import SubPixelConv
+from stylenet.models.learning import repeated, rolled
 from stylenet.models.vgg import pad
 from stylenet.transforms import StyleCode, align, align_areas, area_stats, channel_stats
 
@@ -76,12 +77,19 @@ class CompactNet(nn.Module):
         self.to_pixels = UpConv(half, 3)
         init_weights(self, generator)
 
-    def forward(self, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
-        """The content stylised with the style, [N, 3, H, W].
+    def forward(
+        self, content: Tensor, style: Tensor, alpha: float = 1.0, n_styles: int = 1
+    ) -> Tensor:
+        """The content stylised with the style, [R * N, 3, H, W].
 
-        content [N, 3, H, W], style [N or 1, 3, h, w]; `alpha` is the strength in [0, 1].
+        content [N, 3, H, W], style [N or 1, 3, h, w]; `alpha` is the strength in [0, 1]. In
+        training each content meets R = `n_styles` of the styles. Every image is encoded once.
         """
-        return self.stylise(content, Look((self.encode_style(style),), alpha=alpha))
+        maps = self.encode(content)
+        code = self.style_code(maps) if style is content else self.encode_style(style)
+        maps = tuple(repeated(x, n_styles) for x in maps)
+        code = tuple(rolled(part, n_styles) for part in code)
+        return self.render(maps, content.shape, Look((code,), alpha=alpha))[0]
 
     def encode(self, image: Tensor) -> Maps:
         """The image's features at the three depths.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stylenet.looks import Look
 from stylenet.models.compact import DownConv, ResidualBlock, SameConv, UpConv
+from stylenet.models.learning import repeated, rolled
 from stylenet.transforms import StyleCode, align, blend, channel_stats
 
 Kind = Literal["adain", "concat", "attention"]
@@ -49,10 +50,16 @@ class FusionNet(nn.Module):
         self.to_pixels = SameConv(full, 3)
         init_weights(self, generator)
 
-    def forward(self, content: Tensor, style: Tensor, alpha: float = 1.0) -> Tensor:
-        """The content stylised with the style, at a strength in [0, 1]."""
-        look = Look((self.encode_style(style),), alpha=alpha)
-        return self.render(self.encode(content), content.shape, look)[0]
+    def forward(
+        self, content: Tensor, style: Tensor, alpha: float = 1.0, n_styles: int = 1
+    ) -> Tensor:
+        """The content stylised with the style, at a strength in [0, 1].
+
+        In training each content meets `n_styles` of the styles, [n_styles * N, 3, H, W].
+        """
+        code = tuple(rolled(part, n_styles) for part in self.encode_style(style))
+        features = repeated(self.encode(content), n_styles)
+        return self.render(features, content.shape, Look((code,), alpha=alpha))[0]
 
     def encode(self, image: Tensor) -> Tensor:
         """A content's features [N, C, ceil(H / 4), ceil(W / 4)]."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from stylenet.looks import Look
 from stylenet.models.decoder import Norm, make_norm
+from stylenet.models.learning import repeated
 from stylenet.transforms import StyleCode
 
 STRIDE = 4  # of the deepest layers, in pixels
@@ -54,11 +55,18 @@ class JohnsonNet(nn.Module):
         self.to_pixels = nn.Conv2d(full, 3, 9, padding=4, padding_mode="reflect")
         init_weights(self, generator)
 
-    def forward(self, content: Tensor, style: Tensor | None = None, alpha: float = 1.0) -> Tensor:
+    def forward(
+        self,
+        content: Tensor,
+        style: Tensor | None = None,
+        alpha: float = 1.0,
+        n_styles: int = 1,
+    ) -> Tensor:
         """The content in the network's own style; `style` is not looked at.
 
         The network has one strength, so alpha mixes the picture with the content pixel by pixel.
         """
+        content = repeated(content, n_styles)
         output = self.paint(content)
         return output if alpha == 1 else torch.lerp(content.to(output.dtype), output, alpha)
 

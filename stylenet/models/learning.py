@@ -46,7 +46,8 @@ def rolled(styles: Tensor, times: int) -> Tensor:
 class PairLearner:
     """A whole network of contents and styles while it learns.
 
-    `net(content, style, alpha)` may be distributed over processes, which average its gradients.
+    `net(content, style, alpha, n_styles)` may be distributed over processes, which average its
+    gradients. Each content meets `n_styles` of the styles, and the network encodes each once.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -58,7 +59,7 @@ class PairLearner:
 
     def learn(self, seen: Observed) -> Tensor:
         """The outputs of a training step, [R * N, 3, H, W]."""
-        return self.net(repeated(seen.content, seen.n_styles), rolled(seen.style, seen.n_styles))
+        return self.net(seen.content, seen.style, n_styles=seen.n_styles)
 
     def restore(self, seen: Observed) -> Tensor:
         """Contents, then styles, each stylised with itself: [2 * N, 3, H, W]."""
