@@ -94,6 +94,8 @@ def test_a_section_on_the_command_line_merges(tmp_path):
         ("loss.style_taps=[", "in brackets"),
         ("loss.style_taps=[relu1_1,relu1_1]", "each tap once"),
         ("loss.style_tap_weights=[1,2]", "4 loss.style_tap_weights"),
+        ("loss.style_balance=1.5", "loss.style_balance in [0, 1]"),
+        ("loss.gram_balance=-0.1", "loss.gram_balance in [0, 1]"),
         ("data.crop_px=600", "data.crop_px of at most data.resize_px=512"),
         ("data.batch_size=0", "data.batch_size above 0"),
         ("loss.tv_weight=-1", "loss.tv_weight of 0 or more"),
