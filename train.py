@@ -201,11 +201,13 @@ class Timing(NamedTuple):
 
 def measure(config: Config) -> Timing:
     """The time of a few steps of a real run, in a folder that is removed afterwards."""
+    a_round = config.loss.lazy_every_steps  # which has each term
+    n_rounds, first = -(-TIMED_STEPS // a_round), -(-WARM_STEPS // a_round) * a_round
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         parts = {
             "run": {"dir": f"{folder}/run"},
             "tracking": {"mode": "disabled"},
-            "train": {"steps": WARM_STEPS + TIMED_STEPS, "log_every_steps": 1},
+            "train": {"steps": first + n_rounds * a_round, "log_every_steps": 1},
             "val": {"pairs": 1, "grid_pairs": 1},
         }
         short = dataclasses.replace(
@@ -221,7 +223,8 @@ def measure(config: Config) -> Timing:
         lines = Path(folder, "run", "history.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if row["kind"] == "train"]
     times_s = [1 / row["steps_per_s"] for row in rows]
-    step_s = statistics.median(times_s[WARM_STEPS:])
+    rounds = [times_s[i : i + a_round] for i in range(first, len(times_s), a_round)]
+    step_s = statistics.median(statistics.fmean(times) for times in rounds)
     return Timing(max(0.0, elapsed_s - sum(times_s)), step_s)
 
 
@@ -251,7 +254,7 @@ def train(config: Config, state: dict[str, Any] | None) -> int:
         setup, batches = run.setup, run.make_batches(stop)
         net, objective, adversary = setup.net, setup.objective, setup.adversary
         optimizer, scaler = setup.network.optimizer, setup.scaler
-        n_styles = config.train.styles_per_content
+        n_styles, lazy_steps = config.train.styles_per_content, config.loss.lazy_every_steps
         while run.step < config.train.steps and not run.is_settled:
             for group in optimizer.param_groups:
                 group["lr"] = setup.learning_rate(run.step)
@@ -263,10 +266,12 @@ def train(config: Config, state: dict[str, Any] | None) -> int:
                         seen = objective.observe(content, style, n_styles)
                         output = net.learn(seen)
                         moves = setup.shift(run.step), setup.motion(run.step)
-                        terms = objective.terms(output, seen, net, *moves)
+                        is_due = run.step % lazy_steps == 0
+                        terms = objective.terms(output, seen, net if is_due else None, *moves)
                         if adversary:
                             terms["adversarial"] = adversary.term(output)
-                    total = weighted_total(terms, objective.weights)  # L = L_c + lambda L_s, eq. 11
+                    # L = L_c + lambda L_s, eq. 11
+                    total = weighted_total(terms, objective.weights, lazy_steps)
                     scaler.scale(total / config.train.accumulate).backward()
                 facts = adversary.learn(style, output) if adversary else {}
                 run.note_losses(part, terms | facts, total)

@@ -16,6 +16,8 @@ from torch import Tensor
 from stylenet.transforms import StyleCode, channel_stats, full_precision
 
 Reduction = Literal["mean", "sum"]
+# terms that need passes of the network of their own
+LAZY_TERMS = ("identity", "identity_features", "shift", "motion")
 
 
 class LossWeights(NamedTuple):
@@ -236,16 +238,20 @@ def gradient_penalty(scores: Tensor, images: Tensor) -> Tensor:
     return gradient.square().flatten(1).sum(1).mean() / 2
 
 
-def weighted_total(terms: Mapping[str, Tensor], weights: LossWeights) -> Tensor:
-    """The objective from its terms.
+def weighted_total(
+    terms: Mapping[str, Tensor], weights: LossWeights, lazy_factor: float = 1.0
+) -> Tensor:
+    """The objective from its terms; those of LAZY_TERMS count `lazy_factor` times.
 
     The terms are `content`, `style/<tap>`, and any of `content_norm`, `features/<tap>`,
     `gram/<tap>`, `sliced/<tap>`, `tv`, `identity`, `identity_features`, `shift`, `motion`,
     `adversarial`.
     """
-    return torch.stack(
-        [effective_weight(name, weights) * value for name, value in terms.items()]
-    ).sum()
+    factors = {
+        name: effective_weight(name, weights) * (lazy_factor if name in LAZY_TERMS else 1.0)
+        for name in terms
+    }
+    return torch.stack([factors[name] * value for name, value in terms.items()]).sum()
 
 
 def effective_weight(term: str, weights: LossWeights) -> float:

@@ -119,12 +119,15 @@ class Objective:
         """The terms that have a weight, unweighted: content, style, Gram and others.
 
         output [R * N, 3, H, W]. Style and Gram terms have an entry for each tap. The identity,
-        shift and motion terms need the `learner`; `shift` is in pixels, down and right. There is no
-        motion term without a `motion`.
+        shift and motion terms (`losses.LAZY_TERMS`) need passes of the `learner`, and are left out
+        without one; `shift` is in pixels, down and right. There is no motion term without a
+        `motion`.
         """
         terms = self.feature_terms(output, seen) if self.weights.needs_features else {}
         if self.weights.tv:
             terms["tv"] = total_variation(output)
+        if learner is None:
+            return terms
         if self.weights.identity or self.weights.identity_features:
             restored = learner.restore(seen)
         if self.weights.identity:

@@ -96,6 +96,7 @@ def test_a_section_on_the_command_line_merges(tmp_path):
         ("loss.style_tap_weights=[1,2]", "4 loss.style_tap_weights"),
         ("loss.style_balance=1.5", "loss.style_balance in [0, 1]"),
         ("loss.gram_balance=-0.1", "loss.gram_balance in [0, 1]"),
+        ("loss.lazy_every_steps=0", "loss.lazy_every_steps"),
         ("data.crop_px=600", "data.crop_px of at most data.resize_px=512"),
         ("data.batch_size=0", "data.batch_size above 0"),
         ("loss.tv_weight=-1", "loss.tv_weight of 0 or more"),
@@ -166,3 +167,11 @@ def test_help_lists_every_option_with_type_default_and_meaning():
     for option in list_options(Config).values():
         assert f"{option.key}: {type_name(option.type)} = " in text
         assert option.meaning in text
+
+
+def test_lazy_losses_are_not_alone():
+    only = ["loss.content_weight=0", "loss.style_weight=0", "loss.identity_weight=1"]
+    Config.load(None, only)
+    with pytest.raises(UsageError, match="a loss that every step has, but 2 came"):
+        Config.load(None, [*only, "loss.lazy_every_steps=2"])
+    Config.load(None, [*only, "loss.lazy_every_steps=2", "loss.tv_weight=1"])

@@ -74,6 +74,15 @@ def test_effective_weights_make_the_total():
     assert total.item() == pytest.approx(2 + 20 + 20 + 1.5 + 0.5)
 
 
+def test_lazy_terms_count_as_many_times_over():
+    weights = LossWeights(
+        1.0, 0.0, {}, "mean", identity=2.0, identity_features=1.0, shift=1.0, motion=1.0
+    )
+    terms = dict.fromkeys(["content", *losses.LAZY_TERMS], torch.tensor(1.0))
+    assert losses.weighted_total(terms, weights) == 6
+    assert losses.weighted_total(terms, weights, lazy_factor=3) == 16
+
+
 def test_description_shows_what_the_other_reduction_would_need():
     text = losses.describe_weights(
         LossWeights(1.0, 10.0, {"relu1_1": 1.0}, "mean"), {"relu1_1": 64}

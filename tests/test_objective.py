@@ -204,6 +204,15 @@ def test_normalised_content_and_shift_are_terms_of_every_family(net):
     torch.testing.assert_close(terms["shift"], expected, rtol=1e-3, atol=1e-6)
 
 
+def test_terms_with_passes_of_their_own_are_left_out_without_a_learner(net):
+    weights = LossWeights(
+        1.0, 0.0, {}, "mean", identity=1.0, identity_features=1.0, shift=1.0, tv=1.0
+    )
+    objective = Objective(net.encoder, net.tap, net.transform, weights)
+    seen = objective.observe(image(2, 3, 32, 32), image(2, 3, 32, 32, seed=1))
+    assert set(objective.terms(net.learn(seen), seen)) == {"content", "tv"}
+
+
 def test_feature_and_sliced_terms_are_the_formulas(net):
     feature_taps, taps = {"relu2_2": 2.0, "relu3_1": 1.0}, {"relu1_1": 1.0, "relu2_1": 0.5}
     weights = LossWeights(0.0, 0.0, taps, features=3.0, feature_taps=feature_taps, sliced=4.0)

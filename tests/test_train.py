@@ -50,6 +50,30 @@ def history(run_dir, kind="train"):
     return [row for row in rows if row["kind"] == kind]
 
 
+def test_lazy_terms_are_computed_when_due_and_logged_as_they_are(start):
+    options = [
+        "train.steps=4",
+        "val.every_steps=2",
+        "train.log_every_steps=1",
+        "loss.identity_weight=50",
+        "loss.shift_weight=50",
+    ]
+    plain, lazy = (
+        start(*options, f"loss.lazy_every_steps={every}", name=f"every{every}") for every in (1, 2)
+    )
+    rows, lazy_rows = history(plain), history(lazy)
+    assert [{"identity", "shift"} <= set(row) for row in lazy_rows] == [True, False, True, False]
+    assert not {"identity", "shift"} & set(lazy_rows[1])
+    # the first step has the same network: the term is logged as it is, and counts twice
+    assert lazy_rows[0]["identity"] == rows[0]["identity"] > 0
+    extra = 50 * (rows[0]["identity"] + rows[0]["shift"])
+    assert lazy_rows[0]["total"] - rows[0]["total"] == pytest.approx(extra, rel=1e-3)
+    # a validation has every term, once
+    (first, _), (last, _) = history(plain, "val"), history(lazy, "val")
+    assert first.keys() == last.keys() and 0 < last["identity"]
+    assert "lazy_every_steps: 2" in (lazy / "config.yaml").read_text()
+
+
 def test_dry_run_prints_everything_and_writes_nothing(tiny_options, tmp_path, capsys):
     assert (
         train.main(["--config", RECIPE, *tiny_options, f"run.dir={tmp_path / 'x'}", "--dry-run"])

@@ -200,6 +200,10 @@ class DecoderConfig:
     )
 
 
+# of the losses that need passes of their own: loss.lazy_every_steps
+LAZY_WEIGHTS = {"identity_weight", "identity_feature_weight", "shift_weight", "motion_weight"}
+
+
 @dataclass(frozen=True)
 class LossConfig:
     """The objective: a weighted sum of content, style and optional terms.
@@ -262,7 +266,11 @@ class LossConfig:
         "weight of the motion loss: if the content moves, brightens and gets noisy as in a clip, "
         "the output must follow the motion alone",
     )
-
+    lazy_every_steps: int = option(
+        1,
+        "the identity, shift and motion terms count in every so many-th step, as many times over "
+        "(lazy regularisation, Karras et al. 2020): they cost passes of their own",
+    )
     adversarial_weight: float = option(
         0.0, "weight of the adversarial loss: a critic compares outputs with crops of the style set"
     )
@@ -284,6 +292,13 @@ class LossConfig:
             list(self.content_norm_taps),
         )
         require(any(getattr(self, name) for name in weights), "at least one loss weight above 0", 0)
+        require_positive(self, "loss", "lazy_every_steps")
+        is_lazy_alone = not any(getattr(self, name) for name in set(weights) - LAZY_WEIGHTS)
+        require(
+            self.lazy_every_steps == 1 or not is_lazy_alone,
+            "loss.lazy_every_steps of 1, or a weight above 0 of a loss that every step has",
+            self.lazy_every_steps,
+        )
         n_taps, n_weights = len(self.style_taps), len(self.style_tap_weights)
         require(n_taps > 0, "at least one tap in loss.style_taps", list(self.style_taps))
         require(

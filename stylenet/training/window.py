@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -41,20 +42,22 @@ class LossWindow:
         )
 
     def read(self) -> tuple[dict[str, float], float]:
-        """The mean of each loss, and the steps a second; then begin anew.
+        """The mean of each loss over the batches that have it, and the steps a second.
 
-        Raises NonFiniteLossError.
+        Then begin anew. Raises NonFiniteLossError.
         """
-        names = list(self.noted[0].terms)
-        rows = torch.stack(
-            [torch.stack([batch.terms[name] for name in names]) for batch in self.noted]
-        ).cpu()
+        values = iter(torch.stack([x for b in self.noted for x in b.terms.values()]).tolist())
+        rows = [{name: next(values) for name in batch.terms} for batch in self.noted]
         for row, batch in zip(rows, self.noted, strict=True):
-            self.check(dict(zip(names, row.tolist(), strict=True)), batch.step, batch.first_sample)
+            self.check(row, batch.step, batch.first_sample)
         n_steps = len({batch.step for batch in self.noted})
         rate = n_steps / max(1e-9, time.perf_counter() - self.start_s)
         self.restart()
-        return dict(zip(names, rows.mean(0).tolist(), strict=True)), rate
+        # a batch has some terms only when they are due (loss.lazy_every_steps)
+        names = max(rows, key=len)
+        return {
+            name: statistics.fmean(row[name] for row in rows if name in row) for name in names
+        }, rate
 
     def check(self, losses: Mapping[str, float], step: int, first_sample: int) -> None:
         """Raise NonFiniteLossError unless all losses are finite; the message names the case."""
