@@ -1,10 +1,14 @@
 """The objective's terms: properties and independent references."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
 
 from stylenet import losses
+from stylenet.build import make_loss_weights
+from stylenet.config.training import LAZY_WEIGHTS, Config, LossConfig
 from stylenet.losses import LossWeights
 
 
@@ -81,6 +85,14 @@ def test_lazy_terms_count_as_many_times_over():
     terms = dict.fromkeys(["content", *losses.LAZY_TERMS], torch.tensor(1.0))
     assert losses.weighted_total(terms, weights) == 6
     assert losses.weighted_total(terms, weights, lazy_factor=3) == 16
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(LossConfig) if f.name.endswith("_weight")])
+def test_lazy_weights_are_those_of_the_lazy_terms(name):
+    others = [f"loss.{f.name}=0" for f in fields(LossConfig) if f.name.endswith("_weight")]
+    weights = make_loss_weights(Config.load(None, [*others, f"loss.{name}=1"]))
+    is_lazy = any(losses.effective_weight(term, weights) for term in losses.LAZY_TERMS)
+    assert is_lazy == (name in LAZY_WEIGHTS)
 
 
 def test_description_shows_what_the_other_reduction_would_need():
