@@ -6,15 +6,19 @@ import re
 import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import ROOT, draw, run_python
 from test_video import make_clip, pictures
+from torch import nn
 
 import stylenet
 import stylize
 import train
+from stylenet.errors import UsageError
+from stylenet.models.compact import CompactNet
 
 GUIDES = ("training", "datasets", "video", "evaluation", "gatys")  # what README only points to
 DOCUMENTS = ("README.md", *(f"docs/{name}.md" for name in GUIDES))
@@ -311,6 +315,44 @@ def test_benchmark_of_behaviour_runs(image_folders, vgg19_file):
         "error: expected --size of at least 64, --pairs and --passes of at least 1, but --size 63 "
         "--pairs 8 --passes 3 came"
     )
+
+
+@pytest.mark.slow
+def test_benchmark_of_parts_runs(image_folders, vgg19_file):
+    options = ["--content", image_folders[0], "--style", image_folders[1], "--size", "64"]
+    done = run_python(
+        "benchmarks/parts.py", *options, "--pairs", "1", STYLENET_VGG19=str(vgg19_file)
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"the whole network +share +- +change +0\.0 +content norm \d", done.stdout)
+    assert re.search(r"no the way up from 1/8 +share +- +change +[1-9][\d.]* ", done.stdout)
+    done = run_python("benchmarks/parts.py", *options, "--pairs", "0")
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        "error: expected --size and --pairs of at least 1, but --size 64 --pairs 0 came"
+    )
+
+
+def test_a_part_that_adds_nothing_changes_nothing(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    parts = importlib.import_module("parts")
+    net = CompactNet((4, 4, 8), blocks=3, generator=torch.Generator().manual_seed(0))
+    net.decoder_blocks[0].second.weight.data.zero_()
+    content, style = torch.rand(2, 1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    whole, changed, shares = net(content, style), set(), {}
+    for name, module, hook in parts.parts(net):
+        with module.register_forward_hook(hook):
+            if not torch.equal(net(content, style), whole):
+                changed.add(name)
+        with module.register_forward_hook(parts.watched(shares.setdefault(name, []))):
+            if hook is parts.left_out:
+                net(content, style)
+    others = {"encoder_block", "decoder_blocks.1", "quarter_block"}
+    assert changed == others | {"the way up from 1/8", "the way up from 1/4"}
+    assert shares["decoder_blocks.0"] == [0.0] and all(min(shares[name]) > 0 for name in others)
+    monkeypatch.setattr(parts.Stylizer, "load", lambda path: SimpleNamespace(net=nn.Identity()))
+    with pytest.raises(UsageError, match="expected a compact network as --model, but a.pth is"):
+        parts.main(["--model", "a.pth", "--content", ".", "--style", "."])
 
 
 def test_grid_and_scales_see_what_they_should(monkeypatch):
