@@ -194,21 +194,27 @@ def print_passes(stylizer: Stylizer, vgg: VGG, pairs: Sequence[Sequence[Tensor]]
         )
 
 
-@torch.inference_mode()
-def main(arguments: list[str]) -> int:
-    """Print identities, shifts, scales, strokes and passes."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser(description: str | None) -> Parser:
+    """The options that say which model paints which pairs."""
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=SHIPPED_MODEL, help="the shipped one if not given")
     parser.add_argument("--content", required=True, help="a folder of photos")
     parser.add_argument("--style", required=True, help="a folder of paintings")
+    parser.add_argument("--size", type=int, default=512, help="side of the pictures in pixels")
+    parser.add_argument("--pairs", type=int, default=8, help="pairs to judge")
+    return parser
+
+
+@torch.inference_mode()
+def main(arguments: list[str]) -> int:
+    """Print identities, shifts, scales, strokes and passes."""
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--held-out",
         type=float,
         default=0.0,
         help="the share that training left out; 0: all pictures",
     )
-    parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--pairs", type=int, default=8, help="for all but the identity")
     parser.add_argument("--passes", type=int, default=3)
     options = parser.parse_args(arguments)
     if options.size < WINDOW_PX or min(options.pairs, options.passes) < 1:

@@ -15,7 +15,6 @@ Figures are means over the pairs. Pictures are cut square.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -23,11 +22,11 @@ from typing import Any, NamedTuple
 
 import rounds  # noqa: F401 - makes the package importable
 import torch
-from behaviour import TAPS, load_square, style_distance
+from behaviour import TAPS, WINDOW_PX, load_square, make_parser, style_distance
 from torch import Tensor, nn
 
-from stylenet.applying.stylizer import SHIPPED_MODEL, Stylizer
-from stylenet.errors import Parser, UsageError, run_script
+from stylenet.applying.stylizer import Stylizer
+from stylenet.errors import UsageError, run_script
 from stylenet.metrics.functional import content_norm
 from stylenet.metrics.pairs import evaluated_part
 from stylenet.models.compact import CompactNet, ResidualBlock
@@ -108,17 +107,11 @@ def row(name: str, made: Sequence[Outcome], whole: Sequence[Outcome], shares: li
 @torch.inference_mode()
 def main(arguments: list[str]) -> int:
     """Print a line for the whole network and one for each part."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=SHIPPED_MODEL, help="the shipped one if not given")
-    parser.add_argument("--content", required=True, help="a folder of photos")
-    parser.add_argument("--style", required=True, help="a folder of paintings")
-    parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--pairs", type=int, default=8)
-    options = parser.parse_args(arguments)
-    if min(options.size, options.pairs) < 1:
+    options = make_parser(__doc__).parse_args(arguments)
+    if options.size < WINDOW_PX or options.pairs < 1:
         raise UsageError(
-            f"expected --size and --pairs of at least 1, but --size {options.size} --pairs "
-            f"{options.pairs} came"
+            f"expected --size of at least {WINDOW_PX} and --pairs of at least 1, but --size "
+            f"{options.size} --pairs {options.pairs} came"
         )
     stylizer = Stylizer.load(options.model)
     if not isinstance(stylizer.net, CompactNet):

@@ -329,7 +329,8 @@ def test_benchmark_of_parts_runs(image_folders, vgg19_file):
     done = run_python("benchmarks/parts.py", *options, "--pairs", "0")
     assert done.returncode == 2
     assert done.stderr.strip() == (
-        "error: expected --size and --pairs of at least 1, but --size 64 --pairs 0 came"
+        "error: expected --size of at least 64 and --pairs of at least 1, but --size 64 --pairs 0 "
+        "came"
     )
 
 
