@@ -20,9 +20,8 @@ from textbook import Textbook
 from train_step import make_images, make_parts
 
 from stylenet import runtime
-from stylenet.applying.stylizer import Stylizer
+from stylenet.applying.stylizer import SHIPPED_MODEL, Stylizer, load_network
 from stylenet.looks import make_look
-from stylenet.models.compact import CompactNet
 from stylenet.models.stylenet import StyleNet
 from stylenet.transforms import ADAIN
 
@@ -62,7 +61,7 @@ def make_our_call(
     if keeps:
         runtime.keep_freed_memory()
     net = (
-        CompactNet(blocks=6, encoder_blocks=2, antialias=True)
+        load_network(SHIPPED_MODEL)
         if is_compact
         else StyleNet(make_parts()[0], ADAIN, make_parts()[1])
     )

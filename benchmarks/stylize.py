@@ -1,4 +1,4 @@
-"""Time stylising pictures: ours and the compact network against the textbook's.
+"""Time stylising pictures: our form of the textbook's network, and the included one.
 
     python benchmarks/stylize.py --size 512 --rounds 7
     python benchmarks/stylize.py --size 512 --device cuda --batch 8
@@ -18,8 +18,7 @@ from textbook import Textbook
 from train_step import make_images, make_parts
 
 from stylenet import runtime
-from stylenet.applying.stylizer import Stylizer
-from stylenet.models.compact import CompactNet
+from stylenet.applying.stylizer import SHIPPED_MODEL, Stylizer, load_network
 from stylenet.models.fast import make_fast
 from stylenet.models.stylenet import StyleNet
 from stylenet.transforms import ADAIN
@@ -43,7 +42,11 @@ def make_our_call(
     """One stylisation of n pictures as stylize.py does it."""
     runtime.keep_freed_memory()
     runtime.allow_tf32(precision == "tf32")
-    net = CompactNet() if name == "compact" else StyleNet(make_parts()[0], ADAIN, make_parts()[1])
+    net = (
+        load_network(SHIPPED_MODEL)
+        if name == "included"
+        else StyleNet(make_parts()[0], ADAIN, make_parts()[1])
+    )
     stylizer = Stylizer(net, device, precision, is_compiled=is_compiled)
     content, style = make_images(n, px)
     code = stylizer.encode_style(style)
@@ -83,7 +86,7 @@ def main() -> None:
     )
     candidates = {"textbook float32": (make_textbook_call, shape)}
     precisions = ("fp32", "bf16") if options.device == "cpu" else ("fp32", "tf32", "bf16", "fp16")
-    for name, precision in itertools.product(("ours", "compact"), precisions):
+    for name, precision in itertools.product(("ours", "included"), precisions):
         for suffix, is_cached in (("", False), (", cached style", True)):
             candidates[f"{name} {precision}{suffix}"] = (
                 make_our_call,

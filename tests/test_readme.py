@@ -400,6 +400,7 @@ def test_benchmarks_run_and_do_the_same_work(script, options):
         assert ours == pytest.approx(theirs, rel=1e-4)
     elif script == "stylize.py":
         assert float(re.search(r"difference in float32: (\S+)", done.stdout).group(1)) < 1e-4
+        assert re.search(r"included fp32 +\d", done.stdout)
 
 
 @pytest.mark.slow
