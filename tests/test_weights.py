@@ -85,12 +85,12 @@ def strings(value):
 def test_identity(stylizer):
     """A picture stylised with itself stays nearly the same.
 
-    At release the PSNR on drawn scenes was 25 to 26 dB.
+    At release the PSNR on drawn scenes was 26 to 28 dB.
     """
     for i in range(3):
         picture = images.to_tensor(samples.draw_scene(np.random.default_rng([0, 0, i]), i))
         error = (stylizer(picture, picture) - picture).square().mean()
-        assert -10 * float(torch.log10(error)) >= 24
+        assert -10 * float(torch.log10(error)) >= 25.5
 
 
 def test_the_model_is_released_in_the_table_of_releases():
