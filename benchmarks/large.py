@@ -25,8 +25,6 @@ from stylenet.looks import make_look
 from stylenet.models.stylenet import StyleNet
 from stylenet.transforms import ADAIN
 
-STYLE_PX = 512
-
 
 def measure(connection: Connection, make: Make, arguments: tuple) -> None:
     """Send the seconds of one call, and the bytes above what was in use before it.
@@ -39,10 +37,10 @@ def measure(connection: Connection, make: Make, arguments: tuple) -> None:
     connection.send((time.perf_counter() - start, peak.above_start()))
 
 
-def make_textbook_call(px: int) -> object:
+def make_textbook_call(px: int, style_px: int) -> object:
     """The textbook's whole pass."""
     net = Textbook(*make_parts())
-    content, style = make_images(1, px)[0], make_images(1, STYLE_PX)[1]
+    content, style = make_images(1, px)[0], make_images(1, style_px)[1]
 
     def call() -> None:
         with torch.no_grad():
@@ -52,7 +50,12 @@ def make_textbook_call(px: int) -> object:
 
 
 def make_our_call(
-    px: int, precision: str, tile: int | str, keeps: bool, is_compact: bool = False
+    px: int,
+    style_px: int,
+    precision: str,
+    tile: int | str,
+    keeps: bool,
+    is_compact: bool = False,
 ) -> object:
     """Our pass from 8-bit pixels to 8-bit pixels, as stylize.py does it.
 
@@ -69,7 +72,7 @@ def make_our_call(
     content = torch.randint(
         0, 256, (3, px, px), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
-    style = make_images(1, STYLE_PX)[1]
+    style = make_images(1, style_px)[1]
 
     def call() -> None:
         encoded = stylizer.encode_content(content)
@@ -84,22 +87,23 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", type=int, default=2048)
+    parser.add_argument("--style-size", type=int, default=512)
     parser.add_argument("--tile", type=int, default=512)
     parser.add_argument(
         "--only", choices=("ours", "bf16", "compact", "strips"), help="leave the others out"
     )
     options = parser.parse_args()
-    px, tile = options.size, options.tile
+    sides, tile = (options.size, options.style_size), options.tile
     candidates = {
-        "textbook float32": (make_textbook_call, (px,)),
-        "ours float32, whole": (make_our_call, (px, "fp32", "off", False)),
-        "ours float32, tiles": (make_our_call, (px, "fp32", tile, False)),
-        "the same, memory kept": (make_our_call, (px, "fp32", tile, True)),
-        "ours bf16, tiles": (make_our_call, (px, "bf16", tile, False)),
-        "the same in bf16, kept": (make_our_call, (px, "bf16", tile, True)),
-        "compact, whole": (make_our_call, (px, "fp32", "off", False, True)),
-        "compact, strips": (make_our_call, (px, "fp32", tile, False, True)),
-        "the same, kept": (make_our_call, (px, "fp32", tile, True, True)),
+        "textbook float32": (make_textbook_call, sides),
+        "ours float32, whole": (make_our_call, (*sides, "fp32", "off", False)),
+        "ours float32, tiles": (make_our_call, (*sides, "fp32", tile, False)),
+        "the same, memory kept": (make_our_call, (*sides, "fp32", tile, True)),
+        "ours bf16, tiles": (make_our_call, (*sides, "bf16", tile, False)),
+        "the same in bf16, kept": (make_our_call, (*sides, "bf16", tile, True)),
+        "compact, whole": (make_our_call, (*sides, "fp32", "off", False, True)),
+        "compact, strips": (make_our_call, (*sides, "fp32", tile, False, True)),
+        "the same, kept": (make_our_call, (*sides, "fp32", tile, True, True)),
     }
     all_names = list(candidates)
     names = {
@@ -110,8 +114,8 @@ def main() -> None:
         None: all_names,
     }[options.only]
     print(
-        f"one {options.size}² picture, tiles of {options.tile}, {torch.get_num_threads()} "
-        f"threads, torch {torch.__version__}"
+        f"one {options.size}² picture, a style of {options.style_size}², tiles of {tile}, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}"
     )
     print(f"{'':<24}{'seconds':>9}{'of first':>10}{'peak MiB':>10}{'of first':>10}")
     context, first = multiprocessing.get_context("spawn"), None
