@@ -706,9 +706,11 @@ def hdr_clip(path, pixels, curve):
         context = stream.codec_context
         context.color_primaries, context.color_trc, context.colorspace = 9, curve, 9
         context.color_range = 1
-        stream.options = {"crf": "4", "x265-params": "log-level=none"}
+        # with B-frames, libx265 gives the only frame of a clip an undefined decoding time
+        stream.options = {"crf": "4", "x265-params": "log-level=none:bframes=0"}
         frame = av.VideoFrame.from_ndarray(pixels, format="gbrp16le")
         frame = frame.reformat(format="yuv420p10le", dst_colorspace=9, dst_color_range=1)
+        frame.pts, frame.time_base = 0, Fraction(1, 25)
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
 
@@ -749,8 +751,10 @@ def test_interlaced_clips_are_deinterlaced(tmp_path):
         stream.height = stream.width = 64
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "4", "x264-params": "tff=1"}
-        for pixels in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        for i, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = i, Fraction(1, 25)
+            container.mux(stream.encode(frame))
         container.mux(stream.encode())
     read = [item for item in open_source(str(tmp_path / "i.mp4")) if isinstance(item, Frame)]
     assert [float(item.time) for item in read] == pytest.approx([i / 25 for i in range(8)])
