@@ -1,4 +1,4 @@
-# make demo: four photos in the styles of six paintings, by the shipped model. make test: lint and all tests.
+# make demo: four photos in the styles of six paintings, by the included model. make test: lint and all tests.
 # Each alone sets up .venv on a fresh machine with Python 3.11 or newer.
 PYTHON ?= python3
 BIN := .venv/bin

@@ -32,9 +32,9 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument(
         "--output",
-        default="data/samples",
+        default="data/drawn",
         metavar="DIR",
-        help="folder to write (default data/samples)",
+        help="folder to write (default data/drawn)",
     )
     parser.add_argument(
         "--count", type=int, default=12, metavar="N", help="pictures of each kind (default 12)"

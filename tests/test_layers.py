@@ -186,7 +186,7 @@ def test_only_build_and_scripts_import_config():
         if part(module) != "config"
         and any(part(imported) == "config" for imported in imports_of(path))
     }
-    assert importers == {"stylenet.build"}
+    assert importers == {"stylenet.build", "stylenet.applying.arguments"}  # the latter for --help
 
 
 def test_only_families_knows_the_kinds_of_networks():

@@ -7,9 +7,12 @@ import contextlib
 from fractions import Fraction
 from typing import Any
 
+from stylenet.config.optimisation import Optimisation
+from stylenet.config.options import format_options
 from stylenet.errors import Parser
 
 DEFAULT_PX = 512
+MAX_PX = 1_000_000
 
 
 def make_parser(program: str, description: str) -> Parser:
@@ -17,6 +20,8 @@ def make_parser(program: str, description: str) -> Parser:
     parser = Parser(
         prog=program,
         description=description.replace("stylenet --", f"{program} --"),
+        epilog="options of --method gatys (key: type = default), as key=value:\n"
+        + format_options(Optimisation),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -137,8 +142,8 @@ def add_method_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--method",
         choices=("gatys",),
-        help="gatys: optimise the pixels of each picture (Gatys et al. 2016); docs/gatys.md "
-        "lists its options, which follow as key=value",
+        help="gatys: optimise the pixels of each picture (Gatys et al. 2016); its options are at "
+        "the end of this help",
     )
     group.add_argument(
         "--config", metavar="FILE", help="YAML file with options of the method: configs/gatys.yaml"
@@ -241,9 +246,9 @@ def tile(text: str) -> str | int:
 
 
 def size(text: str) -> int:
-    """A number of pixels, 0 or more."""
+    """A number of pixels, from 0 to a million."""
     number = int(text)
-    if number < 0:
+    if not 0 <= number <= MAX_PX:
         raise ValueError(text)
     return number
 
