@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,18 +71,22 @@ def write_rows(
         replaced_file(file, scratch) as temporary,
         open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
     ):
-        writer = csv.writer(
-            stream, delimiter=SEPARATORS.get(Path(file).suffix.lower(), ","), lineterminator="\n"
-        )
-        writer.writerow(columns)
-        writer.writerows(rows)
+        separator = SEPARATORS.get(Path(file).suffix.lower(), ",")
+        stream.writelines(text_of(row, separator) for row in itertools.chain([columns], rows))
+
+
+def text_of(row: Sequence[Any], separator: str = ",") -> str:
+    """One row as text, with its line break."""
+    line = io.StringIO()
+    # csv does not know that a return in a name has to be in quotes
+    quoting = csv.QUOTE_ALL if any("\r" in str(cell) for cell in row) else csv.QUOTE_MINIMAL
+    csv.writer(line, delimiter=separator, lineterminator="\n", quoting=quoting).writerow(row)
+    return line.getvalue()
 
 
 def format_row(row: Sequence[Any]) -> bytes:
     """One row as bytes in a CSV file, with its line break."""
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(row)
-    return line.getvalue().encode(errors="surrogateescape")
+    return text_of(row).encode(errors="surrogateescape")
 
 
 def parse_rows(content: bytes) -> Iterator[list[str]]:

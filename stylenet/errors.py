@@ -90,6 +90,9 @@ def run_script(main: Callable[[list[str]], int]) -> int:
     Our own errors, and those of the system (a full disk, a locked folder), become one line on
     stderr instead of a traceback. No child process outlives an error.
     """
+    for name in ("stdout", "stderr"):  # a daemon may have closed them
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - as long as the process
     for stream in (sys.stdout, sys.stderr):  # file names need not be UTF-8
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -107,6 +110,8 @@ def run_script(main: Callable[[list[str]], int]) -> int:
             return failed(worker_message(error), DataError.exit_code)
         if is_out_of_memory(error):
             return failed(memory_message(error), StylenetError.exit_code)
+        if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+            return failed(compiler_message(error), StylenetError.exit_code)
         raise
     except MemoryError as error:
         return failed(memory_message(error), StylenetError.exit_code)
@@ -195,6 +200,15 @@ def lasting_imports() -> Iterator[None]:
         gc.freeze()  # the collector skips all objects so far
         if was_enabled:
             gc.enable()
+
+
+def compiler_message(error: RuntimeError) -> str:
+    """One line for a network that torch.compile cannot build."""
+    reason = next(line for line in f"{error}\n{type(error).__name__}".splitlines() if line.strip())
+    return (
+        f"expected torch.compile to build the network, but it failed ({reason.strip()}); install a "
+        "C++ compiler, or leave --compile (train.compile=true) out"
+    )
 
 
 def one_line(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import glob
 import io
+import itertools
 import os
 import struct
 import warnings
@@ -55,12 +56,23 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }  # by EXIF orientation; 1 is upright
 EXIF_MARK = b"Exif\0\0"
+DESCRIPTIVE_TAGS = (
+    ExifTags.Base.ImageDescription,
+    ExifTags.Base.Make,
+    ExifTags.Base.Model,
+    ExifTags.Base.Software,
+    ExifTags.Base.DateTime,
+    ExifTags.Base.Artist,
+    ExifTags.Base.Copyright,
+)
+PARTS_OF_EXIF = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_WHITE_IS_ZERO = 258, 262, 0
 # 9 x 9 x 9 colours as an RGB picture of 9 x 81
 COLOUR_CUBE = np.stack(
     np.meshgrid(*[np.linspace(0, 255, 9, dtype=np.uint8)] * 3, indexing="ij"), axis=-1
 ).reshape(9, 81, 3)
 SRGB_ROUNDING = 2  # levels of 255
+FORMAT_LIMITS_PX = {"JPEG": 65500, "WEBP": 16383, "GIF": 65535}
 
 
 class TooLargeError(DataError):
@@ -378,8 +390,10 @@ def animation(path: str | Path) -> Iterator[tuple[Image.Image, Fraction]]:
             warnings.catch_warnings(action="ignore"),
             Image.open(path, formats=FORMATS) as image,
         ):
+            turn = turn_of(image)
             for frame in ImageSequence.Iterator(image):
-                picture = frame.copy()  # the next frame replaces this one; and some are timed late
+                # the next frame replaces this one; and some are timed late
+                picture = frame.transpose(turn) if turn is not None else frame.copy()
                 shown_ms = frame.info.get("duration") or DEFAULT_FRAME_MS
                 yield to_rgb(picture), Fraction(shown_ms).limit_denominator(10) / 1000
     except Exception as error:  # Pillow raises whatever a damaged file leads it to
@@ -437,7 +451,7 @@ def metadata_of(path: str | Path) -> dict[str, bytes]:
             Image.open(path, formats=FORMATS) as image,
         ):
             image.load()  # a PNG's block may follow its pixels
-            block = image.info.get("exif")
+            block = image.info.get("exif") or described(image)
             return profile | ({"exif": upright_exif(block)} if block else {})
     except Exception:  # reading the pixels says what is wrong
         return profile
@@ -454,7 +468,16 @@ def upright_exif(block: bytes) -> bytes:
         entry = start + offset + 2 + 12 * i  # tag, kind, count, value
         if struct.unpack_from(f"{order}H", content, entry)[0] == ExifTags.Base.Orientation:
             struct.pack_into(f"{order}H", content, entry + 8, 1)
-    return bytes(content)
+    return (b"" if start else EXIF_MARK) + bytes(content)  # JPEG needs the mark
+
+
+def described(image: Image.Image) -> bytes:
+    """What the tags of a TIFF, which are among those of its pixels, say of the photo."""
+    tags, kept = image.getexif(), Image.Exif()
+    for tag in (*DESCRIPTIVE_TAGS, *PARTS_OF_EXIF):
+        if tag in tags:
+            kept[tag] = tags.get_ifd(tag) if tag in PARTS_OF_EXIF else tags[tag]
+    return kept.tobytes() if len(kept) else b""
 
 
 def save_image(
@@ -478,11 +501,19 @@ def save_image(
         "JPEG": {"quality": JPEG_QUALITY, "subsampling": 0},
         "PNG": {"compress_level": PNG_LEVEL},
     }.get(kind, {})
-    try:
-        with replaced_file(target, scratch) as temporary:
-            to_pil(image).save(temporary, format=kind, **options, **(metadata or {}))
-    except OSError as error:
-        raise UsageError(f"expected to write {target}, but it failed ({error})") from None
+    picture, limit_px = to_pil(image), FORMAT_LIMITS_PX.get(kind, MAX_PIXELS)
+    if max(picture.size) > limit_px:
+        raise UsageError(
+            f"expected sides of at most {limit_px} pixels for {target.name}, but "
+            f"{picture.width}x{picture.height} came; write PNG, or make it smaller"
+        )
+    with replaced_file(target, scratch) as temporary:
+        try:
+            picture.save(temporary, format=kind, **options, **(metadata or {}))
+        except (ValueError, RuntimeError, struct.error) as error:  # whatever else it cannot hold
+            raise UsageError(
+                f"expected to write {target}, but {kind} does not take it ({one_line(error)})"
+            ) from None
 
 
 def iterate_images(paths: list[str | Path]) -> Iterator[Path]:
@@ -506,6 +537,17 @@ def matches(place: str | Path) -> list[Path]:
     if not found:
         raise DataError(f"expected an image or a folder, but there is no {place}; check the path")
     return found
+
+
+def root_of(place: str | Path) -> Path:
+    """The folder that a place stands for: itself, a file's, or a pattern's part without signs."""
+    path = Path(place)
+    if path.is_dir():
+        return path
+    if path.exists() or not glob.has_magic(str(place)):
+        return path.parent
+    parts = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts[:-1])
+    return Path(*parts)
 
 
 def no_images_message(folder: str | Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ class Look:
     0 keeps the content, 1 is the full style.
 
     `content_stats` are those of a clip's past. They replace what the network measures of the
-    content, but for the share `own_share`. Each part is [N or 1, ...].
+    content, but for the share `own_share`: means and deviations, each [N or 1, C, 1, 1].
 
     `regions` have styles of their own, and the look's codes apply to the rest; with `keeps_rest`
     the rest stays the content. The statistics are then those of each area, the rest first. `colour`
@@ -149,8 +150,8 @@ class StyleCard:
         facts = {
             "format": CARD_FORMAT,
             "model": json.dumps(self.model),
-            "title": self.title,
-            "source": self.source,
+            "title": as_utf8(self.title),
+            "source": as_utf8(self.source),
             "thumbnail": base64.b64encode(self.thumbnail).decode(),
         }
         tensors = {f"code.{i}": part.cpu().contiguous() for i, part in enumerate(self.code)}
@@ -193,6 +194,11 @@ def mean_code(codes: Sequence[StyleCode], shares: Sequence[float] | None = None)
     )
 
 
+def as_utf8(name: str) -> str:
+    """The name with what is no UTF-8 in it, as in an old file name, written as \\x…."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
 def stretched(mask: Tensor, height: int, width: int) -> Tensor:
     """A mask [1, 1, h, w] in another size, in [0, 1]."""
     exact = mask.float()
@@ -202,8 +208,18 @@ def stretched(mask: Tensor, height: int, width: int) -> Tensor:
 
 
 def averaged(past: StyleCode, own: StyleCode, own_share: float) -> StyleCode:
-    """The statistics of a clip's past with a share of a frame's own."""
-    return tuple(torch.lerp(old, new, own_share) for old, new in zip(past, own, strict=True))
+    """The statistics of a clip's past pooled with a share of a frame's own.
+
+    Both hold a mean and a deviation for each depth. What the means differ by is part of the pooled
+    deviation, so a frame lies within its reach, also after flat frames, whose own is next to none.
+    """
+    pooled = []
+    for i in range(0, len(own), 2):
+        (old, old_spread), (new, new_spread) = past[i : i + 2], own[i : i + 2]
+        variance = torch.lerp(old_spread.square(), new_spread.square(), own_share)
+        between = own_share * (1 - own_share) * (new - old).square()
+        pooled += [torch.lerp(old, new, own_share), (variance + between).sqrt()]
+    return tuple(pooled)
 
 
 def make_look(

@@ -48,7 +48,7 @@ def pick_device(name: str) -> torch.device:
         if device.type == "cuda" and device.index is None:
             device = torch.device("cuda", local_rank())
         torch.ones(1, device=device).item()
-    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, ValueError, ImportError, AttributeError) as error:
         reason = one_line(error).split(". ")[0]
         raise UsageError(
             f"expected a device such as auto, cpu or cuda:0, but {name!r} cannot be used ({reason})"

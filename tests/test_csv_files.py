@@ -19,6 +19,18 @@ def test_what_is_written_comes_back(tmp_path, suffix):
     ]
 
 
+def test_a_return_in_a_name_is_no_end_of_the_row(tmp_path):
+    write_rows(tmp_path / "t.csv", ("content",), [("a\rb.png",), ("c.png",)])
+    assert [row["content"] for _, row in read_rows(tmp_path / "t.csv", ("content",))] == [
+        "a\rb.png",
+        "c.png",
+    ]
+    assert list(parse_rows(format_row(["a\rb", 1]) + format_row(["c", 2]))) == [
+        ["a\rb", "1"],
+        ["c", "2"],
+    ]
+
+
 @pytest.mark.parametrize("separator", [",", ";"])
 def test_spreadsheets(tmp_path, separator):
     (tmp_path / "t.csv").write_text(

@@ -1,5 +1,7 @@
 """Errors become one line and an exit code."""
 
+import os
+import shlex
 import subprocess
 import sys
 import time
@@ -131,6 +133,31 @@ def test_a_full_output_is_told():
         )
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert "No space left on device" in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell closes the streams")
+def test_closed_streams_are_no_error():
+    code = SCRIPT.replace("raise {error}", "return print(1) or 0")
+    for closing in (">&-", "2>&-"):
+        done = subprocess.run(
+            f"exec {shlex.join([sys.executable, '-c', code])} {closing}",
+            shell=True,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0 and not done.stderr, done.stderr
+
+
+def test_a_compiler_that_is_missing_is_one_line(capsys):
+    kind = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+
+    def main(_):
+        raise kind("InvalidCxxCompiler: none found\n\nmore")
+
+    assert run_script(main) == StylenetError.exit_code
+    error = capsys.readouterr().err
+    assert "it failed (InvalidCxxCompiler: none found); install" in error and error.count("\n") == 1
 
 
 def test_no_child_outlives_an_error():

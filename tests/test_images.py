@@ -460,5 +460,22 @@ def test_metadata_is_kept_and_upright(tmp_path, suffix):
         assert saved.getexif()[0x010F] == "A maker" and saved.getexif()[0x0112] == 1
         assert b"acsp" in saved.info["icc_profile"]
     assert images.open_rgb(tmp_path / f"o{suffix}").size == (4, 8)  # not turned again
+    for kind in (".webp", ".tif", ".png"):  # some keep the block without its mark, or as tags
+        photo.save(tmp_path / f"q{kind}", exif=exif)
+        metadata = images.metadata_of(tmp_path / f"q{kind}")
+        images.save_image(torch.zeros(3, 8, 4), tmp_path / f"o{suffix}", None, metadata)
+        with Image.open(tmp_path / f"o{suffix}") as saved:
+            saved.load()
+            assert saved.getexif()[0x010F] == "A maker", kind
+            assert saved.getexif().get(0x0112, 1) == 1
     Image.new("RGB", (8, 4)).save(tmp_path / "d.png", exif=b"no TIFF at all")
     assert images.metadata_of(tmp_path / "d.png").keys() == {"icc_profile"}
+
+
+@pytest.mark.parametrize("suffix, side", [(".webp", 17000), (".gif", 66000), (".jpg", 66000)])
+def test_a_format_s_limit_is_said_in_a_line(tmp_path, suffix, side):
+    with pytest.raises(UsageError, match=f"expected sides of at most .* but {side}x1 came"):
+        images.save_image(torch.zeros(3, 1, side), tmp_path / f"o{suffix}")
+    with pytest.raises(UsageError, match="JPEG does not take it"):
+        images.save_image(torch.zeros(3, 8, 8), tmp_path / "o.jpg", None, {"exif": bytes(70_000)})
+    assert not list(tmp_path.iterdir())

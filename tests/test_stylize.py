@@ -17,6 +17,7 @@ from stylenet import images
 from stylenet.applying import pictures
 from stylenet.applying.stylizer import Stylizer
 from stylenet.config.protocol import Protocol
+from stylenet.csv_files import read_rows
 from stylenet.errors import DataError, UsageError, WeightsError
 from stylenet.metrics.candidates import Folder
 from stylenet.metrics.pairs import choose_pairs
@@ -186,7 +187,7 @@ def test_mistakes(call, folders, tmp_path, trained_run):
         (["--modle", "x"], {}, UsageError, "unrecognized arguments"),
         ([], {"output": tmp_path / "one.png"}, UsageError, "expected a folder as --output"),
         ([], {"output": ""}, UsageError, "an empty name"),
-        (["--model", ""], {}, UsageError, "expected a model as --model"),
+        (["--model", ""], {}, UsageError, "expected a name as --model"),
         ([], {"output": tmp_path / "file"}, UsageError, "folder that can be written"),
         ([], {"content": (tmp_path / "empty",)}, DataError, "there are none"),
         ([], {"style": (tmp_path / "absent.png",)}, DataError, "there is no"),
@@ -626,6 +627,48 @@ def test_inputs_are_never_replaced(call, folders, tmp_path):
     with pytest.raises(UsageError, match="expected another name than an input's"):
         call(content=(photo,), style=(next(folders[1].glob("*.png")),), output=photo)
     assert bytes_of(folders[0]) == before
+
+
+def test_inputs_that_a_folder_or_a_pattern_names_are_not_replaced_either(call, folders):
+    """Nor those that have a result's name."""
+    contents, styles = folders
+    draw(contents / "c0__s0.png", 9, 30, 24)
+    before = bytes_of(contents) | bytes_of(styles)
+    (contents.parent / "one").mkdir()
+    shutil.copy(contents / "c0.png", contents.parent / "one/a.png")
+    s0 = styles / "s0.png"
+    for content, style, output, extra in (
+        (contents.parent / "one", s0, contents.parent / "one/a.png", ()),
+        (contents.parent / "one/*.png", s0, contents.parent / "one/a.png", ()),
+        (contents, s0, contents, ()),
+        (contents / "c0.png", styles, s0, ("--sweep", "styles")),
+    ):
+        with pytest.raises(UsageError, match="expected inputs that no picture replaces"):
+            call(*extra, content=(content,), style=(style,), output=output)
+    assert before == bytes_of(contents) | bytes_of(styles)
+
+
+def test_a_pattern_s_names_begin_where_its_folders_do(call, folders, tmp_path):
+    for name in ("alb/one/x.png", "alb/two/x.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        shutil.copy(folders[0] / "c0.png", tmp_path / name)
+    for i, pattern in enumerate(("al*/*/x.png", "alb/**/*.png")):
+        out, style = tmp_path / f"out{i}", (folders[1] / "s0.png",)
+        content = (tmp_path / pattern,)
+        assert (
+            call("--pairs", "all", "--keep-folders", content=content, style=style, output=out) == 0
+        )
+        start = ("alb/", "")[i]
+        rows = [row["content"] for _, row in read_rows(out / "manifest.csv", ("content",))]
+        assert rows == [f"{start}one/x.png", f"{start}two/x.png"]
+        assert (out / f"{start}one/x.png").exists()
+
+
+@pytest.mark.parametrize("option", ["--content", "--style", "--pairs", "--style-mask"])
+def test_an_empty_name_is_not_the_current_folder(call, folders, monkeypatch, option):
+    monkeypatch.chdir(folders[0])
+    with pytest.raises(UsageError, match=f"expected a name as {option}, but an empty name came"):
+        call(option, "")
 
 
 def test_pictures_do_not_become_clips(call, tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ from stylenet.applying.clips import hdr, reading, writing
 from stylenet.applying.clips.reading import Frame, open_source
 from stylenet.applying.stylizer import Stylizer
 from stylenet.errors import DataError, UsageError, WeightsError
+from stylenet.looks import averaged as averaged_stats
 from stylenet.looks import make_look
 
 MS = Fraction(1, 1000)
@@ -414,6 +415,34 @@ def test_a_changing_exposure_is_evened_and_an_object_is_not_taken_for_one():
     assert smoother.level == pytest.approx(0, abs=0.01)
 
 
+def test_frames_of_one_colour_pool_with_what_follows(call, tmp_path):
+    """Their deviation is next to none: what their means differ by is part of the pooled one."""
+    flat = [torch.full((1, 4, 1, 1), value) for value in (0.2, 0.003, 0.3, 0.003)]
+    pooled = averaged_stats(tuple(flat[:2]), tuple(flat[2:]), 0.25)
+    both = torch.tensor([0.2, 0.2, 0.2, 0.3])
+    torch.testing.assert_close(pooled[0], both.mean().expand(1, 4, 1, 1))
+    spread = (both.var(unbiased=False) + 0.003**2).sqrt()
+    torch.testing.assert_close(pooled[1], spread.expand(1, 4, 1, 1))
+    (tmp_path / "fade").mkdir()
+    for i in range(6):
+        Image.new("RGB", (48, 32), (100 + 2 * i, 60, 60)).save(tmp_path / f"fade/{i}.png")
+    Image.fromarray(pictures(1)[0]).save(tmp_path / "style.png")
+    arguments = ["--content", tmp_path / "fade", "--video", "--style", tmp_path / "style.png"]
+    sizes = ["--size", "32", "--style-size", "32", "--device", "cpu"]
+    assert stylize.main([*map(str, arguments), "--output", str(tmp_path / "out"), *sizes]) == 0
+    assert len(list((tmp_path / "out").glob("*.png"))) == 6
+
+
+@pytest.mark.parametrize("place", ["link", "real/."])
+def test_an_empty_folder_takes_the_frames_wherever_it_lies(call, frame_folder, tmp_path, place):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "real/.writing-left").mkdir()  # of a process that was killed
+    assert call(frame_folder, tmp_path / place, "--video") == 0
+    assert len(list((tmp_path / "real").glob("*.png"))) == 11
+    assert {path.name for path in (tmp_path / "real").glob(".*")} == {".writing-left"}
+
+
 def as_bytes(pixels):
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
 
@@ -783,3 +812,31 @@ def test_animated_pictures_are_clips_with_their_times(tmp_path, suffix):
     assert images.is_animated(tmp_path / f"a{suffix}")
     images_[0].save(tmp_path / f"b{suffix}")
     assert not images.is_animated(tmp_path / f"b{suffix}")
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png"])
+def test_a_damaged_animation_keeps_what_decodes(call, tmp_path, suffix, capsys):
+    frames = [Image.fromarray(pixels) for pixels in pictures(6)]
+    place = tmp_path / f"a{suffix}"
+    frames[0].save(place, save_all=True, append_images=frames[1:], duration=100)
+    content = place.read_bytes()
+    place.write_bytes(content[: len(content) * 2 // 3])
+    assert call(place, tmp_path / "out", "--video") == 3
+    assert 1 <= len(list((tmp_path / "out").glob("*.png"))) < 6
+    assert "what could be decoded is kept" in capsys.readouterr().err
+
+
+def test_an_animation_is_turned_as_a_photo_is(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    frames = [Image.fromarray(pixels) for pixels in pictures(2)]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], exif=exif)
+    (frame, _) = list(open_source(str(tmp_path / "a.webp")))
+    assert tuple(frame.pixels.shape[-2:]) == frames[0].size
+
+
+def test_frames_that_are_shorter_than_a_tick_follow_each_other(call, tmp_path):
+    frames = [Image.fromarray(pixels) for pixels in pictures(4)]
+    frames[0].save(tmp_path / "a.png", save_all=True, append_images=frames[1:], duration=0.1)
+    assert call(tmp_path / "a.png", tmp_path / "out.mp4", "--video") == 0
+    assert len(facts(tmp_path / "out.mp4").times) == 4

@@ -26,7 +26,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,22 +59,16 @@ def main(arguments: list[str], program: str = "stylenet") -> int:
     if options.list_styles:
         return list_styles()
     check_required(parser, options)
+    check_names(options)
     if options.method:
         check_method(options)
     if options.model is None:
         options.model = stylizer.SHIPPED_MODEL
-    if not str(options.model).strip():
-        raise UsageError(
-            "expected a model as --model, but an empty name came; leave it out for the small one "
-            "included"
-        )
     looks.check_alpha(options.alpha)
     options.style = options.style and [styles.found(name) for name in options.style]
     check_single(options, runtime.world_size())
     if options.save_style:
         return save_style(options)
-    if not options.output.strip():
-        raise UsageError("expected a file or a folder as --output, but an empty name came")
     runtime.keep_freed_memory()
     runtime.allow_tf32(options.precision == "tf32")
     is_clip = not is_piped_picture(options) and reading.is_clip(options.content, options.video)
@@ -102,6 +96,23 @@ def check_required(parser: Parser, options: argparse.Namespace) -> None:
     missing = [f"--{name}" for name in needs if getattr(options, name) is None]
     if missing:
         parser.error(f"the following arguments are required: {', '.join(missing)}")
+
+
+NAMES = (
+    *("content", "style", "output", "model", "encoder", "config"),
+    *("style_mask", "save_style", "pairs"),
+)
+
+
+def check_names(options: argparse.Namespace) -> None:
+    """Raise UsageError for an empty name, as of a variable that is not set."""
+    for option in NAMES:
+        value = getattr(options, option)
+        if any(not str(name).strip() for name in (value if isinstance(value, list) else [value])):
+            raise UsageError(
+                f"expected a name as --{option.replace('_', '-')}, but an empty name came; give "
+                "one or leave the option out"
+            )
 
 
 def check_single(options: argparse.Namespace, n_processes: int) -> None:
@@ -275,6 +286,7 @@ def sweep(options: argparse.Namespace) -> int:
             f"{len(paths)} came"
         )
     check_place(target, target.parent, options)
+    check_inputs_stay(target.parent, [target.name], contents, paths, options)
     files.check_writable(target.parent)
     rows = sheet.cells(options.sweep, paths.labels(), options.alpha)
     path = contents.paths[0]
@@ -534,13 +546,7 @@ def plan_of(contents: Pictures, styles: Pictures, options: argparse.Namespace) -
     )
     folder = output.parent if is_file else output
     check_place(output, folder, options)
-    home, masks = folder.resolve(), {path.resolve() for path in masks_of(options)}
-    is_near = any(home in path.parents for path in masks)
-    if is_near and any(home / job.output in masks for job in plan.jobs()):
-        raise UsageError(
-            f"expected masks that no picture replaces, but one in {folder} has a picture's name; "
-            "give another --output"
-        )
+    check_inputs_stay(folder, (job.output for job in plan.jobs()), contents, styles, options)
     if options.output in options.aliases and len(plan) > 1:
         raise UsageError(
             f"expected one picture for --output -, standard output, but {len(plan)} came; give a "
@@ -607,6 +613,29 @@ def check_place(output: Path, folder: Path, options: argparse.Namespace) -> None
         )
 
 
+def check_inputs_stay(
+    folder: Path,
+    outputs: Iterable[str],
+    contents: Pictures,
+    styles: Pictures,
+    options: argparse.Namespace,
+) -> None:
+    """Raise UsageError if one of the outputs in the folder is a content, a style or a mask."""
+    inputs = [*contents.paths, *styles.paths, *masks_of(options)]
+    home, parents = folder.resolve(), {path.parent for path in inputs}
+    real = {parent: parent.resolve() for parent in parents}
+    # most folders hold no input, and a data set has millions of outputs
+    if not any(place.is_relative_to(home) for place in real.values()):
+        return
+    taken = {real[path.parent] / path.name for path in inputs}
+    replaced = next((output for output in outputs if home / output in taken), None)
+    if replaced is not None:
+        raise UsageError(
+            f"expected inputs that no picture replaces, but {folder / replaced} is one and would "
+            "be; give another --output"
+        )
+
+
 def masks_of(options: argparse.Namespace) -> list[Path]:
     """The files of masks and of their regions' styles."""
     files = [path for masking in options.mask or () for path in masking if path]
@@ -628,6 +657,7 @@ SETTLED = (
     "colour",
     "stroke",
     "seamless",
+    "keep_metadata",
 )
 
 
@@ -683,7 +713,7 @@ def stylise_clip(options: argparse.Namespace) -> int:
             f"expected one style for a clip, but {len(paths)} came; give one, or mix them with "
             "--weights"
         )
-    if paths:
+    if paths or options.weights is not None:
         looks.check_mixture(options.weights, len(paths))
     source = reading.open_source(options.content[0], options.size, options.fps)
     asked = styles.Looks(controls, options.weights, options.style_size)

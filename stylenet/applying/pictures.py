@@ -166,6 +166,8 @@ class Making:
         if self.looks.controls.stroke is not None and not shortest_px:
             with contextlib.suppress(DataError):  # it is reported when the content is read
                 shortest_px = min(images.shown_size(path))
+        if self.looks.controls.is_seamless:
+            shortest_px = nearest_on_grid(shortest_px)
         return self.looks.wanted(self.plan.styles[job.style], path, shortest_px)
 
     def read_content(self, path: Path) -> Tensor:
@@ -255,12 +257,17 @@ class Making:
 
 def on_grid(pixels: Tensor) -> Tensor:
     """The picture uint8 [3, H, W] resized to the nearest multiples of GRID_PX."""
-    size = [max(GRID_PX, round(side / GRID_PX) * GRID_PX) for side in pixels.shape[-2:]]
+    size = [nearest_on_grid(side) for side in pixels.shape[-2:]]
     if list(pixels.shape[-2:]) == size:
         return pixels
     return images.to_bytes_tensor(
         images.to_pil(images.to_unit(pixels)).resize(size[::-1], Image.Resampling.LANCZOS)
     )
+
+
+def nearest_on_grid(side_px: int) -> int:
+    """The nearest multiple of GRID_PX, but not 0."""
+    return max(GRID_PX, round(side_px / GRID_PX) * GRID_PX)
 
 
 class StyleCodes:

@@ -44,8 +44,8 @@ class Pictures:
     def __init__(self, places: Iterable[str | Path]) -> None:
         """Raises DataError for a place that does not exist, and for a folder without images."""
         files: dict[str, tuple[Path, Path]] = {}  # by name
-        for place in map(Path, places):
-            root = place if place.is_dir() else place.parent
+        for place in places:
+            root = images.root_of(place)
             for path in images.iterate_images([place]):
                 files.setdefault(str(path), (path, root))
         self.paths = [path for path, _ in files.values()]

@@ -61,7 +61,7 @@ class Controls(NamedTuple):
         if cards and given:
             raise UsageError(
                 f"expected a picture as style with {given[0]}, which changes it before the "
-                f"network sees it, but {cards[0]} is a style card; give the painting"
+                f"network sees it, but {cards[0].name} is a style card; give the painting"
             )
 
 

@@ -94,6 +94,13 @@ class Stylizer:
         origin: tuple[str | Path, str | None] | None = None,
     ) -> None:
         """`origin` names the files of the network: its own, and its encoder's."""
+        if precision not in ("fp32", *runtime.DTYPES):
+            raise UsageError(
+                f"expected fp32, {' or '.join(runtime.DTYPES)} as precision, but {precision!r} came"
+            )
+        is_number = isinstance(tile, int) and not isinstance(tile, bool) and tile > 0
+        if not is_number and tile not in ("auto", "off"):
+            raise UsageError(f"expected auto, off or a number of pixels as tile, but {tile!r} came")
         self.device, self.tile, self.origin = runtime.pick_device(device), tile, origin
         self.family = family_of(net)
         self.precision = precision
@@ -174,7 +181,7 @@ class Stylizer:
     def __call__(
         self,
         content: ImageLike,
-        style: ImageLike | StyleCode | list[ImageLike | StyleCode] | None = None,
+        style: StyleLike | list[StyleLike] | None = None,
         alpha: float = 1.0,
         mixture: Sequence[float] | None = None,
         colour: str = "style",
@@ -182,7 +189,7 @@ class Stylizer:
         stroke: float | None = None,
         is_seamless: bool = False,
     ) -> Tensor:
-        """The content in the look of the style, float32 in [0, 1] on the CPU.
+        """The content in the look of the style, float32 in [0, 1] on the CPU, of the same size.
 
         The result is [3, H, W], or [N, 3, H, W] for a batch. alpha: 0 gives the content back as the
         decoder can, 1 the full style. A list of styles is mixed in the proportion `mixture` (equal
@@ -196,7 +203,8 @@ class Stylizer:
         the style as it is. is_seamless: a content that can be tiled gives a result that can.
 
         Raises UsageError for an alpha outside [0, 1], a mixture that does not match the styles, an
-        unknown colour, and what the network or a style code cannot do.
+        unknown colour, and what the network or a style code cannot do; WeightsError for another
+        model's style card.
         """
         styles = style if isinstance(style, list) else [style]
         if not self.family.takes_styles:
@@ -210,7 +218,7 @@ class Stylizer:
             )
         encoded = self.encode_content(content, is_seamless)
 
-        def code_of(style: ImageLike | StyleCode | StyleCard) -> StyleCode:
+        def code_of(style: StyleLike) -> StyleCode:
             if isinstance(style, (tuple, StyleCard)):
                 if stroke is not None or colour == "matched":
                     raise UsageError(
@@ -236,7 +244,7 @@ class Stylizer:
     def picture(
         self,
         content: ImageLike,
-        style: ImageLike | StyleCode | list[ImageLike | StyleCode] | None = None,
+        style: StyleLike | list[StyleLike] | None = None,
         alpha: float = 1.0,
         mixture: Sequence[float] | None = None,
         colour: str = "style",
@@ -249,13 +257,11 @@ class Stylizer:
         return images.to_pil(made)
 
     @torch.inference_mode()
-    def encode_style(
-        self, style: ImageLike | StyleCode | StyleCard, mask: ImageLike | None = None
-    ) -> StyleCode:
+    def encode_style(self, style: StyleLike, mask: ImageLike | None = None) -> StyleCode:
         """The style's code, which the network needs of a style. It fits every content.
 
-        With a mask only that part of the style counts. Raises UsageError for a card of another
-        model.
+        With a mask only that part of the style counts. Raises WeightsError for a card of another
+        model and UsageError for a mask without white.
         """
         if isinstance(style, StyleCard):
             code = style.code_for(self.model_id, self.device)
@@ -330,7 +336,8 @@ class Stylizer:
 
     def render(self, content: Encoded, look: Look) -> Tensor:
         """An encoded content in a look: pictures [N, 3, H, W], float32 in [0, 1] on the CPU."""
-        output = torch.empty(content.shape)
+        with torch.inference_mode(False):  # so that the caller may change it and take its gradient
+            output = torch.empty(content.shape)
 
         def write(top: int, left: int, piece: Tensor) -> None:
             output[..., top : top + piece.shape[-2], left : left + piece.shape[-1]] = (
@@ -444,7 +451,9 @@ def best_tile(free_bytes: int | None, device: torch.device) -> int:
     return candidates[0] if candidates else 128
 
 
-Masked = tuple[ImageLike, ImageLike | StyleCode | StyleCard]  # a mask, and the style behind it
+FLOAT_SLACK = 0.5  # resizing may overshoot; levels of 255 and standardised pictures lie beyond
+StyleLike = ImageLike | StyleCode | StyleCard
+Masked = tuple[ImageLike, StyleLike]  # a mask, and the style behind it
 
 
 def without_margin(margin: int, shape: Sequence[int], write: Write) -> Write:
@@ -580,7 +589,12 @@ def to_batch(image: ImageLike) -> Tensor:
         image = images.open_rgb(image)
     if isinstance(image, Image.Image):
         image = np.array(images.to_rgb(image))
-    tensor = torch.tensor(image) if isinstance(image, np.ndarray) else image
+    if not isinstance(image, (np.ndarray, Tensor)):
+        raise UsageError(
+            "expected a path, a Pillow image, an array or a tensor as picture, but "
+            f"{type(image).__name__} came; give several styles as a list"
+        )
+    tensor = torch.tensor(np.ascontiguousarray(image)) if isinstance(image, np.ndarray) else image
     if isinstance(image, np.ndarray) and tensor.ndim == 3:
         tensor = tensor.permute(2, 0, 1)  # [H, W, 3] -> [3, H, W]
     batch = tensor if tensor.ndim == 4 else tensor[None]
@@ -589,6 +603,7 @@ def to_batch(image: ImageLike) -> Tensor:
         batch.ndim != 4
         or batch.shape[1] != 3
         or not is_known
+        or not batch.numel()
         or isinstance(image, np.ndarray)
         and image.ndim != 3
     ):
@@ -599,6 +614,13 @@ def to_batch(image: ImageLike) -> Tensor:
             f"expected an image {kind}, float in [0, 1] or uint8, but {tuple(image.shape)} of "
             f"{image.dtype} came"
         )
+    if batch.is_floating_point():
+        low, high = (float(bound) for bound in batch.aminmax())
+        if not (low >= -FLOAT_SLACK and high <= 1 + FLOAT_SLACK):
+            raise UsageError(
+                f"expected an image whose floats lie in [0, 1], but {low:g} to {high:g} came; "
+                "divide levels by 255"
+            )
     return batch
 
 

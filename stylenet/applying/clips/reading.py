@@ -312,13 +312,20 @@ class AnimatedSource:
     def __init__(self, path: Path, size_px: int) -> None:
         self.name, self.size_px, self.path = str(path), size_px, path
         self.damage, self.size = "", None
-        self.durations = [duration for _, duration in images.animation(path)]
+        self.durations = []
+        try:
+            self.durations += (duration for _, duration in images.animation(path))
+        except DataError as error:
+            if not self.durations:
+                raise
+            self.damage = str(error)
         self.n_frames = len(self.durations)
         self.rate = self.n_frames / sum(self.durations)
 
     def __iter__(self) -> Iterator[Frame]:
         time = Fraction(0)
-        for image, duration in images.animation(self.path):
+        whole = itertools.islice(images.animation(self.path), self.n_frames)
+        for image, duration in whole:
             yield Frame(fitted(self, image), time, duration)
             time += duration
 

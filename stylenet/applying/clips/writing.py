@@ -70,30 +70,40 @@ def open_target(name: str, source: Source) -> Iterator[FolderTarget | VideoTarge
 
 @contextlib.contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """Context with a temporary folder beside the target.
+    """Context with a temporary folder, which becomes the target on success.
 
-    It is renamed to the target on success and removed on failure. Raises UsageError.
+    An empty folder that is there takes its files: it may be a link or a mount, which nothing can
+    take the place of. On failure nothing is left. Raises UsageError.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    is_there = target.exists()
+    if is_there and (not target.is_dir() or any(map(is_finished, target.iterdir()))):
         raise UsageError(
             f"expected a new or an empty folder as --output for the frames, but {target} is there "
             "and not empty"
         )
+    home = target if is_there else target.parent
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=files.UNFINISHED))
+        home.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=home, prefix=files.UNFINISHED))
     except OSError as error:
         raise UsageError(
-            f"expected a folder that can be written, but {target.parent} cannot ({error.strerror})"
+            f"expected a folder that can be written, but {home} cannot ({error.strerror})"
         ) from None
     try:
         yield temporary
-        temporary.chmod(0o777 & ~files.current_umask())
-        if target.exists():  # an empty folder
-            target.rmdir()
-        temporary.replace(target)
+        if is_there:
+            for path in sorted(temporary.iterdir()):
+                path.replace(target / path.name)
+        else:
+            temporary.chmod(0o777 & ~files.current_umask())
+            temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a file or folder is no remainder of a killed process."""
+    return not path.name.startswith(files.UNFINISHED)
 
 
 class FolderTarget:
@@ -160,6 +170,7 @@ class VideoTarget:
         self.file = place if isinstance(place, SteadyFile) else None
         # sound from before the first frame, whose size the header needs; None after that frame
         self.waiting: list[Any] | None = []
+        self.at = -1  # the last frame's time, in ticks
         # a viewer behind a pipe waits for whole clusters: they are cut every 100 ms
         options = {"cluster_time_limit": "100", "flush_packets": "1"} if kind else {}
         self.container = self.av.open(place, "w", format=kind, options=options)
@@ -250,11 +261,9 @@ class VideoTarget:
             format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", interpolation=EXACT
         )
         tick = self.video.codec_context.time_base
-        picture.time_base, picture.pts, picture.duration = (
-            tick,
-            round(frame.time / tick),
-            round(frame.duration / tick),
-        )
+        self.at = max(round(frame.time / tick), self.at + 1)  # two frames never share a time
+        picture.time_base, picture.pts = tick, self.at
+        picture.duration = round(frame.duration / tick)
         if self.waiting is not None:
             self.video.height, self.video.width = pixels.shape[:2]
             self.video.codec_context.sample_aspect_ratio = self.source.aspect
