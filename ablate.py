@@ -458,7 +458,9 @@ def scoring_arguments(
     arguments += [part for cell in cells for part in ("--model", str(cell.folder))]
     weights = config.encoder.weights
     arguments += (
-        [f"judge.name={config.encoder.name}", f"judge.weights={weights}"] if weights else []
+        ["--encoder", weights, f"judge.name={config.encoder.name}", f"judge.weights={weights}"]
+        if weights
+        else []
     )
     tracking = {
         name: getattr(config.tracking, name)

@@ -180,7 +180,7 @@ def dry_run(protocol: Protocol, pairs: Pairs, options: argparse.Namespace) -> in
     for metric, reason in scorer.missing.items():
         print(f"{metric}: not computed: {reason}")
     target = Path(options.output) / "pair_list.csv"
-    names = ((pairs.names[pairs.contents[c]], pairs.names[pairs.styles[s]]) for c, s in pairs.pairs)
+    names = (pairs.names_of(pair) for pair in pairs.pairs)
     write_rows(target, ("content", "style"), names)
     print(f"pairs: {target}")
     return 0

@@ -164,7 +164,10 @@ def dry_run(config: Config, first_step: int, is_timed: bool) -> int:
         datasets.check_presence(split)
     if not first_step:
         build.load_starting_point(config, encoder)
+    build.add_adapters(config, trained)
     build.make_optimizer(config, trained)
+    if not runtime.is_main():  # it only takes part in the timed steps, and ends with them
+        return measure(config) and 0 if is_timed else 0
     print(config.to_yaml(), end="")
     print(
         f"content: {len(data.content.train)} images to train, {len(data.content.held_out)} held out"
@@ -180,7 +183,8 @@ def dry_run(config: Config, first_step: int, is_timed: bool) -> int:
         + losses.describe_weights(build.make_loss_weights(config), encoder.network.channels)
     )
     if is_timed:
-        print(f"estimate: {measure(config).text(max(0, config.train.steps - first_step))}")
+        timing = measure(config)
+        print(f"estimate: {timing.text(max(0, config.train.steps - first_step))}")
     return 0
 
 
@@ -207,7 +211,11 @@ def measure(config: Config) -> Timing:
         parts = {
             "run": {"dir": f"{folder}/run"},
             "tracking": {"mode": "disabled"},
-            "train": {"steps": first + n_rounds * a_round, "log_every_steps": 1},
+            "train": {
+                "steps": first + n_rounds * a_round,
+                "log_every_steps": 1,
+                "patience": 0,
+            },
             "val": {"pairs": 1, "grid_pairs": 1},
         }
         short = dataclasses.replace(
@@ -218,9 +226,12 @@ def measure(config: Config) -> Timing:
             },
         )
         start_s = time.perf_counter()
-        train(short, None)
+        exit_code = train(short, None)
         elapsed_s = time.perf_counter() - start_s
-        lines = Path(folder, "run", "history.jsonl").read_text(encoding="utf-8").splitlines()
+        history = Path(folder, "run", "history.jsonl")  # the main process's
+        lines = history.read_text(encoding="utf-8").splitlines() if history.exists() else []
+    if exit_code or not lines:
+        raise SystemExit(exit_code)
     rows = [row for row in map(json.loads, lines) if row["kind"] == "train"]
     times_s = [1 / row["steps_per_s"] for row in rows]
     rounds = [times_s[i : i + a_round] for i in range(first, len(times_s), a_round)]
@@ -236,12 +247,12 @@ def count(module: torch.nn.Module, only_trained: bool = False) -> int:
 def train(config: Config, state: dict[str, Any] | None) -> int:
     """Run the training to its end or to a stop; returns the exit code."""
     from stylenet import runtime
-    from stylenet.checkpoint import finished_model
     from stylenet.losses import weighted_total
-    from stylenet.training.run import Run
+    from stylenet.training.run import Run, finished_before
 
-    if state and state["step"] >= config.train.steps and finished_model(config.run.dir, state):
-        print(f"finished before, at step {state['step']}: {finished_model(config.run.dir, state)}")
+    finished = finished_before(config, state) if state else None
+    if finished:
+        print(f"finished before, at step {state['step']}: {finished}")
         return 0
     device = runtime.pick_device(config.run.device)
     runtime.keep_freed_memory()

@@ -32,6 +32,7 @@ UNUSABLE = ("corrupt", "truncated", "huge", "tiny", "duplicate")  # left out of 
 NOTED = ("CMYK", "alpha", "16-bit", "EXIF-rotated")  # converted when read, listed for information
 COLUMNS = ("path", "width", "height", "bytes", "sha256", "split")
 QUALITIES = tuple(range(90, 29, -5))  # of WebP, best first
+LONGEST_PX = 16383  # of a side in WebP
 N_PROBED = 48  # pictures by which a quality is chosen
 TAR_BYTES = 512 + 511 + 128  # of a file at most: header, padding, row of the manifest
 TAR_END = 10_240 + 4096  # its last block, and the manifests' own headers
@@ -400,6 +401,9 @@ def shrink(item: Packed, px: int, quality: int) -> Packed:
         if min(image.size) > px
         else image
     )
+    if max(image.size) > LONGEST_PX:
+        reason = f"expected sides of at most {LONGEST_PX} pixels, but {max(image.size)} would come"
+        return Packed(item.kind, item.path, item.split, message=f"{item.path}: {reason}")
     stream = io.BytesIO()
     image.save(stream, "WEBP", quality=quality, method=4)
     return Packed(item.kind, item.path, item.split, stream.getvalue(), *image.size)

@@ -24,6 +24,7 @@ from stylenet.errors import UsageError, WeightsError
 from stylenet.losses import LossWeights
 from stylenet.models import adapters
 from stylenet.models.calibration import calibrate, mean_activations
+from stylenet.models.critic import SMALLEST_PX
 from stylenet.models.families import FAMILIES, Parts, parts_of
 from stylenet.models.vgg import VGG
 from stylenet.models.vgg_files import (
@@ -221,6 +222,11 @@ def check_config(config: Config) -> None:
                 f"expected another {key} for model.name={name}, which does not have "
                 f"{values[key]}; see --help"
             )
+    if config.loss.adversarial_weight and config.data.crop_px < SMALLEST_PX:
+        raise UsageError(
+            f"expected data.crop_px of {SMALLEST_PX} or more with loss.adversarial_weight, but "
+            f"{config.data.crop_px} came; give larger crops"
+        )
     if config.transform.name not in family.transforms:
         known = ", ".join(family.transforms)
         raise UsageError(
@@ -355,6 +361,12 @@ def load_starting_point(config: Config, encoder: Encoder) -> StartingPoint | Non
     if not path:
         return None
     if str(path).endswith((".pth", ".pth.tar")):  # pytorch-AdaIN's decoders, which name no encoder
+        if config.train.adapter_rank:
+            raise UsageError(
+                f"expected a released model as train.init_from with train.adapter_rank, but {path} "
+                "is another code's decoder, to which no adapter can be added later; leave "
+                "train.adapter_rank=0"
+            )
         trained = make_trained(config)
         if not family.load_published(trained, read_weights(path), path):
             raise WeightsError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import re
 import struct
 import sys
@@ -55,8 +56,10 @@ def writing(path: str | Path) -> Iterator[Path]:
 
 def remove_unfinished(run_dir: str | Path) -> None:
     """Delete what a killed process left half-written."""
-    for path in Path(run_dir).rglob(f"{UNFINISHED}*"):
-        path.unlink(missing_ok=True)
+    folder = Path(run_dir)
+    for place in (folder, folder / "checkpoints", folder / "samples"):
+        for path in place.glob(f"{UNFINISHED}*"):
+            path.unlink(missing_ok=True)
 
 
 def holds_run(run_dir: str | Path) -> bool:
@@ -144,25 +147,42 @@ def load_latest(run_dir: str | Path) -> tuple[Path, dict[str, Any]]:
 
 
 def run_dir_of(path: str | Path) -> Path:
-    """The run folder of a checkpoint in it."""
-    return Path(path).resolve().parent.parent
+    """The run folder of a checkpoint in it. Raises UsageError for a file that lies elsewhere."""
+    folder = Path(path).resolve().parent
+    if folder.name != "checkpoints":
+        raise UsageError(
+            f"expected a checkpoint in a run's folder checkpoints/, but {path} lies elsewhere; put "
+            "it there, since the run continues in the folder above"
+        )
+    return folder.parent
 
 
 def set_newer_aside(run_dir: str | Path, step: int) -> None:
     """Rename the resume states after a step, from which a run continues.
 
-    They are of another course now, and must not count as the newest.
+    They are of another course now, and must not count as the newest. The same goes for the best
+    state.
     """
-    for path in list_states(run_dir):
-        if path > state_path(run_dir, step):
-            path.replace(path.with_name(f"superseded_{path.name}"))
+    best = Path(run_dir) / "checkpoints" / BEST_FILE
+    newer = [path for path in list_states(run_dir) if path > state_path(run_dir, step)]
+    newer += [best] if best.is_file() and step_of(best) > step else []
+    for path in newer:
+        path.replace(path.with_name(f"superseded_{path.name}"))
 
 
-def finished_model(run_dir: str | Path, state: dict[str, Any]) -> Path | None:
-    """The released model in the folder, if it is that of the state."""
+def step_of(path: Path) -> float:
+    """The step of a resume state; infinite for a damaged one."""
+    try:
+        return load_state(path)["step"]
+    except WeightsError:
+        return math.inf
+
+
+def finished_model(run_dir: str | Path, step: int) -> Path | None:
+    """The released model in the folder, if it is that of a step."""
     path = Path(run_dir) / MODEL_FILE
     try:
-        return path if load_model(path)[1]["step"] == state["step"] else None
+        return path if load_model(path)[1]["step"] == step else None
     except (WeightsError, KeyError):
         return None
 

@@ -179,7 +179,7 @@ def check_presence(split: Split) -> None:
 
     A manifest may be older than the folder.
     """
-    missing = [path for part in split for path in part.paths if not path.is_file()]
+    missing = [path for part in split for path in part.paths if not shards.holds(path)]
     if missing:
         raise DataError(
             f"expected the images of {split.train.origin}, but {len(missing)} are missing, first "

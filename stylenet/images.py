@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import glob
+import hashlib
 import io
 import itertools
 import os
@@ -361,6 +362,12 @@ def to_jpeg(image: Tensor, shortest_px: int) -> bytes:
     stream = io.BytesIO()
     resize_shortest(to_pil(unit), shortest_px).save(stream, "JPEG", quality=85)
     return stream.getvalue()
+
+
+def sha256_of_picture(path: str | Path) -> str:
+    """The sha256 of a picture's file, be it in a shard."""
+    member = shards.opened(path)
+    return hashlib.sha256(member.read() if member else Path(path).read_bytes()).hexdigest()
 
 
 def shown_size(path: str | Path) -> tuple[int, int]:

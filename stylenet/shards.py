@@ -82,6 +82,12 @@ def split_path(path: str | Path) -> tuple[Path, str] | None:
     return (shard, name.replace(os.sep, "/")) if shard.is_file() else None
 
 
+def holds(path: Path) -> bool:
+    """Whether a picture's file is there, be it in a shard."""
+    parts = split_path(path)
+    return path.is_file() if parts is None else parts[1] in index(parts[0])
+
+
 def opened(path: str | Path) -> io.BytesIO | None:
     """The bytes of a picture in a shard; None for an ordinary file.
 

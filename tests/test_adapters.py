@@ -37,6 +37,14 @@ def test_a_fresh_adapter_changes_nothing_and_only_it_learns():
     assert all((p.grad is not None) == p.requires_grad for p in net.parameters())
 
 
+def test_frozen_parts_get_no_adapter():
+    net = make()
+    net.to_half.requires_grad_(False)
+    adapters.adapt(net, 2)
+    names = set(adapters.adapter_tensors(net))
+    assert names and not any(name.startswith("to_half") for name in names)
+
+
 def test_merged_tensors_make_the_adapted_network():
     net, content, style = make(), image(1, 3, 24, 24), image(1, 3, 24, 24, seed=1)
     base = {name: tensor.clone() for name, tensor in net.state_dict().items()}
@@ -104,6 +112,10 @@ def test_mistakes(base_and_adapter, tiny_options, tmp_path):
         train.main(["--config", RECIPE, *where, f"train.init_from={own}"])
     with pytest.raises(UsageError, match="train.init_from beside train.adapter_rank"):
         train.main(["--config", RECIPE, *where, "train.adapter_rank=2"])
+    (tmp_path / "d.pth").touch()
+    options = ["train.adapter_rank=2", f"train.init_from={tmp_path / 'd.pth'}"]
+    with pytest.raises(UsageError, match="expected a released model as train.init_from"):
+        train.main(["--config", RECIPE, *tiny_options, *options, f"run.dir={tmp_path / 'x'}"])
     with pytest.raises(UsageError, match="expected parts of the network as train.freeze .to_half"):
         train.main(["--config", RECIPE, *where, "train.freeze=[conv4_1]"])
 

@@ -365,7 +365,7 @@ def test_pictures_of_others_enter_the_same_table(judged, trained_run, image_fold
             load_picture(pairs.contents[c], protocol), load_picture(pairs.styles[s], protocol)
         )
         save_image(picture[0], tmp_path / "peer" / f"{i}.png")
-        rows.append((pairs.names[pairs.contents[c]], pairs.names[pairs.styles[s]], f"{i}.png"))
+        rows.append((*pairs.names_of((c, s)), f"{i}.png"))
     with open(tmp_path / "peer/manifest.csv", "w", newline="") as file:
         csv.writer(file).writerows([("content", "style", "output"), *rows])
     more = ["--model", str(trained_run), "--images", str(tmp_path / "peer")]

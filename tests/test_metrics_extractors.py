@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stylenet.errors import WeightsError
+from stylenet.errors import UsageError, WeightsError
 from stylenet.images import load_image
 from stylenet.metrics import extractors
 from stylenet.models.vgg_files import read_weights
@@ -104,6 +104,15 @@ def test_lpips_grows_with_the_noise():
     a, noise = image(0), image(1) - 0.5
     distances = [ours(a, (a + k * noise).clamp(0, 1)).item() for k in (0, 0.2, 0.5, 1)]
     assert distances == sorted(distances) and distances[0] == 0 < distances[1]
+
+
+@pytest.mark.parametrize("net", ["alex", "vgg"])
+def test_lpips_of_small_pictures_is_refused(net):
+    ours = extractors.Lpips(net, random_backbone(net), random_heads(net))
+    smallest = torch.rand(1, 3, ours.smallest_px, ours.smallest_px)
+    assert ours(smallest, 1 - smallest).isfinite()
+    with pytest.raises(UsageError, match="expected pictures of .* pixels or more for lpips"):
+        ours(smallest[..., 1:], smallest[..., 1:])
 
 
 def test_heads_are_checked(monkeypatch, tmp_path):

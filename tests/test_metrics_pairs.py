@@ -1,13 +1,14 @@
 """The pairs of an evaluation, and how their pictures are prepared."""
 
 import math
+import tarfile
 
 import numpy as np
 import pytest
 from conftest import draw
 from PIL import Image
 
-from stylenet import datasets
+from stylenet import datasets, images
 from stylenet.config.protocol import Protocol
 from stylenet.errors import DataError
 from stylenet.metrics.pairs import choose_pairs, draw_pairs, load_picture
@@ -44,7 +45,7 @@ def test_contents_and_styles_are_drawn_before_the_pairs(image_folders):
     content, style = map(str, image_folders)
     pairs = choose_pairs(protocol("pairs.contents=3", "pairs.styles=2"), content, style)
     assert (len(pairs.contents), len(pairs.styles), len(pairs.pairs)) == (3, 2, 6)
-    assert set(pairs.names) >= set(pairs.contents) and pairs.names[pairs.styles[0]].startswith("s")
+    assert [len(names) for names in pairs.names] == [3, 2] and pairs.names[1][0].startswith("s")
     assert pairs == choose_pairs(protocol("pairs.contents=3", "pairs.styles=2"), content, style)
 
 
@@ -100,3 +101,37 @@ def test_pictures_are_prepared_as_the_protocol_says(tmp_path):
     )
     np.testing.assert_allclose(lanczos[0].permute(1, 2, 0).numpy(), expected, atol=1e-6)
     assert not math.isclose(float((lanczos - whole).abs().max()), 0)
+
+
+def test_sets_inside_each_other_keep_their_names_apart(tmp_path):
+    for i in range(2):
+        draw(tmp_path / f"{i}.png", i, 16, 16)
+        draw(tmp_path / f"sub/{i}.png", 9 + i, 16, 16)
+    (tmp_path / "list.csv").write_text("content,style\n0.png,1.png\nsub/0.png,0.png\n")
+    sets = str(tmp_path), str(tmp_path / "sub")
+    pairs = choose_pairs(protocol(f"pairs.list={tmp_path / 'list.csv'}"), *sets)
+    used = [(pairs.contents[c], pairs.styles[s]) for c, s in pairs.pairs]
+    assert used == [
+        (tmp_path / "0.png", tmp_path / "sub/1.png"),
+        (tmp_path / "sub/0.png", tmp_path / "sub/0.png"),
+    ]
+    drawn = choose_pairs(protocol("pairs.n=0"), *sets)
+    names = [drawn.names_of(pair) for pair in drawn.pairs]
+    assert len(set(names)) == len(names) == 6
+
+
+def test_sets_in_shards(tmp_path):
+    draw(tmp_path / "a.png", 1, 16, 16)
+    draw(tmp_path / "b.png", 2, 16, 16)
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for name in ("a.png", "b.png"):
+            tar.add(tmp_path / name, name)
+    origin = str(tmp_path / "{0..0}.tar")
+    pairs = choose_pairs(protocol("pairs.n=0"), origin, origin)
+    assert {pairs.names_of(pair) for pair in pairs.pairs} == {
+        ("0.tar/a.png", "0.tar/b.png"),
+        ("0.tar/b.png", "0.tar/a.png"),
+    }
+    assert images.sha256_of_picture(pairs.contents[0]) == images.sha256_of_picture(
+        tmp_path / "a.png"
+    )

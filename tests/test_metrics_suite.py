@@ -195,13 +195,14 @@ def test_names_in_tables(tmp_path):
         "decoder",
     ]
     assert distinct(["a", "b", "a", "a"]) == ["a", "b", "a (2)", "a (3)"]
+    assert distinct(["a", "a", "a (2)"]) == ["a", "a (2)", "a (2) (2)"]
 
 
 def test_folder_changes_its_name_with_its_pictures(image_folders, tmp_path):
     chosen = protocol("pairs.n=1")
     pairs = choose_pairs(chosen, *map(str, image_folders))
     (c, s), ids = pairs.pairs[0], []
-    row = f"{pairs.names[pairs.contents[c]]},{pairs.names[pairs.styles[s]]},0.png"
+    row = ",".join((*pairs.names_of((c, s)), "0.png"))
     for seed in (0, 0, 1):
         draw(tmp_path / "0.png", seed, 32, 32)
         (tmp_path / "manifest.csv").write_text(f"content,style,output\n{row}\n")

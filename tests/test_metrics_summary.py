@@ -39,7 +39,7 @@ class Given:
             (),
             tuple(f"s{i}.png" for i in range(9)),
             tuple(pairs),
-            {f"s{i}.png": f"s{i}" for i in range(9)},
+            (tuple(f"s{i}" for i in range(9)),) * 2,
             ("c", "s"),
         )
         self.pairs = self.pairs._replace(contents=self.pairs.styles)

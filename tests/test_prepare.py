@@ -253,6 +253,13 @@ def test_a_pack_keeps_its_limit_at_the_best_quality(two_sets, tmp_path, capsys):
     assert not (tmp_path / "no.tar").exists()
 
 
+def test_a_pack_leaves_out_what_its_format_cannot_hold(two_sets, tmp_path, capsys):
+    Image.new("RGB", (20_000, 18)).save(tmp_path / "photos/panorama.png")
+    target = tmp_path / "p.tar"
+    assert prepare.main(["pack", *two_sets, "--px", "16", "--output", str(target)]) == 3
+    assert "panorama.png: expected sides of at most 16383" in "".join(capsys.readouterr())
+
+
 def test_the_same_pictures_give_the_same_pack(two_sets, tmp_path):
     for name in ("a.tar", "b.tar"):
         assert (

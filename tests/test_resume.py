@@ -12,8 +12,9 @@ import torch
 from conftest import ROOT
 
 import train
-from stylenet.checkpoint import list_states, load_state, state_path
+from stylenet.checkpoint import list_states, load_model, load_state, save_state, state_path
 from stylenet.errors import DataError, UsageError
+from stylenet.training.setup import Setup
 
 RECIPE = str(ROOT / "configs/adain.yaml")
 
@@ -176,3 +177,53 @@ def test_other_images_are_not_taken_for_the_old_ones(tiny_options, image_folders
 def test_run_dir_beside_resume_is_refused(trained_run):
     with pytest.raises(UsageError, match="expected a run to continue where it is"):
         train.main(["--resume", str(trained_run), "run.dir=elsewhere"])
+
+
+def test_a_checkpoint_that_lies_elsewhere_takes_no_folder_over(tiny_options, tmp_path):
+    assert begin(tiny_options, tmp_path / "run", "train.steps=1") == 0
+    home = tmp_path / "home"
+    (home / "downloads").mkdir(parents=True)
+    (home / "config.yaml").write_text("mine")
+    shutil.copy(state_path(tmp_path / "run", 1), home / "downloads")
+    with pytest.raises(UsageError, match="expected a checkpoint in a run's folder checkpoints/"):
+        train.main(["--resume", str(home / "downloads" / state_path("", 1).name)])
+    assert sorted(path.name for path in home.iterdir()) == ["config.yaml", "downloads"]
+    (tmp_path / "run/other").mkdir()
+    (tmp_path / "run/other/.writing-notes.txt").write_text("mine")
+    assert train.main(["--resume", str(tmp_path / "run"), "train.steps=2"]) == 0
+    assert (tmp_path / "run/other/.writing-notes.txt").exists()
+
+
+EARLY = ["val.every_steps=1", "checkpoint.every_steps=1", "checkpoint.keep=9"]
+
+
+def test_the_best_of_another_course_is_not_released(tiny_options, tmp_path, capsys):
+    """The run goes on from an older checkpoint, after a later state was the best one."""
+    run = tmp_path / "run"
+    options = [*EARLY, "train.patience=50", "train.steps=4"]
+    assert begin(tiny_options, run, *options) == 0
+    best = run / "checkpoints/best.pt"
+    state = load_state(best) | {"step": 4}  # as if the last one had been it
+    save_state(state, best)
+    assert train.main(["--resume", str(state_path(run, 2)), "train.steps=2"]) == 0
+    assert load_model(run / "model.safetensors")[1]["step"] == 2
+    assert (run / "checkpoints/superseded_best.pt").exists() and not best.exists()
+    assert "which is gone: this is that of step 2" in capsys.readouterr().out
+
+
+def test_a_run_that_patience_ended_is_left_as_it_is(tiny_options, tmp_path, capsys):
+    run = tmp_path / "run"
+    options = [*EARLY, "train.patience=1", "train.steps=9", "optim.lr=1e-30"]
+    assert begin(tiny_options, run, *options) == 0
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert train.main(["--resume", str(run)]) == 0
+    assert "finished before, at step 2" in capsys.readouterr().out
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_a_stop_before_the_first_batch_is_saved(tiny_options, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Setup, "make_batches", lambda *_: iter(()))
+        begin(tiny_options, tmp_path / "run")
+    assert [path.name for path in list_states(tmp_path / "run")] == [state_path("", 0).name]
+    assert train.main(["--resume", str(tmp_path / "run")]) == 0

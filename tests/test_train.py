@@ -91,6 +91,28 @@ def test_dry_run_prints_everything_and_writes_nothing(tiny_options, tmp_path, ca
     assert not (tmp_path / "x").exists()
 
 
+def test_a_dry_run_counts_what_adapters_train(trained_run, tiny_options, tmp_path, capsys):
+    options = ["train.adapter_rank=1", f"train.init_from={trained_run}", "--dry-run"]
+    arguments = ["--config", RECIPE, *tiny_options, f"run.dir={tmp_path / 'x'}", *options]
+    assert train.main(arguments) == 0
+    counts = re.search(r"trained: (\S+) parameters, (\S+) trained", capsys.readouterr().out)
+    whole, own = (int(number.replace(",", "")) for number in counts.groups())
+    assert 0 < own < whole / 5
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["loss.content_weight=0", "loss.style_weight=0", "loss.adversarial_weight=1"], "loss wei"),
+        (["loss.adversarial_weight=1", "data.crop_px=8"], "expected data.crop_px of 16 or more"),
+        (["optim.lr=1e300"], "expected optim.lr below 1e"),
+    ],
+)
+def test_settings_that_would_fail_later_are_refused(tiny_options, tmp_path, options, words):
+    with pytest.raises(UsageError, match=words):
+        train.main(["--config", RECIPE, *tiny_options, f"run.dir={tmp_path / 'x'}", *options])
+
+
 @pytest.mark.slow
 def test_an_estimate_times_real_steps_and_leaves_nothing(tiny_options, tmp_path, capsys):
     arguments = ["--config", RECIPE, *tiny_options, f"run.dir={tmp_path / 'x'}"]

@@ -12,7 +12,7 @@ from stylenet.config.options import (
     require_not_negative,
     require_positive,
 )
-from stylenet.config.training import TAP_PATTERN, TrackingConfig
+from stylenet.config.training import MAX_LR, MAX_SEED, TAP_PATTERN, TrackingConfig
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,9 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "optim", "iterations", "lr", "history")
-        require_not_negative(self, "optim", "fine_iterations", "seed")
+        require_not_negative(self, "optim", "fine_iterations")
+        require(self.lr < MAX_LR, f"optim.lr below {MAX_LR:g}", self.lr)
+        require(0 <= self.seed < MAX_SEED, "optim.seed of 0 or more, below 2**63", self.seed)
         is_ascending = list(self.scales) == sorted(set(self.scales))
         require(
             is_ascending and all(px >= 16 for px in self.scales),

@@ -20,6 +20,10 @@ from stylenet.config.options import (
 TAP_PATTERN = re.compile(r"relu[1-5]_[1-4]")  # VGG-16 lacks some: the network checks its own
 
 
+MAX_LR = 1e36  # float32 ends at 3e38
+MAX_SEED = 2**63
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """The folder, the seed and the device of a run."""
@@ -35,7 +39,7 @@ class RunConfig:
     )
 
     def __post_init__(self) -> None:
-        require(0 <= self.seed < 2**63, "run.seed of 0 or more, below 2**63", self.seed)
+        require(0 <= self.seed < MAX_SEED, "run.seed of 0 or more, below 2**63", self.seed)
         require(bool(self.dir.strip()), "a folder as run.dir", self.dir)
 
 
@@ -291,7 +295,9 @@ class LossConfig:
             "at least one tap in loss.content_norm_taps",
             list(self.content_norm_taps),
         )
-        require(any(getattr(self, name) for name in weights), "at least one loss weight above 0", 0)
+        # validation has no critic
+        own = set(weights) - {"adversarial_weight"}
+        require(any(getattr(self, name) for name in own), "at least one loss weight above 0", 0)
         require_positive(self, "loss", "lazy_every_steps")
         is_lazy_alone = not any(getattr(self, name) for name in set(weights) - LAZY_WEIGHTS)
         require(
@@ -351,6 +357,7 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "optim", "lr")
+        require(self.lr < MAX_LR, f"optim.lr below {MAX_LR:g}", self.lr)
         require_not_negative(self, "optim", "lr_decay", "warmup_steps")
         require(
             self.clip_norm is None or self.clip_norm > 0,

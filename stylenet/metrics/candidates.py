@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 import functools
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -160,9 +161,7 @@ class Folder(Candidate):
             for row in rows
             if row["output"]
         }
-        keys = [
-            (pairs.names[pairs.contents[c]], pairs.names[pairs.styles[s]]) for c, s in pairs.pairs
-        ]
+        keys = [pairs.names_of(pair) for pair in pairs.pairs]
         missing = [
             pair for pair in keys if pair not in self.outputs or not self.outputs[pair].is_file()
         ]
@@ -187,9 +186,7 @@ class Folder(Candidate):
         style: Tensor,
         alpha: float | None,
     ) -> Tensor:
-        path = self.outputs[
-            pairs.names[pairs.contents[pair[0]]], pairs.names[pairs.styles[pair[1]]]
-        ]
+        path = self.outputs[pairs.names_of(pair)]
         picture = images.load_image(path)[None]
         if picture.shape != content.shape:
             sizes = [
@@ -216,11 +213,13 @@ def short_name(path: str) -> str:
 
 def distinct(names: Iterable[str]) -> list[str]:
     """The names, each repeated one with a number; the controls' names count as used."""
-    seen = {control().name: 1 for control in (ContentCopy, StyleCopy)}
+    taken = {control().name for control in (ContentCopy, StyleCopy)}
     result = []
     for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        result.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+        numbered = (f"{name} ({i})" for i in itertools.count(2))
+        label = next(label for label in itertools.chain([name], numbered) if label not in taken)
+        taken.add(label)
+        result.append(label)
     return result
 
 

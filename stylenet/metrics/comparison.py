@@ -17,6 +17,7 @@ from PIL import ImageDraw
 from torch import Tensor
 
 from stylenet import build, images
+from stylenet.checkpoint import find_release, read_release
 from stylenet.csv_files import read_rows
 from stylenet.metrics import functional, report, tables
 from stylenet.metrics import plots as drawing
@@ -329,7 +330,9 @@ def make_strips(runs: Sequence[Trained], scores: Scores) -> list[list[tuple[str,
     strips = {i: [("content", content), ("style", style)] for i, (content, style) in inputs.items()}
     for setting, members in by_setting(runs).items():
         # loaded once, for all of its pictures
-        model = Model(str(members[0].folder), setting, [1.0], "auto", None)
+        folder = members[0].folder
+        values = read_release(find_release(folder))[1]["config"]
+        model = Model(str(folder), setting, [1.0], "auto", values.get("encoder.weights"))
         for i, strip in strips.items():
             strip.append((setting, model.picture(pairs, pairs.pairs[i], *inputs[i], 1.0)))
     return list(strips.values())

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylenet.errors import WeightsError
+from stylenet.errors import UsageError, WeightsError
 from stylenet.metrics import functional
 from stylenet.models.vgg_files import check_digits, download_checked, read_weights, sha256_of_file
 
@@ -38,6 +38,7 @@ CONVOLUTIONS_SHA256 = {"alex": "1454cf628f565bb39c929b4ab19c33d8c662292055b946c4
 BACKBONE_SIZE = {"alex": "about 230 MB", "vgg": "about 550 MB"}
 # The numbers of the tapped ReLUs in torchvision's `features`.
 BACKBONE_TAPS = {"alex": (1, 4, 7, 9, 11), "vgg": (3, 8, 15, 22, 29)}
+SMALLEST_PX = {"alex": 31, "vgg": 16}  # whose last tap has a pixel
 # The heads of LPIPS 0.1, as torchmetrics and lpips ship them.
 HEADS_SHA256 = {
     "alex": "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
@@ -95,7 +96,7 @@ class Lpips(nn.Module):
                 if name.startswith("features.")
             }
         )
-        self.taps = BACKBONE_TAPS[net]
+        self.taps, self.smallest_px = BACKBONE_TAPS[net], SMALLEST_PX[net]
         self.heads = [heads[f"lin{i}.model.1.weight"].flatten() for i in range(len(self.taps))]
         self.register_buffer("shift", torch.tensor(LPIPS_SHIFT).reshape(1, 3, 1, 1))
         self.register_buffer("scale", torch.tensor(LPIPS_SCALE).reshape(1, 3, 1, 1))
@@ -111,6 +112,12 @@ class Lpips(nn.Module):
         return outputs
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        height, width = a.shape[-2:]
+        if min(height, width) < self.smallest_px:
+            raise UsageError(
+                f"expected pictures of {self.smallest_px} pixels or more for lpips, but "
+                f"{width}x{height} came; give images.resize_px, or other metrics"
+            )
         return functional.lpips(self.features(a), self.features(b), self.heads)
 
 

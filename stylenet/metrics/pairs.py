@@ -26,8 +26,12 @@ class Pairs(NamedTuple):
     contents: tuple[Path, ...]
     styles: tuple[Path, ...]
     pairs: tuple[tuple[int, int], ...]  # (number of the content, number of the style)
-    names: dict[Path, str]  # each path below its set's root
+    names: tuple[tuple[str, ...], tuple[str, ...]]  # contents' and styles', below their sets' roots
     origins: tuple[str, str]  # where contents and styles come from
+
+    def names_of(self, pair: tuple[int, int]) -> tuple[str, str]:
+        """The names of a pair's content and style."""
+        return self.names[0][pair[0]], self.names[1][pair[1]]
 
 
 def choose_pairs(protocol: Protocol, content: str, style: str) -> Pairs:
@@ -37,24 +41,30 @@ def choose_pairs(protocol: Protocol, content: str, style: str) -> Pairs:
         evaluated_part(origin, options.held_out, name)
         for origin, name in ((content, "--content"), (style, "--style"))
     ]
-    names = {
-        path: datasets.name_below(path, image_set.origin)
-        for image_set in sets
-        for path in image_set.paths
-    }
     if options.list:
-        return pairs_from_list(options.list, *sets, names)
+        return pairs_from_list(options.list, *sets)
     contents = draw(sets[0].paths, options.contents, options.seed, datasets.CONTENT)
     styles = draw(sets[1].paths, options.styles, options.seed, datasets.STYLE)
     drawn = draw_pairs(len(contents), len(styles), options.n, options.seed)
     # A set may contain the other: a picture is no style for itself.
-    different = tuple((c, s) for c, s in drawn if not contents[c].samefile(styles[s]))
+    different = tuple((c, s) for c, s in drawn if not is_same(contents[c], styles[s]))
     if not different:
         raise DataError(
             f"expected two different pictures in a pair, but {content} and {style} are one "
             "picture; give other sets"
         )
+    names = names_below(contents, sets[0].origin), names_below(styles, sets[1].origin)
     return Pairs(contents, styles, different, names, (content, style))
+
+
+def names_below(paths: Sequence[Path], origin: str) -> tuple[str, ...]:
+    """The names of a set's pictures."""
+    return tuple(datasets.name_below(path, origin) for path in paths)
+
+
+def is_same(a: Path, b: Path) -> bool:
+    """Whether two paths are one picture; those in shards are no files."""
+    return a == b or (a.is_file() and b.is_file() and a.samefile(b))
 
 
 def evaluated_part(origin: str, held_out: float, option_name: str) -> datasets.ImageSet:
@@ -94,17 +104,13 @@ def draw_pairs(n_contents: int, n_styles: int, n: int, seed: int) -> tuple[tuple
     )
 
 
-def pairs_from_list(
-    file: str, contents: datasets.ImageSet, styles: datasets.ImageSet, names: dict[Path, str]
-) -> Pairs:
+def pairs_from_list(file: str, contents: datasets.ImageSet, styles: datasets.ImageSet) -> Pairs:
     """The pairs of a CSV with the columns content and style.
 
     The names are paths below the sets. Raises DataError.
     """
-    numbers = [
-        {names[path]: i for i, path in enumerate(image_set.paths)}
-        for image_set in (contents, styles)
-    ]
+    names = tuple(names_below(part.paths, part.origin) for part in (contents, styles))
+    numbers = [{name: i for i, name in enumerate(known)} for known in names]
     rows = [row for _, row in read_rows(file, ("content", "style"))]
     unknown = [
         row[kind]

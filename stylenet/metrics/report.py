@@ -43,7 +43,7 @@ def pair_rows(evaluation: Evaluation, metrics: Sequence[str], n_absent: int) -> 
     for candidate in evaluation.candidates:
         for alpha, (i, (c, s)) in itertools.product(candidate.alphas, enumerate(pairs.pairs)):
             values = evaluation.store["pair", candidate.id, alpha, i]["values"]
-            names = pairs.names[pairs.contents[c]], pairs.names[pairs.styles[s]]
+            names = pairs.names_of((c, s))
             row = [candidate.name, "" if alpha is None else alpha, *names]
             yield [
                 *row,

@@ -29,7 +29,6 @@ from stylenet.metrics.functional import Point
 from stylenet.metrics.pairs import Pairs, load_picture
 from stylenet.metrics.scorer import Scorer
 from stylenet.metrics.store import Store, pack
-from stylenet.models.vgg_files import sha256_of_file
 from stylenet.objective import Objective
 from stylenet.progress import shown
 from stylenet.transforms import ADAIN
@@ -131,8 +130,7 @@ class Evaluation:
                 labels = [
                     candidate.name,
                     candidate.alphas[-1],
-                    self.pairs.names[self.pairs.contents[c]],
-                    self.pairs.names[self.pairs.styles[s]],
+                    *self.pairs.names_of((c, s)),
                 ]
                 rows.append([*labels, *pictures, *values.values()])
         header = ["candidate", "alpha", "content file", "style file", "content", "style", "output"]
@@ -212,11 +210,8 @@ def settings_name(protocol: Protocol, pairs: Pairs, scorer: Scorer) -> str:
         for name, value in protocol.to_flat().items()
         if not name.startswith(("tracking.", "networks.", "judge.weights"))
     }
-    used = [
-        [paths[i] for i in sorted({pair[k] for pair in pairs.pairs})]
-        for k, paths in enumerate(pairs[:2])
-    ]
-    pictures = [[pairs.names[path], sha256_of_file(path)] for path in (*used[0], *used[1])]
+    used = [(k, i) for k in (0, 1) for i in sorted({pair[k] for pair in pairs.pairs})]
+    pictures = [[pairs.names[k][i], images.sha256_of_picture(pairs[k][i])] for k, i in used]
     # Another commit may compute another score.
     code = [runtime.git_commit(), scorer.device.type]
     facts = [values, scorer.networks, sorted(scorer.missing), pictures, pairs.pairs, code]
@@ -229,7 +224,7 @@ def check_finite(
     """Raise DataError if a metric of a picture is not finite."""
     bad = [name for name, value in values.items() if not math.isfinite(value)]
     if bad:
-        where = f"{pairs.names[pairs.contents[pair[0]]]} + {pairs.names[pairs.styles[pair[1]]]}"
+        where = " + ".join(pairs.names_of(pair))
         raise DataError(
             f"expected finite metrics, but {bad[0]} of {candidate.name} on {where} is "
             f"{values[bad[0]]}"

@@ -286,7 +286,7 @@ def per_style(evaluation: Evaluation, candidate: Candidate) -> dict[str, dict[st
             for name, column in values.items()
             if "/" not in name
         }
-        means_by_style[pairs.names[pairs.styles[style]]] = {"n": len(chosen)} | means
+        means_by_style[pairs.names[1][style]] = {"n": len(chosen)} | means
     return means_by_style
 
 
@@ -303,8 +303,7 @@ def worst(evaluation: Evaluation, candidate: Candidate) -> dict[str, list[dict[s
         worst_pairs[name] = [
             {
                 "pair": i,
-                "content": pairs.names[pairs.contents[pairs.pairs[i][0]]],
-                "style": pairs.names[pairs.styles[pairs.pairs[i][1]]],
+                **dict(zip(("content", "style"), pairs.names_of(pairs.pairs[i]), strict=True)),
                 "value": values[name][i],
             }
             for i in order[:N_WORST]

@@ -29,9 +29,10 @@ class LowRank(nn.Module):
 
 
 def adapt(module: nn.Module, rank: int, generator: torch.Generator | None = None) -> None:
-    """Freeze a module and give each of its convolutions an adapter, in place."""
+    """Freeze a module and give each of its trained convolutions an adapter, in place."""
+    trained = [conv for conv in convolutions(module).values() if conv.weight.requires_grad]
     module.requires_grad_(False)
-    for conv in list(convolutions(module).values()):
+    for conv in trained:
         adapter = LowRank(conv.weight, rank, generator).to(conv.weight.device)
         parametrize.register_parametrization(conv, "weight", adapter)
 

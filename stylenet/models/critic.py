@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 SLOPE = 0.2  # of the leaky ReLU
+SMALLEST_PX = 16  # a smaller picture has no score
 
 
 class Critic(nn.Module):

@@ -155,8 +155,7 @@ class Run:
     @property
     def is_settled(self) -> bool:
         """Whether train.patience validations have passed since the best one."""
-        patience = self.config.train.patience * self.config.val.every_steps
-        return bool(patience and self.best and self.step - self.best["step"] >= patience)
+        return is_settled(self.config, self.step, self.best)
 
     def save(self) -> None:
         """Write the resume state, after the losses were seen to be finite."""
@@ -176,6 +175,8 @@ class Run:
         The noted losses are older than the last update. Weights that this update ruined must not
         replace good ones.
         """
+        if self.setup.last_batch is None:  # stopped before the first one: no update yet
+            return
         losses = self.validation.losses_of(self.setup.make_present(), *self.setup.last_batch)
         self.setup.network.module.train()
         n_batch = self.config.data.batch_size * runtime.world_size()
@@ -199,10 +200,31 @@ class Run:
         self.save()
         if runtime.is_main():
             if self.config.train.patience and self.best:
-                self.journal.say(f"the best model is that of step {self.best['step']}")
+                is_there = self.saver.best_state.is_file()
+                lost = "" if is_there else f", which is gone: this is that of step {self.step}"
+                self.journal.say(f"the best model is that of step {self.best['step']}{lost}")
             target = self.saver.write_model(self.progress)
             self.saver.log_final_artifacts(self.progress)
             self.saver.log_model(target, self.progress)
             self.journal.say(f"finished at step {self.step}: {target}")
         self.exit_code = 0
         return 0
+
+
+def is_settled(config: Config, step: int, best: dict[str, float] | None) -> bool:
+    """Whether train.patience validations have passed since the best one."""
+    patience = config.train.patience * config.val.every_steps
+    return bool(patience and best and step - best["step"] >= patience)
+
+
+def finished_before(config: Config, state: dict[str, Any]) -> Path | None:
+    """The released model of a run that a state ends; None if the run is to go on.
+
+    With train.patience the model is that of the best step.
+    """
+    step, best = state["step"], state["best"]
+    if step < config.train.steps and not is_settled(config, step, best):
+        return None
+    steps = [best["step"], step] if config.train.patience and best else [step]
+    found = (checkpoint.finished_model(config.run.dir, number) for number in steps)
+    return next(filter(None, found), None)

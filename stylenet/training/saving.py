@@ -57,6 +57,7 @@ class Saver:
             tracker,
         )
         self.options = setup.config.tracking
+        self.best_state = folder / "checkpoints" / checkpoint.BEST_FILE
 
     def write_state(self, progress: Progress, name: str, alias: str) -> None:
         """Write a resume state, and log it as an artifact if each one is wanted."""
@@ -93,9 +94,8 @@ class Saver:
     def write_model(self, progress: Progress) -> Path:
         """Write the released model, or the best one where train.patience is set; its path."""
         target = self.folder / checkpoint.MODEL_FILE
-        best = self.folder / "checkpoints" / checkpoint.BEST_FILE
-        if self.setup.config.train.patience and best.is_file():
-            release = checkpoint.load_state(best)["release"]
+        if self.setup.config.train.patience and self.best_state.is_file():
+            release = checkpoint.load_state(self.best_state)["release"]
             checkpoint.save_model(release["tensors"], release["description"], target)
         else:
             tensors, description = self.release_tensors(), self.release_description(progress)
@@ -112,9 +112,9 @@ class Saver:
         """Log the newest and the best state as artifacts, if tracking.artifacts=final."""
         if self.options.artifacts != "final":
             return
-        if progress.best:
-            best = self.folder / "checkpoints" / checkpoint.BEST_FILE
-            self.tracker.log_checkpoint(best, ["best"], {"step": progress.best["step"]})
+        if progress.best and self.best_state.is_file():
+            facts = {"step": progress.best["step"]}
+            self.tracker.log_checkpoint(self.best_state, ["best"], facts)
         self.tracker.log_checkpoint(
             checkpoint.state_path(self.folder, progress.step), ["latest"], {"step": progress.step}
         )

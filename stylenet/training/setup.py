@@ -34,6 +34,7 @@ class Setup:
     ) -> None:
         self.config, self.device, self.folder = config, device, folder
         self.layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+        self.last_batch: tuple[Tensor, Tensor] | None = None  # on the device
         self.make_data()
         self.make_networks(state)
         self.description = build.describe_run(config, self.encoder, self.data, device) | {
