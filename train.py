@@ -109,11 +109,8 @@ def load_resumed(
     if Path(place).is_dir():
         run_dir, (path, state) = place, checkpoint.load_latest(place)
     else:
-        run_dir, path, state = (
-            str(checkpoint.run_dir_of(place)),
-            Path(place),
-            checkpoint.load_state(place),
-        )
+        path, state = Path(place), checkpoint.load_state(place)
+        run_dir = str(checkpoint.run_dir_of(place))
     stored = Config.from_flat(state["release"]["description"]["config"])
     chosen = machinery.read_yaml(config_file) if config_file else None
     base = stored.to_flat() if chosen is None else machinery.flatten(chosen, config_file, Config)
@@ -166,8 +163,10 @@ def dry_run(config: Config, first_step: int, is_timed: bool) -> int:
         build.load_starting_point(config, encoder)
     build.add_adapters(config, trained)
     build.make_optimizer(config, trained)
-    if not runtime.is_main():  # it only takes part in the timed steps, and ends with them
-        return measure(config) and 0 if is_timed else 0
+    if not runtime.is_main():  # it only takes part in the timed steps
+        if is_timed:
+            measure(config)
+        return 0
     print(config.to_yaml(), end="")
     print(
         f"content: {len(data.content.train)} images to train, {len(data.content.held_out)} held out"

@@ -59,7 +59,8 @@ def remove_unfinished(run_dir: str | Path) -> None:
     folder = Path(run_dir)
     for place in (folder, folder / "checkpoints", folder / "samples"):
         for path in place.glob(f"{UNFINISHED}*"):
-            path.unlink(missing_ok=True)
+            if path.is_file():
+                path.unlink(missing_ok=True)
 
 
 def holds_run(run_dir: str | Path) -> bool:

@@ -14,6 +14,7 @@ import io
 import itertools
 import os
 import struct
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -73,6 +74,7 @@ COLOUR_CUBE = np.stack(
     np.meshgrid(*[np.linspace(0, 255, 9, dtype=np.uint8)] * 3, indexing="ij"), axis=-1
 ).reshape(9, 81, 3)
 SRGB_ROUNDING = 2  # levels of 255
+JPEG_EXIF_BYTES = 65_533
 FORMAT_LIMITS_PX = {"JPEG": 65500, "WEBP": 16383, "GIF": 65535}
 
 
@@ -449,7 +451,8 @@ def quantised(image: Tensor) -> Tensor:
 def metadata_of(path: str | Path) -> dict[str, bytes]:
     """What a photo's stylised picture keeps: its EXIF block, upright, and the profile of sRGB.
 
-    The block's other tags stay byte for byte. A damaged block is left out.
+    The block's other tags stay byte for byte; of a TIFF, whose tags are not a block, those that
+    describe the photo are kept. A damaged block is left out.
     """
     profile = {"icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}
     try:
@@ -508,6 +511,10 @@ def save_image(
         "JPEG": {"quality": JPEG_QUALITY, "subsampling": 0},
         "PNG": {"compress_level": PNG_LEVEL},
     }.get(kind, {})
+    metadata = dict(metadata or {})
+    if kind == "JPEG" and len(metadata.get("exif", b"")) > JPEG_EXIF_BYTES:
+        del metadata["exif"]
+        print(f"{target.name}: its EXIF block is too long for JPEG and left out", file=sys.stderr)
     picture, limit_px = to_pil(image), FORMAT_LIMITS_PX.get(kind, MAX_PIXELS)
     if max(picture.size) > limit_px:
         raise UsageError(
@@ -516,7 +523,7 @@ def save_image(
         )
     with replaced_file(target, scratch) as temporary:
         try:
-            picture.save(temporary, format=kind, **options, **(metadata or {}))
+            picture.save(temporary, format=kind, **options, **metadata)
         except (ValueError, RuntimeError, struct.error) as error:  # whatever else it cannot hold
             raise UsageError(
                 f"expected to write {target}, but {kind} does not take it ({one_line(error)})"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +43,7 @@ class Look:
     0 keeps the content, 1 is the full style.
 
     `content_stats` are those of a clip's past. They replace what the network measures of the
-    content, but for the share `own_share`: means and deviations, each [N or 1, C, 1, 1].
+    content, but for the share `own_share`. Each part is [N or 1, ...].
 
     `regions` have styles of their own, and the look's codes apply to the rest; with `keeps_rest`
     the rest stays the content. The statistics are then those of each area, the rest first. `colour`
@@ -99,11 +98,14 @@ class Look:
         """The same look with these statistics, and the share of the content's own in them."""
         return dataclasses.replace(self, content_stats=content_stats, own_share=own_share)
 
-    def settled(self, own: StyleCode) -> StyleCode:
-        """The statistics to align a content with, where the network measured `own`."""
-        return (
-            own if self.content_stats is None else averaged(self.content_stats, own, self.own_share)
-        )
+    def settled(self, own: StyleCode, are_moments: bool = True) -> StyleCode:
+        """The statistics to align a content with, where the network measured `own`.
+
+        `are_moments`: they are means and deviations in turn.
+        """
+        if self.content_stats is None:
+            return own
+        return (pooled if are_moments else averaged)(self.content_stats, own, self.own_share)
 
 
 MARGIN_WEIGHT = 1e-12  # not 0: an area has a weight at every depth
@@ -196,7 +198,7 @@ def mean_code(codes: Sequence[StyleCode], shares: Sequence[float] | None = None)
 
 def as_utf8(name: str) -> str:
     """The name with what is no UTF-8 in it, as in an old file name, written as \\x…."""
-    return os.fsencode(name).decode(errors="backslashreplace")
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def stretched(mask: Tensor, height: int, width: int) -> Tensor:
@@ -207,19 +209,24 @@ def stretched(mask: Tensor, height: int, width: int) -> Tensor:
     return exact.clamp(0, 1)
 
 
-def averaged(past: StyleCode, own: StyleCode, own_share: float) -> StyleCode:
+def pooled(past: StyleCode, own: StyleCode, own_share: float) -> StyleCode:
     """The statistics of a clip's past pooled with a share of a frame's own.
 
     Both hold a mean and a deviation for each depth. What the means differ by is part of the pooled
     deviation, so a frame lies within its reach, also after flat frames, whose own is next to none.
     """
-    pooled = []
+    result: list[Tensor] = []
     for i in range(0, len(own), 2):
         (old, old_spread), (new, new_spread) = past[i : i + 2], own[i : i + 2]
         variance = torch.lerp(old_spread.square(), new_spread.square(), own_share)
         between = own_share * (1 - own_share) * (new - old).square()
-        pooled += [torch.lerp(old, new, own_share), (variance + between).sqrt()]
-    return tuple(pooled)
+        result += [torch.lerp(old, new, own_share), (variance + between).sqrt()]
+    return tuple(result)
+
+
+def averaged(past: StyleCode, own: StyleCode, own_share: float) -> StyleCode:
+    """The same for statistics of other kinds, part by part."""
+    return tuple(torch.lerp(old, new, own_share) for old, new in zip(past, own, strict=True))
 
 
 def make_look(

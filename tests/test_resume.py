@@ -13,7 +13,7 @@ from conftest import ROOT
 
 import train
 from stylenet.checkpoint import list_states, load_model, load_state, save_state, state_path
-from stylenet.errors import DataError, UsageError
+from stylenet.errors import DataError, UsageError, WeightsError
 from stylenet.training.setup import Setup
 
 RECIPE = str(ROOT / "configs/adain.yaml")
@@ -188,6 +188,8 @@ def test_a_checkpoint_that_lies_elsewhere_takes_no_folder_over(tiny_options, tmp
     with pytest.raises(UsageError, match="expected a checkpoint in a run's folder checkpoints/"):
         train.main(["--resume", str(home / "downloads" / state_path("", 1).name)])
     assert sorted(path.name for path in home.iterdir()) == ["config.yaml", "downloads"]
+    with pytest.raises(WeightsError, match="there is no"):
+        train.main(["--resume", str(home / "absent")])
     (tmp_path / "run/other").mkdir()
     (tmp_path / "run/other/.writing-notes.txt").write_text("mine")
     assert train.main(["--resume", str(tmp_path / "run"), "train.steps=2"]) == 0

@@ -7,7 +7,7 @@ from stylenet.looks import make_look
 from stylenet.models.decoder import Decoder
 from stylenet.models.stylenet import StyleNet
 from stylenet.models.vgg_files import load_vgg
-from stylenet.transforms import ADAIN, adain
+from stylenet.transforms import ADAIN, TRANSFORMS, adain
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +72,18 @@ def test_mixing_is_linear_in_features(net):
     torch.testing.assert_close(
         net.stylise(content, make_look(codes, [1, 3])), net.decode(mixed, content.shape)
     )
+
+
+@pytest.mark.parametrize("name", [name for name, kind in TRANSFORMS.items() if kind.survey])
+def test_a_clip_s_second_frame_is_aligned_by_both(net, name):
+    """Statistics of every kind are mixed; those of a still picture stay."""
+    net = StyleNet(net.encoder, TRANSFORMS[name], torch.nn.Identity())
+    frames = [net.encode(image(1, 3, 32, 40, seed=seed)) for seed in (1, 2)]
+    look = make_look([net.encode_style(image(1, 3, 24, 24, seed=3))])
+    past = net.settled_stats(frames[0], look)
+    look = look.with_stats(past, 0.25)
+    for a, b in zip(net.settled_stats(frames[0], look), past, strict=True):
+        torch.testing.assert_close(a, b)
+    stats = net.settled_stats(frames[1], look)
+    assert [part.shape for part in stats] == [part.shape for part in past]
+    assert net.align(frames[1], look, stats).isfinite().all()

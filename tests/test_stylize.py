@@ -750,7 +750,7 @@ def test_an_evaluation_reads_the_manifest(call, folders, tmp_path):
     """stylize.py makes eval.py's pairs with --pairs; eval.py --images accepts them."""
     protocol = Protocol()
     pairs = choose_pairs(protocol, str(folders[0]), str(folders[1]))
-    rows = [(pairs.names[pairs.contents[c]], pairs.names[pairs.styles[s]]) for c, s in pairs.pairs]
+    rows = [pairs.names_of(pair) for pair in pairs.pairs]
     (tmp_path / "pair_list.csv").write_text(
         "\n".join(["content,style", *(",".join(row) for row in rows)])
     )

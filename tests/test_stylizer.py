@@ -74,6 +74,12 @@ def test_low_precision_is_near(stylizer, pictures, trained_run):
     torch.testing.assert_close(low, stylizer(pictures[0], pictures[1]), rtol=0, atol=0.05)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_each_precision_of_the_command_is_one_of_the_api(trained_run, pictures, precision):
+    stylizer = Stylizer.load(trained_run, device="cpu", precision=precision)
+    assert stylizer(pictures[0], pictures[1]).isfinite().all()
+
+
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
 def test_alpha_outside_is_refused(stylizer, pictures, alpha):
     with pytest.raises(UsageError, match="alpha in"):

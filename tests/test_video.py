@@ -25,8 +25,7 @@ from stylenet.applying.clips import hdr, reading, writing
 from stylenet.applying.clips.reading import Frame, open_source
 from stylenet.applying.stylizer import Stylizer
 from stylenet.errors import DataError, UsageError, WeightsError
-from stylenet.looks import averaged as averaged_stats
-from stylenet.looks import make_look
+from stylenet.looks import make_look, pooled
 
 MS = Fraction(1, 1000)
 EVEN_MS = [40] * 8
@@ -418,11 +417,11 @@ def test_a_changing_exposure_is_evened_and_an_object_is_not_taken_for_one():
 def test_frames_of_one_colour_pool_with_what_follows(call, tmp_path):
     """Their deviation is next to none: what their means differ by is part of the pooled one."""
     flat = [torch.full((1, 4, 1, 1), value) for value in (0.2, 0.003, 0.3, 0.003)]
-    pooled = averaged_stats(tuple(flat[:2]), tuple(flat[2:]), 0.25)
+    mean, deviation = pooled(tuple(flat[:2]), tuple(flat[2:]), 0.25)
     both = torch.tensor([0.2, 0.2, 0.2, 0.3])
-    torch.testing.assert_close(pooled[0], both.mean().expand(1, 4, 1, 1))
+    torch.testing.assert_close(mean, both.mean().expand(1, 4, 1, 1))
     spread = (both.var(unbiased=False) + 0.003**2).sqrt()
-    torch.testing.assert_close(pooled[1], spread.expand(1, 4, 1, 1))
+    torch.testing.assert_close(deviation, spread.expand(1, 4, 1, 1))
     (tmp_path / "fade").mkdir()
     for i in range(6):
         Image.new("RGB", (48, 32), (100 + 2 * i, 60, 60)).save(tmp_path / f"fade/{i}.png")

@@ -201,7 +201,7 @@ def add_clip_options(group: argparse._ArgumentGroup) -> None:
         "--smooth",
         type=seconds,
         metavar="S",
-        help="seconds over which a clip's statistics are averaged; 0: not (default 0.15)",
+        help="seconds over which a clip's statistics are pooled; 0: not (default 0.15)",
     )
     group.add_argument(
         "--fps",

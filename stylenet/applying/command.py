@@ -546,7 +546,6 @@ def plan_of(contents: Pictures, styles: Pictures, options: argparse.Namespace) -
     )
     folder = output.parent if is_file else output
     check_place(output, folder, options)
-    check_inputs_stay(folder, (job.output for job in plan.jobs()), contents, styles, options)
     if options.output in options.aliases and len(plan) > 1:
         raise UsageError(
             f"expected one picture for --output -, standard output, but {len(plan)} came; give a "
@@ -557,6 +556,7 @@ def plan_of(contents: Pictures, styles: Pictures, options: argparse.Namespace) -
             f"expected a folder as --output for {len(plan)} pictures, but {output} is a file "
             "name; leave the suffix out"
         )
+    check_inputs_stay(folder, (job.output for job in plan.jobs()), contents, styles, options)
     return plan, folder
 
 
@@ -621,13 +621,22 @@ def check_inputs_stay(
     options: argparse.Namespace,
 ) -> None:
     """Raise UsageError if one of the outputs in the folder is a content, a style or a mask."""
-    inputs = [*contents.paths, *styles.paths, *masks_of(options)]
-    home, parents = folder.resolve(), {path.parent for path in inputs}
-    real = {parent: parent.resolve() for parent in parents}
-    # most folders hold no input, and a data set has millions of outputs
-    if not any(place.is_relative_to(home) for place in real.values()):
+    home, masks = folder.resolve(), masks_of(options)
+    roots = {*contents.roots, *styles.roots, *(path.parent for path in masks)}
+    # most outputs lie apart from the inputs, and a data set has millions of both
+    apart = [
+        not (root.is_relative_to(home) or home.is_relative_to(root))
+        for root in map(Path.resolve, roots)
+    ]
+    if all(apart):
         return
+    inputs = [*contents.paths, *styles.paths, *masks]
+    real = {parent: parent.resolve() for parent in {path.parent for path in inputs}}
     taken = {real[path.parent] / path.name for path in inputs}
+    if not options.keep_folders and not options.pairs:  # names without folders
+        taken = {path for path in taken if path.parent == home}
+    if not taken:
+        return
     replaced = next((output for output in outputs if home / output in taken), None)
     if replaced is not None:
         raise UsageError(
@@ -657,7 +666,6 @@ SETTLED = (
     "colour",
     "stroke",
     "seamless",
-    "keep_metadata",
 )
 
 
@@ -685,6 +693,8 @@ def open_record(
         [sha256_of_file(path) if path else None for path in masking]
         for masking in options.mask or ()
     ]
+    # a record of an earlier version has no entry
+    settings |= {"keep_metadata": True} if options.keep_metadata else {}
     settings["style_mask"] = sha256_of_file(options.style_mask) if options.style_mask else None
     settings |= maker or {"model": stylizer.identify(options.model, options.encoder)}
     settings |= {"content": contents.describe(), "style": styles.describe()}

@@ -94,9 +94,9 @@ class Stylizer:
         origin: tuple[str | Path, str | None] | None = None,
     ) -> None:
         """`origin` names the files of the network: its own, and its encoder's."""
-        if precision not in ("fp32", *runtime.DTYPES):
+        if precision not in PRECISIONS:
             raise UsageError(
-                f"expected fp32, {' or '.join(runtime.DTYPES)} as precision, but {precision!r} came"
+                f"expected {', '.join(PRECISIONS)} as precision, but {precision!r} came"
             )
         is_number = isinstance(tile, int) and not isinstance(tile, bool) and tile > 0
         if not is_number and tile not in ("auto", "off"):
@@ -451,6 +451,7 @@ def best_tile(free_bytes: int | None, device: torch.device) -> int:
     return candidates[0] if candidates else 128
 
 
+PRECISIONS = ("fp32", "tf32", *runtime.DTYPES)
 FLOAT_SLACK = 0.5  # resizing may overshoot; levels of 255 and standardised pictures lie beyond
 StyleLike = ImageLike | StyleCode | StyleCard
 Masked = tuple[ImageLike, StyleLike]  # a mask, and the style behind it

@@ -97,8 +97,8 @@ def brightening(before: Glimpse, now: Glimpse) -> float:
 class Smoother:
     """Smooths the content statistics within a shot, so that the look does not flicker.
 
-    The statistics are averaged over the past, exponentially, with a time constant in seconds. So
-    the constant means the same at any frame rate. Averages alone would show changes of exposure,
+    The statistics are pooled over the past, exponentially, with a time constant in seconds. So the
+    constant means the same at any frame rate. That alone would show changes of exposure,
     which frame-wise AdaIN takes out. So `evened` first takes every frame to its shot's usual
     brightness.
     """

@@ -17,7 +17,7 @@ from PIL import ImageDraw
 from torch import Tensor
 
 from stylenet import build, images
-from stylenet.checkpoint import find_release, read_release
+from stylenet.checkpoint import read_release
 from stylenet.csv_files import read_rows
 from stylenet.metrics import functional, report, tables
 from stylenet.metrics import plots as drawing
@@ -331,7 +331,7 @@ def make_strips(runs: Sequence[Trained], scores: Scores) -> list[list[tuple[str,
     for setting, members in by_setting(runs).items():
         # loaded once, for all of its pictures
         folder = members[0].folder
-        values = read_release(find_release(folder))[1]["config"]
+        values = read_release(folder)[1]["config"]
         model = Model(str(folder), setting, [1.0], "auto", values.get("encoder.weights"))
         for i, strip in strips.items():
             strip.append((setting, model.picture(pairs, pairs.pairs[i], *inputs[i], 1.0)))

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylenet.errors import WeightsError
-from stylenet.looks import Look, averaged, mean_code
+from stylenet.looks import Look, mean_code, pooled
 from stylenet.models.fast import SubPixelConv
 from stylenet.models.learning import repeated, rolled
 from stylenet.models.vgg import pad
@@ -215,7 +215,7 @@ class Alignment:
         """The statistics to align the decoder's next map with, where it measured `own`."""
         if self.past is not None:
             past = self.past[len(self.stats) : len(self.stats) + len(own)]
-            own = averaged(past, own, self.own_share)
+            own = pooled(past, own, self.own_share)
         self.stats += own
         return own
 

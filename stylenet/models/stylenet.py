@@ -98,7 +98,7 @@ class StyleNet(nn.Module):
         Those of each area, where there are some.
         """
         own = self.content_stats(features) if areas is None else area_stats(features, areas)
-        return None if own is None else look.settled(own)
+        return None if own is None else look.settled(own, self.has_areas)
 
     def align(
         self,

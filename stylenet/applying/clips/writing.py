@@ -72,16 +72,20 @@ def open_target(name: str, source: Source) -> Iterator[FolderTarget | VideoTarge
 def whole_folder(target: Path) -> Iterator[Path]:
     """Context with a temporary folder, which becomes the target on success.
 
-    An empty folder that is there takes its files: it may be a link or a mount, which nothing can
-    take the place of. On failure nothing is left. Raises UsageError.
+    An empty folder that nothing can take the place of (a link, a mount, the current one) takes its
+    files one by one. On failure nothing is left. Raises UsageError.
     """
     is_there = target.exists()
-    if is_there and (not target.is_dir() or any(map(is_finished, target.iterdir()))):
+    is_fixed = is_there and (
+        target.is_symlink() or target.is_mount() or target.samefile(Path.cwd())
+    )
+    is_used = is_there and (not target.is_dir() or any(map(is_finished, target.iterdir())))
+    if is_used:
         raise UsageError(
             f"expected a new or an empty folder as --output for the frames, but {target} is there "
             "and not empty"
         )
-    home = target if is_there else target.parent
+    home = target if is_fixed else target.parent
     try:
         home.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=home, prefix=files.UNFINISHED))
@@ -91,14 +95,29 @@ def whole_folder(target: Path) -> Iterator[Path]:
         ) from None
     try:
         yield temporary
-        if is_there:
-            for path in sorted(temporary.iterdir()):
-                path.replace(target / path.name)
-        else:
+        with files.naming(target):
+            if is_fixed:
+                move_all(temporary, target)
+                return
             temporary.chmod(0o777 & ~files.current_umask())
+            if is_there:
+                target.rmdir()
             temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def move_all(source: Path, target: Path) -> None:
+    """Move all files of a folder into another one, or none."""
+    moved: list[Path] = []
+    try:
+        for path in sorted(source.iterdir()):
+            moved.append(target / path.name)
+            path.replace(moved[-1])
+    except BaseException:
+        for path in moved:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def is_finished(path: Path) -> bool:
@@ -170,7 +189,7 @@ class VideoTarget:
         self.file = place if isinstance(place, SteadyFile) else None
         # sound from before the first frame, whose size the header needs; None after that frame
         self.waiting: list[Any] | None = []
-        self.at = -1  # the last frame's time, in ticks
+        self.at: int | None = None  # the last frame's time, in ticks
         # a viewer behind a pipe waits for whole clusters: they are cut every 100 ms
         options = {"cluster_time_limit": "100", "flush_packets": "1"} if kind else {}
         self.container = self.av.open(place, "w", format=kind, options=options)
@@ -261,7 +280,8 @@ class VideoTarget:
             format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG", interpolation=EXACT
         )
         tick = self.video.codec_context.time_base
-        self.at = max(round(frame.time / tick), self.at + 1)  # two frames never share a time
+        at = round(frame.time / tick)
+        self.at = at if self.at is None else max(at, self.at + 1)  # two never share a time
         picture.time_base, picture.pts = tick, self.at
         picture.duration = round(frame.duration / tick)
         if self.waiting is not None:
