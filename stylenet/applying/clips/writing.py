@@ -6,6 +6,7 @@ A video has the sound and the frame times of its source.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -72,19 +73,22 @@ def open_target(name: str, source: Source) -> Iterator[FolderTarget | VideoTarge
 def whole_folder(target: Path) -> Iterator[Path]:
     """Context with a temporary folder, which becomes the target on success.
 
-    An empty folder that nothing can take the place of (a link, a mount, the current one) takes its
-    files one by one. On failure nothing is left. Raises UsageError.
+    An empty folder that nothing can take the place of (a link, a mount, the current one, one with
+    remainders of a killed process) takes its files one by one. On failure nothing is left. Raises
+    UsageError.
     """
     is_there = target.exists()
-    is_fixed = is_there and (
-        target.is_symlink() or target.is_mount() or target.samefile(Path.cwd())
-    )
-    is_used = is_there and (not target.is_dir() or any(map(is_finished, target.iterdir())))
-    if is_used:
+    if is_there and (not target.is_dir() or any(map(is_finished, target.iterdir()))):
         raise UsageError(
             f"expected a new or an empty folder as --output for the frames, but {target} is there "
             "and not empty"
         )
+    is_fixed = is_there and (
+        target.is_symlink()
+        or os.path.ismount(target)
+        or target.samefile(Path.cwd())
+        or any(target.iterdir())
+    )
     home = target if is_fixed else target.parent
     try:
         home.mkdir(parents=True, exist_ok=True)
