@@ -305,7 +305,12 @@ def test_a_mask_is_never_replaced(call, files):
     for options in (["--mask", "mask.png:s1.png"], ["--style-mask", "mask.png"]):
         with pytest.raises(UsageError, match="another name than an input's"):
             call(*options, output="mask.png")
-    assert (files / "mask.png").read_bytes() == before
+    (files / "masks").mkdir()
+    (files / "photo__s0.png").write_bytes(before)
+    (files / "masks/link.png").symlink_to("../photo__s0.png")
+    with pytest.raises(UsageError, match="expected inputs that no picture replaces"):
+        call("--mask", "masks/link.png:s1.png", output=".")
+    assert before == (files / "mask.png").read_bytes() == (files / "photo__s0.png").read_bytes()
 
 
 def test_one_file_is_made_by_one_process(call, monkeypatch):

@@ -621,7 +621,7 @@ def check_inputs_stay(
     options: argparse.Namespace,
 ) -> None:
     """Raise UsageError if one of the outputs in the folder is a content, a style or a mask."""
-    home, masks = folder.resolve(), masks_of(options)
+    home, masks = folder.resolve(), [path.resolve() for path in masks_of(options)]
     roots = {*contents.roots, *styles.roots, *(path.parent for path in masks)}
     # most outputs lie apart from the inputs, and a data set has millions of both
     apart = [
